@@ -1,0 +1,192 @@
+"""When each module of a clockwork layer updates, and what that costs."""
+
+import dataclasses
+import math
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Clock:
+    """The periods and sizes of the modules of a clockwork layer, fastest first.
+
+    Module i updates at the steps t that its period divides, ``t mod T_i = 0``, and keeps
+    its value at all others (Koutník et al. 2014, eq. 4). It receives from every module
+    j >= i, itself included. Periods need not nest and may repeat: among equal periods the
+    position decides who receives. A clock is hashable, so it can be a static argument.
+
+    Args:
+        periods: ``G`` positive integers in ascending order.
+        sizes: ``G`` positive integers, the number of units of each module.
+
+    Raises:
+        ValueError: if the periods are empty, not positive integers or not ascending, or if
+            the sizes are not as many positive integers.
+
+    Example:
+        >>> clock = Clock(periods=(1, 2, 4), sizes=(4, 4, 3))
+        >>> clock.width, clock.modules, clock.starts
+        (11, 3, (0, 4, 8))
+        >>> clock.active(6)
+        array([ True,  True, False])
+    """
+
+    periods: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        periods = _integers("periods", self.periods)
+        sizes = _integers("sizes", self.sizes)
+        if not periods:
+            raise ValueError("periods must name at least one module, got ()")
+        if min(periods) < 1 or list(periods) != sorted(periods):
+            raise ValueError(f"periods must be positive and in ascending order, got {periods}")
+        if periods[-1] > np.iinfo(np.int32).max:
+            raise ValueError(f"periods must fit a 32-bit integer, got {periods}")
+        if len(sizes) != len(periods):
+            raise ValueError(f"sizes must have one entry for each of the {len(periods)} periods, got {sizes}")
+        if min(sizes) < 1:
+            raise ValueError(f"sizes must be at least 1, got {sizes}")
+        object.__setattr__(self, "periods", periods)
+        object.__setattr__(self, "sizes", sizes)
+
+    @classmethod
+    def even(cls, width: int, periods: Sequence[int]) -> "Clock":
+        """A clock of ``width`` units cut as evenly as they go; the rest goes to the fastest.
+
+        Args:
+            width: ``N``, the number of hidden units, at least one for each module.
+            periods: ``G`` positive integers in ascending order.
+
+        Raises:
+            ValueError: if there are fewer units than modules, or the periods are invalid.
+
+        Example:
+            >>> Clock.even(11, periods=(1, 2, 3, 5)).sizes
+            (3, 3, 3, 2)
+        """
+        (width,) = _integers("width", (width,))
+        periods = _integers("periods", periods)
+        if not periods:
+            raise ValueError("periods must name at least one module, got ()")
+        if width < len(periods):
+            raise ValueError(f"width must be at least one unit for each of the {len(periods)} modules, got {width}")
+        size, rest = divmod(width, len(periods))
+        return cls(periods, tuple(size + (i < rest) for i in range(len(periods))))
+
+    @classmethod
+    def exponential(cls, width: int, modules: int) -> "Clock":
+        """The paper's clock: periods 1, 2, 4, ..., 2^(modules - 1) (Koutník et al. 2014, sec. 3).
+
+        Args:
+            width: ``N``, the number of hidden units.
+            modules: ``G``, the number of modules.
+
+        Raises:
+            ValueError: if there are no modules, or fewer units than modules.
+
+        Example:
+            >>> Clock.exponential(width=40, modules=9).sizes
+            (5, 5, 5, 5, 4, 4, 4, 4, 4)
+        """
+        (modules,) = _integers("modules", (modules,))
+        if modules < 1:
+            raise ValueError(f"modules must be at least 1, got {modules}")
+        return cls.even(width, tuple(2**i for i in range(modules)))
+
+    @property
+    def width(self) -> int:
+        """``N``, the number of hidden units."""
+        return sum(self.sizes)
+
+    @property
+    def modules(self) -> int:
+        """``G``, the number of modules."""
+        return len(self.periods)
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """The index of each module's first unit."""
+        return tuple(sum(self.sizes[:i]) for i in range(self.modules))
+
+    @property
+    def cycle(self) -> int:
+        """The least common multiple of the periods: the clock repeats itself after as many steps."""
+        return math.lcm(*self.periods)
+
+    @property
+    def unit_periods(self) -> np.ndarray:
+        """The period of each unit, ``(N,)`` integers."""
+        return np.repeat(np.asarray(self.periods), self.sizes)
+
+    def active(self, time: int) -> np.ndarray:
+        """Which modules update at step ``time``: ``(G,)`` booleans."""
+        return np.array([time % period == 0 for period in self.periods])
+
+    @property
+    def recurrent_parameters(self) -> int:
+        """The number of recurrent weights, the paper's ``N_H`` (Koutník et al. 2014, appendix).
+
+        For g modules of equal size k this is n²/2 + nk/2.
+
+        Example:
+            >>> Clock.exponential(width=36, modules=9).recurrent_parameters == 36**2 / 2 + 36 * 4 / 2
+            True
+        """
+        return sum(size * (start + size) for start, size in zip(self.starts, self.sizes, strict=True))
+
+    def parameters(self, inputs: int = 0, outputs: int = 0) -> int:
+        """The number of parameters of a network with this hidden layer, as Table 1 counts them.
+
+        Recurrent, input and readout weights, both biases and the ``G`` periods themselves
+        ("the clock periods were included in the parameter count", Koutník et al. 2014, sec. 4).
+
+        Args:
+            inputs: ``I``, the number of inputs.
+            outputs: ``O``, the number of outputs of a linear readout; 0 for none.
+
+        Example:
+            >>> Clock.exponential(width=40, modules=9).parameters(outputs=1)
+            980
+        """
+        return self.recurrent_parameters + (inputs + 1) * self.width + (self.width + 1) * outputs + self.modules
+
+    def multiply_adds(self, inputs: int = 0, method: Literal["masked", "paper", "cascade"] = "cascade") -> float:
+        """Multiply-adds of one step of the layer, averaged over the clock's cycle.
+
+        Args:
+            inputs: ``I``, the number of inputs.
+            method: ``"masked"``: every row at every step, N² + N I.
+                ``"paper"``: the rows of active modules, O_H + O_I = Σ_i k_i (Σ_{j>=i} k_j + I) / T_i
+                (Koutník et al. 2014, appendix, where all k_i are equal).
+                ``"cascade"``: what each module sends is computed once, when it changes,
+                Σ_j k_j (Σ_{i<=j} k_i + I) / T_j.
+
+        Raises:
+            ValueError: for another method.
+
+        Example:
+            >>> clock = Clock.exponential(width=40, modules=9)
+            >>> [round(clock.multiply_adds(method=m)) for m in ("masked", "paper", "cascade")]
+            [1600, 349, 95]
+        """
+        n, starts, sizes, periods = self.width, self.starts, self.sizes, self.periods
+        if method == "masked":
+            return float(n * (n + inputs))
+        if method == "paper":
+            return sum(k * (n - a + inputs) / period for a, k, period in zip(starts, sizes, periods, strict=True))
+        if method == "cascade":
+            return sum(k * (a + k + inputs) / period for a, k, period in zip(starts, sizes, periods, strict=True))
+        raise ValueError(f"method must be 'masked', 'paper' or 'cascade', got {method!r}")
+
+
+def _integers(name: str, values: Iterable[int]) -> tuple[int, ...]:
+    try:
+        if any(isinstance(value, (bool, np.bool_)) for value in values):
+            raise TypeError
+        return tuple(operator.index(value) for value in values)
+    except TypeError:
+        raise ValueError(f"{name} must be integers, got {values!r}") from None

@@ -1,0 +1,137 @@
+"""What a clockwork layer learns."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike, DTypeLike
+
+from clockwork.clock import Clock
+
+
+class Weights(NamedTuple):
+    """The weights of a clockwork layer in sender blocks, without the zeros of the triangle.
+
+    Module j has k_j units, the first of them unit a_j. ``recurrent[j]`` is what module j sends
+    to every faster module and, in its last k_j columns, to itself, so that
+    ``y_j @ recurrent[j]`` is all that a new value of module j causes. The blocks hold exactly
+    the paper's N_H recurrent weights (Koutník et al. 2014, appendix).
+
+    Attributes:
+        input: ``(I, N)``; I is 0 for a layer without inputs.
+        recurrent: ``G`` arrays of shape ``(k_j, a_j + k_j)``.
+        bias: ``(N,)``.
+
+    Example:
+        >>> import clockwork as cw, jax
+        >>> clock = cw.Clock(periods=(1, 2, 4), sizes=(4, 4, 3))
+        >>> weights = cw.init(jax.random.key(0), clock, inputs=2)
+        >>> [block.shape for block in weights.recurrent]
+        [(4, 4), (4, 8), (3, 11)]
+    """
+
+    input: Array
+    recurrent: tuple[Array, ...]
+    bias: Array
+
+    def dense(self, clock: Clock) -> tuple[Array, Array, Array]:
+        """The same weights as full matrices, in the row-vector convention ``h @ W``.
+
+        Returns:
+            ``(I, N)`` input weights, ``(N, N)`` recurrent weights, block lower triangular (the
+            paper's ``W_H``, which is applied from the left, is their transpose), ``(N,)`` bias.
+
+        Raises:
+            ValueError: if the weights are not those of a layer with this clock.
+        """
+        check_weights(self, clock)
+        columns = clock.width
+        rows = [jnp.pad(block, ((0, 0), (0, columns - block.shape[1]))) for block in self.recurrent]
+        return self.input, jnp.concatenate(rows), self.bias
+
+    @classmethod
+    def from_dense(cls, clock: Clock, input: ArrayLike, recurrent: ArrayLike, bias: ArrayLike) -> "Weights":
+        """The inverse of `dense`.
+
+        Args:
+            clock: the layer's clock.
+            input: ``(I, N)``.
+            recurrent: ``(N, N)``, zero wherever a faster module would send to a slower one.
+                Entries can only be checked where their values are known, not under ``jit``.
+            bias: ``(N,)``.
+
+        Raises:
+            ValueError: if a shape is wrong, or an entry outside the triangle is not zero.
+        """
+        input, recurrent, bias = jnp.asarray(input), jnp.asarray(recurrent), jnp.asarray(bias)
+        n = clock.width
+        if input.ndim != 2 or input.shape[1] != n:
+            raise ValueError(f"input weights must have shape (I, {n}), got {input.shape}")
+        if recurrent.shape != (n, n):
+            raise ValueError(f"recurrent weights must have shape {(n, n)}, got {recurrent.shape}")
+        if bias.shape != (n,):
+            raise ValueError(f"bias must have shape {(n,)}, got {bias.shape}")
+        ends = [a + k for a, k in zip(clock.starts, clock.sizes, strict=True)]
+        if not isinstance(recurrent, jax.core.Tracer):
+            outside = np.array(recurrent)
+            for a, b in zip(clock.starts, ends, strict=True):
+                outside[a:b, :b] = 0
+            if outside.any():
+                row, column = np.argwhere(outside)[0].tolist()
+                raise ValueError(
+                    "recurrent weights from a faster to a slower module must be zero, "
+                    f"got {outside[row, column]} from unit {row} to unit {column}"
+                )
+        blocks = tuple(recurrent[a:b, :b] for a, b in zip(clock.starts, ends, strict=True))
+        return cls(input, blocks, bias)
+
+
+def init(key: Array, clock: Clock, inputs: int = 0, stddev: float = 0.1, dtype: DTypeLike = jnp.float32) -> Weights:
+    """Draw all weights and biases from N(0, stddev²) (Koutník et al. 2014, sec. 4).
+
+    Args:
+        key: a JAX random key.
+        clock: the layer's clock.
+        inputs: ``I``, the number of inputs; 0 for none.
+        stddev: the standard deviation.
+        dtype: of the weights.
+
+    Raises:
+        ValueError: if ``inputs`` or ``stddev`` is negative.
+
+    Example:
+        >>> import clockwork as cw, jax
+        >>> weights = cw.init(jax.random.key(0), cw.Clock.exponential(width=40, modules=9), inputs=13)
+        >>> weights.input.shape, weights.bias.shape
+        ((13, 40), (40,))
+    """
+    if inputs < 0:
+        raise ValueError(f"inputs must be at least 0, got {inputs}")
+    if stddev < 0:
+        raise ValueError(f"stddev must be at least 0, got {stddev}")
+    input_key, recurrent_key, bias_key = jax.random.split(key, 3)
+    blocks = zip(jax.random.split(recurrent_key, clock.modules), block_shapes(clock), strict=True)
+    return Weights(
+        input=stddev * jax.random.normal(input_key, (inputs, clock.width), dtype),
+        recurrent=tuple(stddev * jax.random.normal(block_key, shape, dtype) for block_key, shape in blocks),
+        bias=stddev * jax.random.normal(bias_key, (clock.width,), dtype),
+    )
+
+
+def block_shapes(clock: Clock) -> Sequence[tuple[int, int]]:
+    """The shapes ``(k_j, a_j + k_j)`` of the sender blocks of a clock."""
+    return [(k, a + k) for a, k in zip(clock.starts, clock.sizes, strict=True)]
+
+
+def check_weights(weights: Weights, clock: Clock) -> None:
+    """Raise ``ValueError`` unless the weights are those of a layer with this clock."""
+    shapes = [tuple(block.shape) for block in weights.recurrent]
+    if shapes != block_shapes(clock):
+        raise ValueError(f"recurrent weights of {clock} must have shapes {block_shapes(clock)}, got {shapes}")
+    if weights.input.ndim != 2 or weights.input.shape[1] != clock.width:
+        raise ValueError(f"input weights must have shape (I, {clock.width}), got {weights.input.shape}")
+    if weights.bias.shape != (clock.width,):
+        raise ValueError(f"bias must have shape {(clock.width,)}, got {weights.bias.shape}")
