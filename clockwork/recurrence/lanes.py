@@ -59,25 +59,27 @@ def accumulator(dtype: DTypeLike) -> DTypeLike:
 
 def vecmat(x: Array, w: Array) -> Array:
     """``x @ w`` for ``x (K,)`` and ``w (K, N)``, accumulated in at least float32."""
-    if w.ndim == 2:
-        return jnp.matmul(x, w, preferred_element_type=accumulator(w.dtype))
-    return matmul(x[None], w)[0]
+    return _product(x, w, "kr,knr->nr", lambda x, w, k: x[k][None] * w[k])
 
 
 def matmul(x: Array, w: Array) -> Array:
     """``x @ w`` for ``x (S, K)`` and ``w (K, N)``, accumulated in at least float32."""
+    return _product(x, w, "skr,knr->snr", lambda x, w, k: x[:, k, None] * w[None, k])
+
+
+def _product(x: Array, w: Array, subscripts: str, term: Callable[[Array, Array, int], Array]) -> Array:
     dtype = accumulator(w.dtype)
     if w.ndim == 2:
         return jnp.matmul(x, w, preferred_element_type=dtype)
     senders = w.shape[0]
-    if senders == 0:
-        return jnp.zeros((x.shape[0], *w.shape[1:]), dtype)
-    if senders > UNROLL:
-        return jnp.einsum("skr,knr->snr", x, w, preferred_element_type=dtype)
+    if not 0 < senders <= UNROLL:
+        return jnp.einsum(subscripts, x, w, preferred_element_type=dtype)
+    # Unrolled: XLA's own sum over a broadcast product is many times slower on a CPU.
     x, w = x.astype(dtype), w.astype(dtype)
-    # Unrolled: XLA's own sum over a broadcast product is ten times slower on a CPU.
-    terms = [x[:, k, None] * w[None, k] for k in range(senders)]
-    return sum(terms[1:], start=terms[0])
+    total = term(x, w, 0)
+    for k in range(1, senders):
+        total = total + term(x, w, k)
+    return total
 
 
 def gram(x: Array, y: Array) -> Array:

@@ -1,0 +1,200 @@
+"""The command ``clockwork``."""
+
+import dataclasses
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+
+from clockwork.extras import require
+from clockwork.tasks import Generation
+from clockwork.tasks.generation import LABELS, NETWORKS, PROTOCOLS, UNITS
+
+try:
+    tyro: Any = require("tyro")
+except ImportError as error:
+    sys.exit(f"clockwork: {error}")
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerationCommand:
+    """Train networks without input to generate a piece of sound (Koutník et al. 2014, sec. 4.1).
+
+    Trains every chosen network at every size on every clip, `--runs` times each, and writes a
+    table, the paper's figures 3 and 5, learning curves and the best outputs as sound. The same
+    command started again skips what is done and goes on with what was cut.
+    """
+
+    runs: int = 10
+    """Training runs of each network, size and clip; the paper has 100."""
+    networks: tuple[str, ...] = NETWORKS
+    """Of srn, lstm, cwrnn."""
+    sizes: tuple[int, ...] = tuple(UNITS)
+    """Nominal numbers of parameters: of 100, 250, 500, 1000."""
+    clips: tuple[str, ...] = Generation.clips  # pyright: ignore[reportAssignmentType]
+    """Of guitar, choir, mika, safari, tabla, or their numbers 1 to 5."""
+    epochs: int = 2000
+    """Updates of each run."""
+    protocol: str = "stable"
+    """paper: as published, some runs diverge. stable: the same with the gradient's norm clipped, none does."""
+    learning_rate: tuple[float, ...] = ()
+    """In place of the protocol's, for all networks; several make a search."""
+    clip_norm: float | None = None
+    """In place of the protocol's; inf for no clipping."""
+    audio: Path | None = None
+    """A sound file to learn in place of the embedded clips: WAV, FLAC, OGG, ..."""
+    start: float = 0.0
+    """Where in the sound file to begin, in seconds."""
+    samples: int = 320
+    """How many samples of the sound file to learn."""
+    seed: int = 0
+    """Run i draws its weights from this seed and i alone."""
+    out: Path = Path("results/generation")
+    """The results folder."""
+
+    def run(self) -> int:
+        from clockwork.report import write_report
+        from clockwork.training import sweep
+        from clockwork.training.progress import for_output
+
+        with _bad_input():
+            task = Generation(
+                runs=self.runs,
+                networks=self.networks,
+                sizes=self.sizes,
+                clips=self.clips,
+                epochs=self.epochs,
+                protocol=self.protocol,
+                learning_rates=self.learning_rate or None,
+                clip_norm=self.clip_norm,
+                audio=None if self.audio is None else str(self.audio),
+                audio_start=self.start,
+                samples=self.samples,
+                seed=self.seed,
+            )
+            _ = task.sounds
+            _check_folder(task, self.out)
+            for module in ("matplotlib", "soundfile", "rich"):
+                require(module)
+        _use_all_cores()
+        progress = for_output()
+        try:
+            results = sweep(task, self.out, progress=progress)
+        except KeyboardInterrupt:
+            progress.end()
+            command = "clockwork " + " ".join(sys.argv[1:])
+            print(f"\nStopped. What is done is safe in {self.out}; to go on: {command}", file=sys.stderr)
+            return 130
+        except OSError as error:
+            progress.end()
+            print(f"clockwork: {error}; what is done is safe in {self.out}", file=sys.stderr)
+            return 2
+        with _bad_input():
+            print(_report_text(write_report(results, self.out), self.out))
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportCommand:
+    """Redraw the table and the figures from the stored results in a folder."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """A results folder."""
+
+    def run(self) -> int:
+        from clockwork.report import write_report
+        from clockwork.training.store import open_results
+
+        with _bad_input():
+            print(_report_text(write_report(open_results(self.folder), self.folder), self.folder))
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class InfoCommand:
+    """Print versions, devices, and the paper's networks with their parameter counts."""
+
+    def run(self) -> int:
+        from flax import nnx
+
+        from clockwork.training.store import environment
+
+        _use_all_cores()
+        for name, value in environment().items():
+            print(f"{name:<10} {', '.join(value) if isinstance(value, list) else value}")
+        print("\nSequence generation, Table 1: units and parameters, weights, biases and the CW-RNN's periods counted")
+        print("nominal " + "".join(f"{LABELS[name]:>20}" for name in NETWORKS))
+        task = Generation()
+        for size, units in UNITS.items():
+            counts = [nnx.eval_shape(lambda n=n, s=size: task.network(n, s, nnx.Rngs(0))).parameters for n in NETWORKS]
+            cells = [f"{units[name]:>3} units {count:>6}" for name, count in zip(NETWORKS, counts, strict=True)]
+            print(f"{size:>7} " + "".join(f"{cell:>20}" for cell in cells))
+        print("\nProtocols: learning rates; gradient clipping")
+        for name, protocol in PROTOCOLS.items():
+            rates = ", ".join(f"{LABELS[network]} {rate:g}" for network, rate in protocol.learning_rates.items())
+            print(f"{name:<7} {rates}; {'none' if protocol.clip_norm is None else f'norm {protocol.clip_norm:g}'}")
+        return 0
+
+
+Command = (
+    Annotated[GenerationCommand, tyro.conf.subcommand("generation")]
+    | Annotated[ReportCommand, tyro.conf.subcommand("report")]
+    | Annotated[InfoCommand, tyro.conf.subcommand("info")]
+)
+
+
+class _bad_input:  # noqa: N801 - reads as a statement
+    """Ends the program with one sentence and exit status 2 on what the user can put right."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (ValueError, OSError, ImportError)):
+            print(f"clockwork: {error}", file=sys.stderr)
+            sys.exit(2)
+
+
+def _check_folder(task: Generation, folder: Path) -> None:
+    from clockwork.training import Store
+
+    try:
+        Store(folder, task)
+    except OSError as error:
+        raise ValueError(f"results folder {folder} cannot be written: {error.strerror}") from None
+
+
+def _report_text(written: Sequence[Path], folder: Path) -> str:
+    sounds = [path for path in written if path.suffix == ".wav"]
+    files = [str(path) for path in written if path.suffix != ".wav"]
+    listed = ", ".join([*files, f"{len(sounds)} sounds in {folder / 'best'}"])
+    return f"{(folder / 'table.md').read_text()}\nWritten: {listed}"
+
+
+def _use_all_cores() -> None:
+    """Let JAX see each core of a processor as a device, so that a sweep uses all of them."""
+    try:
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    except (AttributeError, RuntimeError):
+        pass  # no such call on this system, or JAX has started already: one device then
+
+
+def _terminate(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status, 2 for bad input."""
+    signal.signal(signal.SIGTERM, _terminate)
+    warnings.showwarning = lambda message, *rest: print(f"clockwork: {message}", file=sys.stderr)
+    command = tyro.cli(Command, prog="clockwork", description="The Clockwork RNN's experiments.", args=arguments)
+    return command.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""The paper's three networks: one hidden layer and a linear readout, as Flax (nnx) modules.
+
+Each takes one sequence ``(T, I)``, or a number of steps where it has no inputs, and returns
+``(T, O)``. Batches and runs are the caller's ``jax.vmap``.
+"""
+
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import ArrayLike
+
+from clockwork.clock import Clock
+from clockwork.nn.lstm import LSTMWeights, lstm_init, lstm_unroll
+from clockwork.recurrence import Method, unroll
+from clockwork.weights import Weights, init
+
+
+class Network(Protocol):
+    """What the three networks have in common."""
+
+    @property
+    def parameters(self) -> int: ...
+
+    def __call__(self, inputs: ArrayLike | None = None, *, steps: int | None = None) -> Array: ...
+
+
+class Readout(nnx.Module):
+    """``y = h W_O + b_O`` (Koutník et al. 2014, eq. 2, with a linear ``f_O`` and a bias).
+
+    Args:
+        width: ``N``.
+        outputs: ``O``.
+        stddev: of the initial weights and biases, N(0, stddev²).
+        rngs: the source of the key, stream ``params``.
+    """
+
+    def __init__(self, width: int, outputs: int, *, stddev: float, rngs: nnx.Rngs) -> None:
+        if outputs < 1:
+            raise ValueError(f"outputs must be at least 1, got {outputs}")
+        self.kernel = nnx.Param(stddev * jax.random.normal(rngs.params(), (width, outputs)))
+        self.bias = nnx.Param(stddev * jax.random.normal(rngs.params(), (outputs,)))
+
+
+class ClockworkRNN(nnx.Module):
+    """A clockwork layer and a linear readout, CW-RNN in the paper.
+
+    Args:
+        clock: the layer's clock.
+        inputs: ``I``; 0 for none.
+        outputs: ``O``.
+        stddev: all weights and biases are drawn from N(0, stddev²).
+        method: how the layer is evaluated; see `clockwork.unroll`.
+        rngs: the source of the keys, stream ``params``.
+
+    Raises:
+        ValueError: if ``inputs``, ``outputs`` or ``stddev`` is out of range.
+
+    Example:
+        >>> import clockwork as cw
+        >>> from flax import nnx
+        >>> network = ClockworkRNN(cw.Clock.exponential(width=40, modules=9), rngs=nnx.Rngs(0))
+        >>> network(steps=320).shape, network.parameters
+        ((320, 1), 980)
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        inputs: int = 0,
+        outputs: int = 1,
+        *,
+        stddev: float = 0.1,
+        method: Method = "auto",
+        rngs: nnx.Rngs,
+    ) -> None:
+        weights = init(rngs.params(), clock, inputs, stddev)
+        self.clock = clock
+        self.method: Method = method
+        self.input = nnx.Param(weights.input)
+        self.recurrent = nnx.List([nnx.Param(block) for block in weights.recurrent])
+        self.bias = nnx.Param(weights.bias)
+        self.readout = Readout(clock.width, outputs, stddev=stddev, rngs=rngs)
+
+    @property
+    def weights(self) -> Weights:
+        """The layer's weights, for the functions of the core."""
+        return Weights(self.input[...], tuple(block[...] for block in self.recurrent), self.bias[...])
+
+    @property
+    def parameters(self) -> int:
+        """The number of parameters as Table 1 counts them: the ``G`` periods are among them."""
+        return self.clock.parameters(self.input.shape[0], self.readout.bias.shape[0])
+
+    def __call__(self, inputs: ArrayLike | None = None, *, steps: int | None = None) -> Array:
+        """``(T, I)``, or ``steps``, to ``(T, O)``; errors as `clockwork.unroll`."""
+        kernel, bias = self.readout.kernel[...], self.readout.bias[...]
+        outputs, _ = unroll(self.weights, self.clock, inputs, steps=steps, readout=kernel, method=self.method)
+        return outputs + bias[None]
+
+
+class SimpleRNN(ClockworkRNN):
+    """The simple (Elman) recurrent network, SRN in the paper: a clock with one module of period 1.
+
+    Args:
+        width: ``N``.
+        inputs: ``I``; 0 for none.
+        outputs: ``O``.
+        stddev: all weights and biases are drawn from N(0, stddev²).
+        rngs: the source of the keys, stream ``params``.
+
+    Raises:
+        ValueError: if ``width``, ``inputs``, ``outputs`` or ``stddev`` is out of range.
+
+    Example:
+        >>> from flax import nnx
+        >>> SimpleRNN(31, rngs=nnx.Rngs(0)).parameters
+        1024
+    """
+
+    def __init__(
+        self, width: int, inputs: int = 0, outputs: int = 1, *, stddev: float = 0.1, rngs: nnx.Rngs
+    ) -> None:
+        super().__init__(Clock(periods=(1,), sizes=(width,)), inputs, outputs, stddev=stddev, rngs=rngs)
+
+    @property
+    def parameters(self) -> int:
+        """The number of weights and biases; its one period is not counted."""
+        return super().parameters - 1
+
+
+class PeepholeLSTM(nnx.Module):
+    """A layer of LSTM cells with peepholes and a linear readout, LSTM in the paper.
+
+    Args:
+        cells: ``N``.
+        inputs: ``I``; 0 for none.
+        outputs: ``O``.
+        stddev: all weights and biases are drawn from N(0, stddev²).
+        forget_bias: the initial bias of every forget gate; None to draw it like all others.
+        rngs: the source of the keys, stream ``params``.
+
+    Raises:
+        ValueError: if ``cells``, ``inputs``, ``outputs`` or ``stddev`` is out of range.
+
+    Example:
+        >>> from flax import nnx
+        >>> PeepholeLSTM(15, forget_bias=5.0, rngs=nnx.Rngs(0)).parameters
+        1021
+    """
+
+    def __init__(
+        self,
+        cells: int,
+        inputs: int = 0,
+        outputs: int = 1,
+        *,
+        stddev: float = 0.1,
+        forget_bias: float | None = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        weights = lstm_init(rngs.params(), cells, inputs, stddev, forget_bias)
+        self.input = nnx.Param(weights.input)
+        self.recurrent = nnx.Param(weights.recurrent)
+        self.peepholes = nnx.Param(weights.peepholes)
+        self.bias = nnx.Param(weights.bias)
+        self.readout = Readout(cells, outputs, stddev=stddev, rngs=rngs)
+
+    @property
+    def weights(self) -> LSTMWeights:
+        """The layer's weights, for `lstm_unroll`."""
+        return LSTMWeights(self.input[...], self.recurrent[...], self.peepholes[...], self.bias[...])
+
+    @property
+    def parameters(self) -> int:
+        """The number of weights, peepholes and biases."""
+        return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(self, nnx.Param)))
+
+    def __call__(self, inputs: ArrayLike | None = None, *, steps: int | None = None) -> Array:
+        """``(T, I)``, or ``steps``, to ``(T, O)``; errors as `lstm_unroll`."""
+        outputs, _ = lstm_unroll(self.weights, inputs, steps=steps, readout=self.readout.kernel[...])
+        return outputs + jnp.asarray(self.readout.bias[...])[None]

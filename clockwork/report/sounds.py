@@ -1,0 +1,38 @@
+"""The best outputs as sound."""
+
+from pathlib import Path
+
+import numpy as np
+
+from clockwork.extras import require
+from clockwork.report.select import best_run
+from clockwork.training import Results
+
+SECONDS = 1.0  # a clip lasts milliseconds: it is repeated for so long, or it would be a click
+
+
+def write_sounds(results: Results, folder: Path) -> list[Path]:
+    """Write the best output of each network on each clip, and each target, as 16-bit WAV.
+
+    Each is repeated to a second, so that it can be heard, and clipped to [-1, 1].
+
+    Returns:
+        The files written.
+    """
+    soundfile = require("soundfile")
+    folder.mkdir(exist_ok=True)
+    written = []
+    for clip in dict.fromkeys(cell.data for cell in results.cells):
+        sounds = {}
+        for network in dict.fromkeys(cell.network for cell in results.cells):
+            best = best_run(results, network, clip)
+            if best is not None:
+                cell, sounds[f"{clip}-{network}"], _ = best
+                sounds[f"{clip}-target"] = results.cells[cell].target
+                rate = int(results.cells[cell].rate)
+        for name, samples in sounds.items():
+            repeats = max(1, round(SECONDS * rate / len(samples)))
+            path = folder / f"{name}.wav"
+            soundfile.write(path, np.tile(np.clip(samples, -1, 1), repeats), rate, subtype="PCM_16")
+            written.append(path)
+    return written

@@ -1,0 +1,241 @@
+"""Results on disk: a file for each finished cell, whole or not at all.
+
+A folder holds ``config.json``, ``cells/NAME.npz`` for each finished cell, ``runs.csv`` with one
+row for each trained network, and, while a sweep is under way, ``partial/NAME.npz``. Everything is
+written beside its place, flushed, and renamed into it.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import platform
+import warnings
+import zipfile
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from clockwork.tasks import Cell, Generation, Task
+
+COLUMNS = (
+    "task network size parameters clip run seed learning_rate epochs nmse diverged"
+).split()
+
+
+class CellResult(NamedTuple):
+    """What is kept of a cell's ``R`` runs.
+
+    Attributes:
+        error: ``(R,)``, NaN for a run that diverged.
+        epochs: ``(R,)``, how many epochs each run was trained.
+        diverged: ``(R,)``, bool.
+        curve: ``(P, R)``, errors while training.
+        curve_epochs: ``(P,)``, after how many updates.
+        outputs: ``(R, T)``, of the trained networks.
+        target: ``(T,)``.
+        rate: ``()``, samples per second of the target.
+        parameters: ``()``, of one network.
+    """
+
+    error: np.ndarray
+    epochs: np.ndarray
+    diverged: np.ndarray
+    curve: np.ndarray
+    curve_epochs: np.ndarray
+    outputs: np.ndarray
+    target: np.ndarray
+    rate: np.ndarray
+    parameters: np.ndarray
+
+
+class Results(NamedTuple):
+    """The finished cells of a task, in the order of its table."""
+
+    task: Task
+    cells: dict[Cell, CellResult]
+
+
+class Store:
+    """The results folder of one task.
+
+    Args:
+        folder: is made if it does not exist.
+        task: whose results are in it.
+
+    Raises:
+        ValueError: if the folder holds another configuration's results, or something else.
+        OSError: if it cannot be written.
+    """
+
+    def __init__(self, folder: str | Path, task: Task) -> None:
+        self.folder = Path(folder)
+        self.task = task
+        settings = json.loads(json.dumps({"task": task.name, **task.settings()}))
+        config = self.folder / "config.json"
+        if config.exists():
+            _check_same(self.folder, read_config(self.folder)["settings"], settings)
+        elif self.folder.is_dir() and any(self.folder.iterdir()):
+            raise ValueError(f"{self.folder} is not empty and holds no config.json; choose another folder")
+        (self.folder / "cells").mkdir(parents=True, exist_ok=True)
+        (self.folder / "partial").mkdir(exist_ok=True)
+        if not config.exists():
+            document = {"settings": settings, "environment": environment()}
+            write_whole(config, (json.dumps(document, indent=1) + "\n").encode())
+        else:
+            # A folder that can be read but not written is better refused now than after an hour.
+            write_whole(self.folder / "partial" / "writable", b"")
+            (self.folder / "partial" / "writable").unlink()
+
+    def _path(self, cell: Cell) -> Path:
+        return self.folder / "cells" / f"{cell.name}.npz"
+
+    def save(self, cell: Cell, result: CellResult) -> None:
+        """Store a finished cell."""
+        write_arrays(self._path(cell), result._asdict())
+
+    def load(self, cell: Cell) -> CellResult | None:
+        """A stored cell, or None if it is not there or damaged; then a warning names it."""
+        arrays = read_arrays(self._path(cell))
+        if arrays is None:
+            return None
+        if set(arrays) != set(CellResult._fields) or arrays["error"].shape != (self.task.runs,):
+            warnings.warn(f"{self._path(cell)} is not a result of this task; it will be trained again", stacklevel=2)
+            return None
+        return CellResult(**arrays)
+
+    def save_partial(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Store cells in training under the name they share."""
+        write_arrays(self.folder / "partial" / f"{name}.npz", arrays)
+
+    def load_partial(self, name: str) -> dict[str, np.ndarray] | None:
+        """Cells in training, or None if there are none, or the file is damaged; then a warning names it."""
+        return read_arrays(self.folder / "partial" / f"{name}.npz")
+
+    def drop_partial(self, name: str) -> None:
+        """Forget cells in training: they are finished."""
+        (self.folder / "partial" / f"{name}.npz").unlink(missing_ok=True)
+
+    def results(self) -> Results:
+        """All finished cells."""
+        loaded = {cell: self.load(cell) for cell in self.task.cells()}
+        return Results(self.task, {cell: result for cell, result in loaded.items() if result is not None})
+
+    def write_runs(self, results: Results) -> None:
+        """Write ``runs.csv``, one row for each trained network."""
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(COLUMNS)
+        for cell, result in results.cells.items():
+            for run in range(self.task.runs):
+                rows.writerow(
+                    [self.task.name, cell.network, cell.size, int(result.parameters), cell.data, run, self.task.seed]
+                    + [repr(cell.learning_rate), int(result.epochs[run])]
+                    + [f"{result.error[run]:.9g}", int(result.diverged[run])]
+                )
+        write_whole(self.folder / "runs.csv", text.getvalue().encode())
+
+
+def open_results(folder: str | Path) -> Results:
+    """The finished cells in a results folder.
+
+    Raises:
+        ValueError: if the folder holds no results, or its ``config.json`` cannot be read.
+    """
+    settings = read_config(Path(folder))["settings"]
+    if settings.get("task") != Generation.name:
+        raise ValueError(f"{folder} holds results of an unknown task, {settings.get('task')!r}")
+    store = Store.__new__(Store)
+    store.folder, store.task = Path(folder), Generation.from_settings(settings)
+    return store.results()
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The stored configuration of a results folder.
+
+    Raises:
+        ValueError: if there is none, or it cannot be read.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{folder} holds no results: there is no {path}") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    if not isinstance(config, dict) or not isinstance(config.get("settings"), dict):
+        raise ValueError(f"{path} is not the configuration of a results folder")
+    return config
+
+
+def _check_same(folder: Path, stored: dict, asked: dict) -> None:
+    differ = [name for name in asked if stored.get(name) != asked[name]]
+    if differ:
+        name = differ[0]
+        raise ValueError(
+            f"{folder} holds results of another configuration ({name} is {stored.get(name)!r} there, "
+            f"{asked[name]!r} here); choose another folder"
+        )
+
+
+def environment() -> dict[str, Any]:
+    """Versions and devices: what else the last digits of a result depend on."""
+    versions = {name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
+    devices = jax.devices()
+    return {
+        "clockwork": metadata.version("clockwork-rnn"),
+        **versions,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "devices": [f"{device.platform}: {device.device_kind}" for device in devices],
+    }
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write named arrays, whole or not at all, with a digest over all of them."""
+    arrays = {name: np.asarray(array) for name, array in arrays.items()}
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays, digest=np.array(_digest(arrays)))
+    write_whole(path, buffer.getvalue())
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
+    """Named arrays; None if the file is not there or damaged, and then a warning names it."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        if _digest({k: v for k, v in arrays.items() if k != "digest"}) != str(arrays.pop("digest")):
+            raise ValueError("its digest does not match")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        warnings.warn(f"{path} is damaged ({error}); it will be trained again", stacklevel=3)
+        return None
+    return arrays
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,196 @@
+"""The sweep: all runs of a network and size, on all clips and at all rates, side by side in one program.
+
+Runs are laid over all devices. Each device trains its share on its own; nothing is exchanged.
+"""
+
+import functools
+import math
+import time
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array, lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from clockwork.tasks import Cell, Task
+from clockwork.training import run as runs
+from clockwork.training.progress import Progress
+from clockwork.training.store import CellResult, Results, Store
+
+# Epochs in one compiled call: long enough to hide its cost, short enough for Ctrl-C and progress.
+SEGMENT = 50
+# Errors are kept every so many epochs.
+CURVE_EVERY = 10
+# Seconds between two writes of runs in training.
+SAVE_EVERY = 20.0
+
+
+class Program(NamedTuple):
+    """The compiled functions of one network and size; every argument has the runs as its first axis."""
+
+    begin: jax.stages.Wrapped
+    segment: jax.stages.Wrapped
+    finish: jax.stages.Wrapped
+
+
+def sweep(
+    task: Task,
+    out: str | Path,
+    *,
+    devices: Sequence[jax.Device] | None = None,
+    progress: Progress | None = None,
+) -> Results:
+    """Train all cells of a task that are not yet in a results folder.
+
+    A run is a function of the task's seed and its own number alone. Runs in training are stored
+    from time to time and when the sweep is interrupted; the same call goes on from there and gives
+    the same numbers as one that was left alone, on the same devices and versions. The last
+    digits may depend on how many runs share a device.
+
+    Args:
+        task: such as `clockwork.tasks.Generation`.
+        out: the results folder.
+        devices: to lay the runs over; all there are if None.
+        progress: what to tell of it; nothing if None.
+
+    Returns:
+        All finished cells of the task.
+
+    Raises:
+        ValueError: if the folder holds another configuration's results.
+        OSError: if it cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from clockwork.tasks import Generation
+        >>> task = Generation(runs=2, networks=("cwrnn",), sizes=(100,), clips=("choir",), epochs=5)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     results = sweep(task, folder)
+        >>> [(cell.name, result.error.shape) for cell, result in results.cells.items()]
+        [('cwrnn-100-choir-0.0003', (2,))]
+    """
+    progress = progress or Progress()
+    store = Store(out, task)
+    mesh = Mesh(np.asarray(devices if devices is not None else jax.devices()), ("runs",))
+    groups = [(key, list(cells)) for key, cells in groupby(task.cells(), lambda cell: cell[:2])]
+    missing = [[cell for cell in cells if store.load(cell) is None] for _, cells in groups]
+    progress.plan(
+        networks=len(task.cells()) * task.runs,
+        stored=sum(len(cells) - len(lost) for (_, cells), lost in zip(groups, missing, strict=True)) * task.runs,
+        epochs=task.epochs * sum(bool(lost) for lost in missing),
+    )
+    store.write_runs(store.results())
+    for ((name, size), cells), lost in zip(groups, missing, strict=True):
+        if lost:
+            trained = _train(task, str(name), int(size), cells, mesh, store, progress)
+            # All cells of a group are trained together even if one alone is missing, so that the
+            # program, and with it the last digit, is the same as in a sweep that was left alone.
+            for cell in lost:
+                store.save(cell, trained[cell])
+            store.write_runs(store.results())
+            store.drop_partial(f"{name}-{size}")
+    progress.end()
+    return store.results()
+
+
+def _train(
+    task: Task, name: str, size: int, cells: list[Cell], mesh: Mesh, store: Store, progress: Progress
+) -> dict[Cell, CellResult]:
+    label = f"{name}-{size}"
+    lanes = len(cells) * task.runs
+    progress.group(label, lanes)
+    progress.phase("compiling")
+    padded = math.ceil(lanes / mesh.size) * mesh.size
+    lane = np.minimum(np.arange(padded), lanes - 1)  # the last run fills up the last device
+    cell_of, run_of = lane // task.runs, lane % task.runs
+    spread = NamedSharding(mesh, PartitionSpec("runs"))
+    keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(task.seed)))(jnp.asarray(run_of))
+    keys = jax.device_put(keys, spread)
+    data = jax.device_put(jnp.stack([task.data(cell) for cell in cells])[cell_of], spread)
+    rates = jax.device_put(jnp.asarray([cell.learning_rate for cell in cells], jnp.float32)[cell_of], spread)
+    program = _program(task, name, size, mesh)
+
+    state: runs.Run = program.begin(keys)
+    errors: list[np.ndarray] = []
+    stored = store.load_partial(label)
+    if stored is not None:
+        restored = _restore(state, stored, lanes)
+        if restored is not None:
+            state, errors = jax.device_put(restored, spread), [stored["errors"]]
+    done = sum(map(len, errors))
+    compiled = program.segment.lower(state, data, rates).compile()
+    progress.phase("training")
+    progress.advance(done)
+    saved = time.monotonic()
+    try:
+        while done < task.epochs:
+            state, segment_errors = compiled(state, data, rates)
+            segment_errors = np.asarray(segment_errors)[: task.epochs - done]
+            errors.append(segment_errors)
+            done += len(segment_errors)
+            diverged = int(np.asarray(state.diverged)[:lanes].sum())
+            progress.advance(len(segment_errors), diverged)
+            if time.monotonic() - saved > SAVE_EVERY:
+                _save(store, label, state, errors)
+                saved = time.monotonic()
+    except KeyboardInterrupt:
+        if sum(map(len, errors)) == done:
+            _save(store, label, state, errors)
+        raise
+    progress.phase("evaluating")
+    final, outputs = jax.tree.map(np.asarray, program.finish(state, data))
+    curve = np.concatenate([np.concatenate(errors)[::CURVE_EVERY], final[None]])
+    counted = np.asarray(nnx.eval_shape(lambda: task.network(name, size, nnx.Rngs(0))).parameters)
+    results = {}
+    for position, cell in enumerate(cells):
+        own = slice(position * task.runs, (position + 1) * task.runs)
+        results[cell] = CellResult(
+            error=final[own],
+            epochs=np.asarray(state.epoch)[own],
+            diverged=np.asarray(state.diverged)[own],
+            curve=curve[:, own],
+            curve_epochs=np.append(np.arange(0, task.epochs, CURVE_EVERY), task.epochs),
+            outputs=outputs[own],
+            target=np.asarray(task.data(cell)),
+            rate=np.asarray(task.sounds[cell.data].rate),
+            parameters=counted,
+        )
+    return results
+
+
+def _program(task: Task, name: str, size: int, mesh: Mesh) -> Program:
+    graph = runs.structure(task, name, size)
+    spread, stacked = PartitionSpec("runs"), PartitionSpec(None, "runs")
+
+    def segment(state: runs.Run, data: Array, rates: Array) -> tuple[runs.Run, Array]:
+        train = jax.vmap(functools.partial(runs.epoch, task, graph))
+        return lax.scan(lambda state, _: train(state, data, rates), state, length=min(SEGMENT, task.epochs))
+
+    def each_device(fun, n_in: int, out) -> jax.stages.Wrapped:
+        return jax.jit(jax.shard_map(fun, mesh=mesh, in_specs=(spread,) * n_in, out_specs=out, check_vma=False))
+
+    return Program(
+        begin=each_device(jax.vmap(functools.partial(runs.begin, task, name, size)), 1, spread),
+        segment=each_device(segment, 3, (spread, stacked)),
+        finish=each_device(jax.vmap(functools.partial(runs.finish, task, graph)), 2, spread),
+    )
+
+
+def _save(store: Store, label: str, state: runs.Run, errors: list[np.ndarray]) -> None:
+    leaves = {f"state{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
+    store.save_partial(label, {**leaves, "errors": np.concatenate(errors)})
+
+
+def _restore(state: runs.Run, stored: dict[str, np.ndarray], lanes: int) -> runs.Run | None:
+    """The stored runs, or None if they were laid out for another number of devices."""
+    leaves, tree = jax.tree.flatten(state)
+    found = [stored.get(f"state{i}") for i in range(len(leaves))]
+    if any(old is None or old.shape != new.shape for old, new in zip(found, leaves, strict=True)):
+        return None
+    return jax.tree.unflatten(tree, found)
