@@ -62,6 +62,7 @@ class GenerationCommand:
         from clockwork.training import sweep
         from clockwork.training.progress import for_output
 
+        _use_all_cores()
         with _bad_input():
             task = Generation(
                 runs=self.runs,
@@ -81,7 +82,6 @@ class GenerationCommand:
             _check_folder(task, self.out)
             for module in ("matplotlib", "soundfile", "rich"):
                 require(module)
-        _use_all_cores()
         progress = for_output()
         try:
             results = sweep(task, self.out, progress=progress)

@@ -104,8 +104,8 @@ def unroll(
 
     Unbatched, pure and differentiable: batches and runs are the caller's ``jax.vmap``, and
     ``jax.jit`` is the caller's too. ``vmap`` over weights puts the runs side by side as SIMD
-    lanes. The cascade's derivative is written by hand, in reverse mode; forward mode
-    (``jax.jvp``, ``jax.jacfwd``) needs ``method="masked"``.
+    lanes. The cascade's first derivative is written by hand, in reverse mode (``jax.grad``);
+    forward mode and second derivatives need ``method="masked"``.
 
     Args:
         weights: of one layer, `Weights`; computation is in their dtype joined with that of

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+import clockwork
 from clockwork.tasks import Cell, Generation, Task
 
 COLUMNS = (
@@ -188,7 +189,7 @@ def environment() -> dict[str, Any]:
     versions = {name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
     devices = jax.devices()
     return {
-        "clockwork": metadata.version("clockwork-rnn"),
+        "clockwork": clockwork.__version__,
         **versions,
         "python": platform.python_version(),
         "machine": platform.machine(),
