@@ -193,7 +193,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     warnings.showwarning = lambda message, *rest: print(f"clockwork: {message}", file=sys.stderr)
     command = tyro.cli(Command, prog="clockwork", description="The Clockwork RNN's experiments.", args=arguments)
-    return command.run()
+    try:
+        return command.run()
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

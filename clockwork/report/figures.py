@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 
 from clockwork.extras import require
-from clockwork.report.select import best_rows, best_run
+from clockwork.report.select import Row, best_rows, best_run
 from clockwork.tasks.generation import LABELS
 from clockwork.training import Results
 
 DPI = 150
+TOP = 2.0  # of the scale of errors
 
 
 def _canvas(rows: int, columns: int, width: float, height: float, **kwargs: Any) -> tuple[Any, np.ndarray]:
@@ -29,7 +30,8 @@ def draw_errors(results: Results, path: Path) -> None:
 
     The box spans the quartiles and the line in it is the mean, as in the paper; whiskers
     reach the last run within 1.5 box lengths, all others are drawn as outliers. Runs that diverged
-    are not in the boxes; how many did is written below. The SRN has its own scale.
+    are not in the boxes; how many did is written below, and so is how many lie above `TOP`, where the
+    scale ends: they do worse than twice the variance of their target. The SRN has its own scale.
     """
     best, names = best_rows(results), _networks(results)
     sizes = sorted({size for _, size in best})
@@ -47,18 +49,27 @@ def draw_errors(results: Results, path: Path) -> None:
             meanprops={"linestyle": "-", "color": "tab:red", "linewidth": 1.5},
             flierprops={"marker": "+", "markersize": 4, "markeredgecolor": "tab:blue"},
         )
-        lost = [int(best[name, size].diverged.sum()) for size in present]
-        labels = [f"{size}\n({n} diverged)" if n else str(size) for size, n in zip(present, lost, strict=True)]
-        axis.set_xticks(range(1, len(present) + 1), labels)
+        axis.set_xticks(range(1, len(present) + 1), [_size_label(best[name, size]) for size in present])
         axis.set_title(LABELS[name])
         axis.set_xlabel("number of parameters")
         axis.grid(axis="y", alpha=0.3)
         if name != "srn":
-            top = max(top, *(float(e.max()) if e.size else 0.0 for e in errors))
+            top = max(top, *(_highest(e) for e in errors))
     for axis, name in zip(axes[0], names, strict=True):
-        axis.set_ylim(bottom=0, top=None if name == "srn" or top == 0 else 1.05 * top)
+        own = max(_highest(best[key].converged) for key in best if key[0] == name)
+        axis.set_ylim(0, 1.05 * (own if name == "srn" else top) or None)
     axes[0][0].set_ylabel("NMSE")
     figure.savefig(path, dpi=DPI)
+
+
+def _highest(errors: np.ndarray) -> float:
+    return float(errors[errors <= TOP].max(initial=0.0))
+
+
+def _size_label(row: Row) -> str:
+    lost, above = int(row.diverged.sum()), int((row.converged > TOP).sum())
+    notes = [f"{lost} diverged"] * (lost > 0) + [f"{above} above"] * (above > 0)
+    return "\n".join([str(row.size), *notes])
 
 
 def draw_outputs(results: Results, path: Path) -> None:

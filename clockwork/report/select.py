@@ -19,7 +19,7 @@ class Row(NamedTuple):
     @property
     def error(self) -> np.ndarray:
         """Of all runs, NaN where one diverged."""
-        return np.concatenate([result.error for result in self.cells.values()])
+        return np.concatenate([result.error for result in self.cells.values()]).astype(np.float64)
 
     @property
     def converged(self) -> np.ndarray:

@@ -8,10 +8,11 @@ from clockwork.training import Results
 
 NOTES = """\
 NMSE: mean squared error divided by the variance of the target, both over all samples; a network that
-only learns the mean has 1. Mean, sd, median and best are over the runs that did not diverge; a run
-diverges when its loss or gradient is no longer finite. The paper's figures are those of its Table 2: mean and
-sd over 100 runs, on other clips, and it does not define its NMSE. By the definition here the SRN's
-0.46 would mean more than the mean is learnt, and its Figure 5 shows little more than the mean.
+has learnt only the mean has 1. A run has diverged when its loss or gradient was ever not finite; mean,
+sd, median and best are over the others. A run that exploded to a finite error counts among those: then
+trust the median. The paper's figures are those of its Table 2: mean and sd over 100 runs, on
+other clips; it does not define its NMSE. By ours the SRN's 0.46 would be far better than a mean, yet
+its Figure 5 shows an SRN that generates little more than the mean: it was normalised in another way.
 """
 
 
@@ -77,7 +78,7 @@ def _ratios(results: Results) -> str:
         if "cwrnn" in means and len(means) > 1 and all(errors.size for errors in means.values()):
             own = means.pop("cwrnn").mean()
             parts = [
-                f"{LABELS[name]} {errors.mean() / own:.1f} times the CW-RNN's"
+                f"{LABELS[name]} {errors.mean() / own:.3g} times the CW-RNN's"
                 + f" (paper: {PUBLISHED[name][0] / PUBLISHED['cwrnn'][0]:.1f})" * (size == max(UNITS))
                 for name, errors in means.items()
             ]
@@ -86,7 +87,7 @@ def _ratios(results: Results) -> str:
 
 
 def _mean(errors: np.ndarray) -> float:
-    finite = errors[~np.isnan(errors)]
+    finite = errors[~np.isnan(errors)].astype(np.float64)
     return float(finite.mean()) if finite.size else float("nan")
 
 
@@ -95,7 +96,11 @@ def _sd(errors: np.ndarray) -> float:
 
 
 def _number(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
+    if np.isnan(value):
+        return "–"
+    if value < 0.1:
+        return f"{value:.2g}"
+    return f"{value:.2f}" if value < 100 else f"{value:.1e}"
 
 
 def _aligned(header: list[str], body: list[list[str]]) -> list[str]:

@@ -55,9 +55,9 @@ class Protocol(NamedTuple):
 PROTOCOLS = {
     # The published rates. They fit half the sum of squares, not its mean: see the README.
     "paper": Protocol({"srn": 3e-4, "lstm": 3e-5, "cwrnn": 3e-4}, clip_norm=None),
-    # Found by measurement (README, "The two protocols"). Clipping at 30 keeps every run finite and leaves the
-    # CW-RNN's published rate where it was; the baselines have the best rates of a grid searched with that clipping.
-    "stable": Protocol({"srn": 1e-4, "lstm": 3e-4, "cwrnn": 3e-4}, clip_norm=30.0),
+    # Found by measurement (README, "The two protocols"): with clipping at 30 every run stays finite at the
+    # published rates. The LSTM has the best rate of a grid instead; at the published one it is worse.
+    "stable": Protocol({"srn": 3e-4, "lstm": 3e-4, "cwrnn": 3e-4}, clip_norm=30.0),
 }
 
 

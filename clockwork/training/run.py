@@ -48,13 +48,14 @@ def epoch(task: Task, graph: nnx.GraphDef, run: Run, data: Array, learning_rate:
 
     (value, error), gradient = jax.value_and_grad(loss, has_aux=True)(run.params)
     updates, optimizer = task.optimizer(learning_rate).update(gradient, run.optimizer, run.params)
-    finite = jnp.isfinite(value) & jnp.isfinite(optax.global_norm(gradient))
+    finite = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(gradient))
     moves = finite & ~run.diverged & (run.epoch < task.epochs)
     updated = (optax.apply_updates(run.params, updates), optimizer)
     params, optimizer = jax.tree.map(
         lambda new, old: jnp.where(moves, new, old), updated, (run.params, run.optimizer)
     )
-    return Run(params, optimizer, run.epoch + moves, run.diverged | ~finite), error
+    trained = jnp.where(moves, run.epoch + 1, run.epoch)
+    return Run(params, optimizer, trained, run.diverged | ~finite), error
 
 
 def finish(task: Task, graph: nnx.GraphDef, run: Run, data: Array) -> tuple[Array, Array]:

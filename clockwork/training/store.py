@@ -127,12 +127,15 @@ class Store:
         loaded = {cell: self.load(cell) for cell in self.task.cells()}
         return Results(self.task, {cell: result for cell, result in loaded.items() if result is not None})
 
-    def write_runs(self, results: Results) -> None:
-        """Write ``runs.csv``, one row for each trained network."""
+    def write_runs(self, results: Mapping[Cell, CellResult]) -> None:
+        """Write ``runs.csv``, one row for each trained network of the cells given, in the task's order."""
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(COLUMNS)
-        for cell, result in results.cells.items():
+        for cell in self.task.cells():
+            if cell not in results:
+                continue
+            result = results[cell]
             for run in range(self.task.runs):
                 rows.writerow(
                     [self.task.name, cell.network, cell.size, int(result.parameters), cell.data, run, self.task.seed]

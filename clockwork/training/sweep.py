@@ -79,13 +79,14 @@ def sweep(
     store = Store(out, task)
     mesh = Mesh(np.asarray(devices if devices is not None else jax.devices()), ("runs",))
     groups = [(key, list(cells)) for key, cells in groupby(task.cells(), lambda cell: cell[:2])]
-    missing = [[cell for cell in cells if store.load(cell) is None] for _, cells in groups]
+    done = dict(store.results().cells)
+    missing = [[cell for cell in cells if cell not in done] for _, cells in groups]
     progress.plan(
         networks=len(task.cells()) * task.runs,
-        stored=sum(len(cells) - len(lost) for (_, cells), lost in zip(groups, missing, strict=True)) * task.runs,
+        stored=len(done) * task.runs,
         epochs=task.epochs * sum(bool(lost) for lost in missing),
     )
-    store.write_runs(store.results())
+    store.write_runs(done)
     for ((name, size), cells), lost in zip(groups, missing, strict=True):
         if lost:
             trained = _train(task, str(name), int(size), cells, mesh, store, progress)
@@ -93,10 +94,11 @@ def sweep(
             # program, and with it the last digit, is the same as in a sweep that was left alone.
             for cell in lost:
                 store.save(cell, trained[cell])
-            store.write_runs(store.results())
+                done[cell] = trained[cell]
+            store.write_runs(done)
             store.drop_partial(f"{name}-{size}")
     progress.end()
-    return store.results()
+    return Results(task, {cell: done[cell] for cell in task.cells()})
 
 
 def _train(
@@ -120,32 +122,32 @@ def _train(
     errors: list[np.ndarray] = []
     stored = store.load_partial(label)
     if stored is not None:
-        restored = _restore(state, stored, lanes)
-        if restored is not None:
-            state, errors = jax.device_put(restored, spread), [stored["errors"]]
+        state, errors = jax.device_put(_restore(state, stored), spread), [stored["errors"]]
     done = sum(map(len, errors))
     compiled = program.segment.lower(state, data, rates).compile()
     progress.phase("training")
     progress.advance(done)
     saved = time.monotonic()
+    reached = (state, errors)  # one name, so that Ctrl-C never finds the one without the other
     try:
         while done < task.epochs:
-            state, segment_errors = compiled(state, data, rates)
-            segment_errors = np.asarray(segment_errors)[: task.epochs - done]
-            errors.append(segment_errors)
-            done += len(segment_errors)
-            diverged = int(np.asarray(state.diverged)[:lanes].sum())
-            progress.advance(len(segment_errors), diverged)
+            state, errors = reached
+            state, latest = compiled(state, data, rates)
+            latest = np.asarray(latest)[: task.epochs - done, :lanes]
+            reached = (state, [*errors, latest])
+            done += len(latest)
+            progress.advance(len(latest), int(np.asarray(state.diverged)[:lanes].sum()))
             if time.monotonic() - saved > SAVE_EVERY:
-                _save(store, label, state, errors)
+                _save(store, label, lanes, *reached)
                 saved = time.monotonic()
     except KeyboardInterrupt:
-        if sum(map(len, errors)) == done:
-            _save(store, label, state, errors)
+        if reached[1]:
+            _save(store, label, lanes, *reached)
         raise
+    state, errors = reached
     progress.phase("evaluating")
     final, outputs = jax.tree.map(np.asarray, program.finish(state, data))
-    curve = np.concatenate([np.concatenate(errors)[::CURVE_EVERY], final[None]])
+    curve = np.concatenate([np.concatenate(errors)[::CURVE_EVERY], final[None, :lanes]])
     counted = np.asarray(nnx.eval_shape(lambda: task.network(name, size, nnx.Rngs(0))).parameters)
     results = {}
     for position, cell in enumerate(cells):
@@ -182,15 +184,15 @@ def _program(task: Task, name: str, size: int, mesh: Mesh) -> Program:
     )
 
 
-def _save(store: Store, label: str, state: runs.Run, errors: list[np.ndarray]) -> None:
-    leaves = {f"state{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
-    store.save_partial(label, {**leaves, "errors": np.concatenate(errors)})
+def _save(store: Store, label: str, lanes: int, state: runs.Run, errors: list[np.ndarray]) -> None:
+    leaves = {f"state{i}": np.asarray(leaf)[:lanes] for i, leaf in enumerate(jax.tree.leaves(state))}
+    store.save_partial(label, {**leaves, "errors": np.concatenate(errors)[:, :lanes]})
 
 
-def _restore(state: runs.Run, stored: dict[str, np.ndarray], lanes: int) -> runs.Run | None:
-    """The stored runs, or None if they were laid out for another number of devices."""
+def _restore(state: runs.Run, stored: dict[str, np.ndarray]) -> runs.Run:
+    """The stored runs, filled up for the devices there are now."""
     leaves, tree = jax.tree.flatten(state)
-    found = [stored.get(f"state{i}") for i in range(len(leaves))]
-    if any(old is None or old.shape != new.shape for old, new in zip(found, leaves, strict=True)):
-        return None
-    return jax.tree.unflatten(tree, found)
+    found = [stored[f"state{i}"] for i in range(len(leaves))]
+    return jax.tree.unflatten(
+        tree, [old[np.minimum(np.arange(len(new)), len(old) - 1)] for old, new in zip(found, leaves, strict=True)]
+    )

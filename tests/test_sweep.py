@@ -1,0 +1,304 @@
+"""Training: what a run is, that a sweep is its runs, and that no accident changes a figure."""
+
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from clockwork.tasks import Generation
+from clockwork.training import Store, sweep
+from clockwork.training import run as runs
+from clockwork.training.progress import Progress
+from clockwork.training.store import open_results
+
+SMALL = Generation(runs=3, sizes=(100,), clips=("choir", "tabla"), epochs=12)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, sweep(SMALL, folder)
+
+
+def test_a_sweep_is_its_runs_one_by_one(finished):
+    # Each run again, on its own, as a researcher would write it: key, network, optax, a Python loop.
+    _, results = finished
+    for cell in (SMALL.cells()[1], SMALL.cells()[4]):
+        target = SMALL.data(cell)
+        network = SMALL.network(cell.network, cell.size, nnx.Rngs(params=jax.random.fold_in(jax.random.key(0), 2)))
+        optimizer = nnx.Optimizer(network, SMALL.optimizer(jnp.asarray(cell.learning_rate)), wrt=nnx.Param)
+
+        @nnx.jit
+        def update(network, optimizer, target=target):
+            def loss(network):
+                return 0.5 * jnp.square(network(steps=320)[:, 0] - target).sum()
+
+            optimizer.update(network, nnx.grad(loss)(network))
+
+        for _ in range(12):
+            update(network, optimizer)
+        outputs = network(steps=320)[:, 0]
+        error = jnp.square(outputs - target).mean() / target.var()
+        np.testing.assert_allclose(results.cells[cell].error[2], error, rtol=1e-3)
+        np.testing.assert_allclose(results.cells[cell].outputs[2], outputs, atol=1e-3)
+
+
+def test_runs_differ_and_curves_fall(finished):
+    _, results = finished
+    assert list(results.cells) == SMALL.cells()
+    for cell, result in results.cells.items():
+        assert len(set(result.error.tolist())) == SMALL.runs
+        assert (result.epochs == 12).all()
+        assert not result.diverged.any()
+        np.testing.assert_array_equal(result.curve_epochs, [0, 10, 12])
+        np.testing.assert_array_equal(result.curve[-1], result.error)
+        assert np.median(result.curve[-1]) < np.median(result.curve[0])
+        np.testing.assert_array_equal(result.target, SMALL.data(cell))
+
+
+def test_runs_csv_has_a_row_for_each_network(finished):
+    folder, results = finished
+    lines = (folder / "runs.csv").read_text().splitlines()
+    assert lines[0] == "task,network,size,parameters,clip,run,seed,learning_rate,epochs,nmse,diverged"
+    assert len(lines) == 1 + 3 * 2 * 3
+    task, network, size, parameters, clip, run, seed, rate, epochs, nmse, diverged = lines[-1].split(",")
+    assert (task, network, size, parameters, clip) == ("generation", "cwrnn", "100", "100", "tabla")
+    assert (run, seed, rate, epochs, diverged) == ("2", "0", "0.0003", "12", "0")
+    assert float(nmse) == pytest.approx(float(results.cells[SMALL.cells()[-1]].error[2]), rel=1e-6)
+
+
+def test_a_run_does_not_depend_on_how_many_there_are(finished, tmp_path):
+    _, results = finished
+    more = sweep(dataclasses.replace(SMALL, runs=5, networks=("cwrnn",)), tmp_path)
+    for cell, result in more.cells.items():
+        np.testing.assert_allclose(result.error[:3], results.cells[cell].error, rtol=1e-3)
+
+
+def test_a_run_does_not_depend_on_the_devices(finished, tmp_path):
+    _, results = finished
+    assert len(jax.devices()) == 2
+    alone = sweep(dataclasses.replace(SMALL, networks=("cwrnn",)), tmp_path, devices=jax.devices()[:1])
+    for cell, result in alone.cells.items():
+        np.testing.assert_allclose(result.error, results.cells[cell].error, rtol=1e-3)
+
+
+def test_what_is_stored_is_not_trained_again(finished):
+    folder, results = finished
+    before = {path: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()}
+    again = sweep(SMALL, folder)
+    assert {path: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()} == before
+    jax.tree.map(np.testing.assert_array_equal, list(again.cells.values()), list(results.cells.values()))
+
+
+def test_a_damaged_cell_is_named_and_trained_again_alone(finished, tmp_path):
+    folder, _ = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    wanted = (copy / "runs.csv").read_text()
+    cut, flipped, kept = (copy / "cells" / f"{cell.name}.npz" for cell in SMALL.cells()[:3])
+    cut.write_bytes(cut.read_bytes()[:-300])
+    content = bytearray(flipped.read_bytes())
+    content[len(content) // 2] ^= 1
+    flipped.write_bytes(content)
+    stamp = kept.stat().st_mtime_ns
+    with pytest.warns(UserWarning, match="is damaged .*; it will be trained again") as named:
+        sweep(SMALL, copy)
+    assert {str(cut), str(flipped)} <= {str(w.message).split(" is ")[0] for w in named}
+    assert (copy / "runs.csv").read_text() == wanted
+    assert kept.stat().st_mtime_ns == stamp
+
+
+class Interrupt(Progress):
+    """Ctrl-C after so many segments."""
+
+    def __init__(self, after):
+        self.left = after
+
+    def advance(self, epochs, diverged=0):
+        if epochs:
+            self.left -= 1
+            if self.left < 0:
+                raise KeyboardInterrupt
+
+
+def test_an_interrupted_sweep_goes_on_to_the_same_numbers(tmp_path):
+    task = dataclasses.replace(SMALL, networks=("cwrnn", "srn"), epochs=170)
+    sweep(task, tmp_path / "whole")
+    for after in (0, 1, 5):
+        with pytest.raises(KeyboardInterrupt):
+            sweep(task, tmp_path / "cut", progress=Interrupt(after))
+    assert list((tmp_path / "cut" / "partial").iterdir())
+    sweep(task, tmp_path / "cut")
+    assert (tmp_path / "cut" / "runs.csv").read_text() == (tmp_path / "whole" / "runs.csv").read_text()
+    assert not list((tmp_path / "cut" / "partial").iterdir())
+
+
+def test_a_damaged_partial_result_is_named_and_begun_again(tmp_path):
+    task = dataclasses.replace(SMALL, networks=("cwrnn",), epochs=120)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(task, tmp_path, progress=Interrupt(1))
+    (partial,) = (tmp_path / "partial").iterdir()
+    partial.write_bytes(b"no archive")
+    with pytest.warns(UserWarning, match=r"cwrnn-100\.npz is damaged"):
+        results = sweep(task, tmp_path)
+    assert len(results.cells) == 2
+
+
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_sweep_goes_on_to_the_same_numbers(tmp_path, kill):
+    command = [sys.executable, "-m", "clockwork.cli", "generation", "--runs", "2", "--networks", "cwrnn", "--sizes", "100"]
+    command += ["--clips", "choir", "--epochs", "30000", "--out"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    process = subprocess.Popen([*command, str(cut)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "training" in line:
+            break
+    time.sleep(0.5)
+    process.send_signal(kill)
+    _, said = process.communicate()
+    assert not (cut / "cells").exists() or not list((cut / "cells").iterdir())
+    if kill == signal.SIGTERM:
+        assert process.returncode == 130
+        assert "is safe in" in said
+        assert "clockwork generation --runs 2" in said
+        assert list((cut / "partial").iterdir())
+    else:
+        assert process.returncode == -signal.SIGKILL
+    environment = {**os.environ, "PYTHONWARNINGS": "error"}
+    for folder in (cut, whole):
+        subprocess.run([*command, str(folder)], check=True, capture_output=True, env=environment)
+    assert (cut / "runs.csv").read_text() == (whole / "runs.csv").read_text()
+
+
+def test_diverged_runs_are_frozen_flagged_and_counted(tmp_path):
+    task = dataclasses.replace(
+        SMALL, networks=("cwrnn",), protocol="paper", learning_rates=(3e-4, 1.0), epochs=60, clips=("choir",)
+    )
+    results = sweep(task, tmp_path)
+    calm, wild = results.cells.values()
+    assert not calm.diverged.any()
+    assert wild.diverged.all()
+    assert np.isnan(wild.error).all()
+    assert (wild.epochs < 60).all()
+    alone = sweep(dataclasses.replace(task, learning_rates=(3e-4,)), tmp_path / "alone")
+    np.testing.assert_allclose(calm.error, next(iter(alone.cells.values())).error, rtol=1e-3)
+    rows = [line.split(",") for line in (tmp_path / "runs.csv").read_text().splitlines()[4:]]
+    assert [row[-2:] for row in rows] == [["nan", "1"]] * 3
+
+
+def test_a_diverged_run_keeps_the_parameters_it_had():
+    graph = runs.structure(SMALL, "srn", 100)
+    state = runs.begin(SMALL, "srn", 100, jax.random.key(0))
+    broken = state._replace(params=jax.tree.map(lambda x: x.at[...].set(jnp.inf), state.params))
+    after, error = runs.epoch(SMALL, graph, broken, jnp.linspace(-1, 1, 20), jnp.asarray(1e-3))
+    assert after.diverged
+    assert after.epoch == 0
+    assert not jnp.isfinite(error)
+    jax.tree.map(np.testing.assert_array_equal, after.params, broken.params)
+    # and it stays frozen even if its loss were finite again
+    healthy = after._replace(params=state.params)
+    later, _ = runs.epoch(SMALL, graph, healthy, jnp.linspace(-1, 1, 20), jnp.asarray(1e-3))
+    jax.tree.map(np.testing.assert_array_equal, later.params, state.params)
+
+
+def test_a_finished_run_no_longer_changes():
+    graph = runs.structure(SMALL, "srn", 100)
+    state = runs.begin(SMALL, "srn", 100, jax.random.key(0))._replace(epoch=jnp.asarray(SMALL.epochs, jnp.int32))
+    after, _ = runs.epoch(SMALL, graph, state, jnp.linspace(-1, 1, 20), jnp.asarray(1e-3))
+    jax.tree.map(np.testing.assert_array_equal, after, state)
+
+
+def test_nesterov_is_sutskevers_at_the_look_ahead_point():
+    # Sutskever et al. 2013: v' = mu v - lr grad(p + mu v), p' = p + v'. optax stores q = p + mu v.
+    rate, momentum = 0.1, 0.95
+    optimizer = Generation(protocol="paper").optimizer(jnp.asarray(rate))
+    gradient = jax.grad(lambda q: 0.5 * (q[0] - 1) ** 2 + 0.1 * (q[1] + 2) ** 4)
+    p, v, q = jnp.zeros(2), jnp.zeros(2), jnp.zeros(2)
+    state = optimizer.init(q)
+    for _ in range(20):
+        v = momentum * v - rate * gradient(p + momentum * v)
+        p = p + v
+        updates, state = optimizer.update(gradient(q), state, q)
+        q = optax.apply_updates(q, updates)
+        np.testing.assert_allclose(q, p + momentum * v, rtol=1e-4)
+
+
+def test_the_stable_protocol_clips_and_the_papers_does_not():
+    gradient = {"w": jnp.full(4, 100.0)}
+    for protocol, norm in (("stable", 30.0), ("paper", 200.0)):
+        optimizer = Generation(protocol=protocol).optimizer(jnp.asarray(1.0))
+        updates, _ = optimizer.update(gradient, optimizer.init(gradient), gradient)
+        assert float(optax.tree.norm(updates)) == pytest.approx(norm * 1.95, rel=1e-5)
+    optimizer = Generation(clip_norm=float("inf")).optimizer(jnp.asarray(1.0))
+    updates, _ = optimizer.update(gradient, optimizer.init(gradient), gradient)
+    assert float(optax.tree.norm(updates)) == pytest.approx(390, rel=1e-5)
+
+
+def test_the_loss_is_half_the_sum_of_squares_and_the_error_its_normalised_mean():
+    target = jnp.asarray([1.0, -1.0, 0.5])
+    loss, error = Generation().loss(lambda steps: jnp.zeros((steps, 1)), target)
+    assert float(loss) == pytest.approx(0.5 * 2.25)
+    assert float(error) == pytest.approx(2.25 / 3 / np.var([1, -1, 0.5]))
+
+
+def test_another_configuration_is_refused_and_nothing_is_lost(finished):
+    folder, results = finished
+    with pytest.raises(ValueError, match=r"another configuration \(runs is 3 there, 4 here\)"):
+        sweep(dataclasses.replace(SMALL, runs=4), folder)
+    with pytest.raises(ValueError, match="another configuration"):
+        Store(folder, dataclasses.replace(SMALL, seed=1))
+    assert len(open_results(folder).cells) == len(results.cells)
+
+
+def test_folders_that_are_something_else_are_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(ValueError, match=r"is not empty and holds no config\.json"):
+        sweep(SMALL, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json cannot be read"):
+        sweep(SMALL, tmp_path)
+    with pytest.raises(ValueError, match="holds no results"):
+        open_results(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"runs": 0}, "runs must be an integer, 1 or more, got 0"),
+        ({"epochs": 0}, "epochs must be an integer, 1 or more, got 0"),
+        ({"seed": -1}, "seed must be an integer, 0 or more, got -1"),
+        ({"networks": ("gru",)}, "unknown network 'gru'; choose of srn, lstm, cwrnn"),
+        ({"networks": ()}, "at least one network must be chosen"),
+        ({"networks": ("srn", "srn")}, "each network can be chosen once, got srn, srn"),
+        ({"sizes": (200,)}, "unknown size 200; choose of 100, 250, 500, 1000"),
+        ({"clips": ("piano",)}, "unknown clip 'piano'; choose of guitar, choir, mika, safari, tabla or a number"),
+        ({"clips": ("6",)}, "unknown clip '6'"),
+        ({"clips": ("1", "guitar")}, "each clip can be chosen once"),
+        ({"protocol": "wild"}, "unknown protocol 'wild'"),
+        ({"learning_rates": (0.0,)}, "a learning rate must be positive and finite, got 0"),
+        ({"learning_rates": (float("nan"),)}, "got nan"),
+        ({"clip_norm": -1.0}, "clip_norm must be positive, got -1"),
+        ({"samples": 100}, "none is given"),
+    ],
+)
+def test_impossible_tasks_are_refused(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Generation(**arguments)
+
+
+def test_settings_bring_the_task_back():
+    task = Generation(runs=2, clips=("1", "tabla"), learning_rates=(1e-4, 3e-4))
+    assert task.clips == ("guitar", "tabla")
+    assert Generation.from_settings(task.settings()) == task
