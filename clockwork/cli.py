@@ -1,5 +1,6 @@
 """The command ``clockwork``."""
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -178,10 +179,9 @@ def _report_text(written: Sequence[Path], folder: Path) -> str:
 
 def _use_all_cores() -> None:
     """Let JAX see each core of a processor as a device, so that a sweep uses all of them."""
-    try:
+    # Without such a call on this system, or with JAX started already, it stays as it is.
+    with contextlib.suppress(AttributeError, RuntimeError):
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
-    except (AttributeError, RuntimeError):
-        pass  # no such call on this system, or JAX has started already: one device then
 
 
 def _terminate(signum: int, frame: object) -> None:
@@ -190,11 +190,12 @@ def _terminate(signum: int, frame: object) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status, 2 for bad input."""
-    signal.signal(signal.SIGTERM, _terminate)
-    warnings.showwarning = lambda message, *rest: print(f"clockwork: {message}", file=sys.stderr)
     command = tyro.cli(Command, prog="clockwork", description="The Clockwork RNN's experiments.", args=arguments)
+    signal.signal(signal.SIGTERM, _terminate)
     try:
-        return command.run()
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *rest: print(f"clockwork: {message}", file=sys.stderr)
+            return command.run()
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         return 130

@@ -75,16 +75,18 @@ class Weights(NamedTuple):
         if bias.shape != (n,):
             raise ValueError(f"bias must have shape {(n,)}, got {bias.shape}")
         ends = [a + k for a, k in zip(clock.starts, clock.sizes, strict=True)]
-        if not isinstance(recurrent, jax.core.Tracer):
+        try:
             outside = np.array(recurrent)
-            for a, b in zip(clock.starts, ends, strict=True):
-                outside[a:b, :b] = 0
-            if outside.any():
-                row, column = np.argwhere(outside)[0].tolist()
-                raise ValueError(
-                    "recurrent weights from a faster to a slower module must be zero, "
-                    f"got {outside[row, column]} from unit {row} to unit {column}"
-                )
+        except jax.errors.TracerArrayConversionError:
+            outside = np.zeros((n, n))
+        for a, b in zip(clock.starts, ends, strict=True):
+            outside[a:b, :b] = 0
+        if outside.any():
+            row, column = np.argwhere(outside)[0].tolist()
+            raise ValueError(
+                "recurrent weights from a faster to a slower module must be zero, "
+                f"got {outside[row, column]} from unit {row} to unit {column}"
+            )
         blocks = tuple(recurrent[a:b, :b] for a, b in zip(clock.starts, ends, strict=True))
         return cls(input, blocks, bias)
 

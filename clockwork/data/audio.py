@@ -90,7 +90,9 @@ def read_clip(path: str | Path, start: float = 0.0, samples: int = 320) -> Clip:
     if len(frames) < samples:
         raise ValueError(f"audio file {path} is cut: {len(frames)} of {samples} samples from {start:g} s")
     if not np.isfinite(frames).all():
-        raise ValueError(f"audio file {path} holds values that are not finite, such as {frames[~np.isfinite(frames)][0]}")
+        raise ValueError(
+            f"audio file {path} holds values that are not finite, such as {frames[~np.isfinite(frames)][0]}"
+        )
     return Clip(path.stem, frames.mean(1), rate)
 
 

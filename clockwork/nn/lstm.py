@@ -65,7 +65,7 @@ def lstm_init(
         raise ValueError(f"inputs must be at least 0, got {inputs}")
     if stddev < 0:
         raise ValueError(f"stddev must be at least 0, got {stddev}")
-    shapes = LSTMWeights((inputs, 4 * cells), (cells, 4 * cells), (3, cells), (4 * cells,))
+    shapes = ((inputs, 4 * cells), (cells, 4 * cells), (3, cells), (4 * cells,))
     keys = jax.random.split(key, len(shapes))
     drawn = [stddev * jax.random.normal(k, shape, dtype) for k, shape in zip(keys, shapes, strict=True)]
     weights = LSTMWeights(*drawn)

@@ -22,9 +22,13 @@ class Network(Protocol):
     """What the three networks have in common."""
 
     @property
-    def parameters(self) -> int: ...
+    def parameters(self) -> int:
+        """The number of parameters, as the paper counts them."""
+        ...
 
-    def __call__(self, inputs: ArrayLike | None = None, *, steps: int | None = None) -> Array: ...
+    def __call__(self, inputs: ArrayLike | None = None, *, steps: int | None = None) -> Array:
+        """``(T, I)``, or ``steps``, to ``(T, O)``."""
+        ...
 
 
 class Readout(nnx.Module):
@@ -120,9 +124,7 @@ class SimpleRNN(ClockworkRNN):
         1024
     """
 
-    def __init__(
-        self, width: int, inputs: int = 0, outputs: int = 1, *, stddev: float = 0.1, rngs: nnx.Rngs
-    ) -> None:
+    def __init__(self, width: int, inputs: int = 0, outputs: int = 1, *, stddev: float = 0.1, rngs: nnx.Rngs) -> None:
         super().__init__(Clock(periods=(1,), sizes=(width,)), inputs, outputs, stddev=stddev, rngs=rngs)
 
     @property

@@ -42,13 +42,13 @@ class Plan(NamedTuple):
 class Grid(NamedTuple):
     """The ticks in ``[start, start + steps)`` of one period; all in absolute steps.
 
-    An array on a grid has ``count + 1`` rows: the value before the first tick, then the value
+    An array on a grid has ``ticks + 1`` rows: the value before the first tick, then the value
     from each tick on. At a tick, row i is what step i of the grid sees; row i + 1 what it makes.
     """
 
     period: int
     first: int
-    count: int
+    ticks: int
 
 
 def _grid(plan: Plan, period: int) -> Grid:
@@ -63,7 +63,7 @@ class Sent(NamedTuple):
     module: int
     start: int
     size: int
-    ticks: Grid
+    own: Grid
     before: Grid | None  # the grid of all slower modules
     after: Grid  # the same, this module included
 
@@ -92,7 +92,7 @@ def _hold(rows: Array, coarse: Grid, fine: Grid) -> Array:
         return rows
     ratio, offset = _offset(coarse, fine)
     repeated = jnp.broadcast_to(rows[:, None], (rows.shape[0], ratio, *rows.shape[1:]))
-    return repeated.reshape(-1, *rows.shape[1:])[offset : offset + fine.count + 1]
+    return repeated.reshape(-1, *rows.shape[1:])[offset : offset + fine.ticks + 1]
 
 
 def _hold_transpose(rows: Array, coarse: Grid, fine: Grid) -> Array:
@@ -100,24 +100,24 @@ def _hold_transpose(rows: Array, coarse: Grid, fine: Grid) -> Array:
     if coarse.period == fine.period:
         return rows
     ratio, offset = _offset(coarse, fine)
-    total = (coarse.count + 1) * ratio
+    total = (coarse.ticks + 1) * ratio
     padded = _pad_rows(rows, offset, total - offset - rows.shape[0])
-    return padded.reshape(coarse.count + 1, ratio, *rows.shape[1:]).sum(1)
+    return padded.reshape(coarse.ticks + 1, ratio, *rows.shape[1:]).sum(1)
 
 
 def _seen(rows: Array, grid: Grid, ticks: Grid) -> Array:
     """What a module sees at its ticks of rows on a grid whose period divides its own."""
     stride = ticks.period // grid.period
     first = (ticks.first - grid.first) // grid.period
-    return rows[first : first + ticks.count * stride : stride]
+    return rows[first : first + ticks.ticks * stride : stride]
 
 
 def _seen_transpose(seen: Array, grid: Grid, ticks: Grid) -> Array:
     stride = ticks.period // grid.period
     first = (ticks.first - grid.first) // grid.period
-    if ticks.count == 0:
-        return jnp.zeros((grid.count + 1, *seen.shape[1:]), seen.dtype)
-    return _pad_rows(seen, first, grid.count - first - (ticks.count - 1) * stride, stride - 1)
+    if ticks.ticks == 0:
+        return jnp.zeros((grid.ticks + 1, *seen.shape[1:]), seen.dtype)
+    return _pad_rows(seen, first, grid.ticks - first - (ticks.ticks - 1) * stride, stride - 1)
 
 
 def _pad_rows(rows: Array, low: int, high: int, between: int = 0) -> Array:
@@ -138,6 +138,8 @@ def _block(weights: Weights, readout: Array | None, sent: Sent) -> Array:
 
 
 class Residuals(NamedTuple):
+    """What the backward pass needs: the values at ticks, and the slopes where they do not follow from those."""
+
     values: tuple[Array, ...]  # (S_j + 1, k_j) each, in the order of the modules
     slopes: tuple[Array | None, ...]
 
@@ -146,7 +148,6 @@ def _forward(
     plan: Plan, weights: Weights, inputs: Array | None, hidden: Array, readout: Array | None
 ) -> tuple[tuple[Array, Array], Residuals]:
     """Plain or with runs last."""
-    accumulator = lanes.accumulator(hidden.dtype)
     columns = 0 if readout is None else readout.shape[1]
     every = _grid(plan, 1)
     values: dict[int, Array] = {}
@@ -158,19 +159,19 @@ def _forward(
         drive = None
         if held is not None and sent.before is not None:
             held = _hold(held, sent.before, sent.after)  # (ticks of `after` + 1, O + a + k)
-            drive = _seen(held[:, columns + a : columns + a + k], sent.after, sent.ticks)  # (S, k)
+            drive = _seen(held[:, columns + a : columns + a + k], sent.after, sent.own)  # (S, k)
             held = held[:, : columns + a]
         if inputs is not None:
-            driven = lanes.matmul(_input_ticks(plan, inputs, sent.ticks), weights.input[:, a : a + k])
+            driven = lanes.matmul(_input_ticks(plan, inputs, sent.own), weights.input[:, a : a + k])
             drive = driven if drive is None else drive + driven
-        own, bias, before = weights.recurrent[j][:, a:], weights.bias[a : a + k], hidden[a : a + k]
-        new, slopes[j] = lanes.module_scan(plan.activation, drive, bias, own, before, sent.ticks.count)
+        within, bias, before = weights.recurrent[j][:, a:], weights.bias[a : a + k], hidden[a : a + k]
+        new, slopes[j] = lanes.module_scan(plan.activation, drive, bias, within, before, sent.own.ticks)
         values[j] = jnp.concatenate([before[None], new])  # (S + 1, k)
         if columns + a:
-            sends = _hold(lanes.matmul(values[j], _block(weights, readout, sent)), sent.ticks, sent.after)
+            sends = _hold(lanes.matmul(values[j], _block(weights, readout, sent)), sent.own, sent.after)
             held = sends if held is None else held + sends
     if readout is None:
-        outputs = jnp.concatenate([_hold(values[s.module], s.ticks, every)[1:] for s in reversed(order)], axis=1)
+        outputs = jnp.concatenate([_hold(values[s.module], s.own, every)[1:] for s in reversed(order)], axis=1)
     else:
         assert held is not None
         outputs = _hold(held, order[-1].after, every)[1:].astype(hidden.dtype)
@@ -200,35 +201,35 @@ def _backward(
     sequence_bar = None
     for sent in reversed(order):
         j, a, k = sent.module, sent.start, sent.size
-        values, own = residuals.values[j], weights.recurrent[j][:, a:]
-        values_bar = _pad_rows(last_bar[a : a + k][None], sent.ticks.count, 0)
+        values, within = residuals.values[j], weights.recurrent[j][:, a:]
+        values_bar = _pad_rows(last_bar[a : a + k][None], sent.own.ticks, 0)
         if readout is None:
-            values_bar = values_bar + _hold_transpose(outputs_bar[:, a : a + k], sent.ticks, every)
+            values_bar = values_bar + _hold_transpose(outputs_bar[:, a : a + k], sent.own, every)
         sends_bar = None
         if held_bar is not None and columns + a:
-            sends_bar = _hold_transpose(held_bar, sent.ticks, sent.after)  # (S + 1, O + a)
+            sends_bar = _hold_transpose(held_bar, sent.own, sent.after)  # (S + 1, O + a)
             block = lanes.transpose(_block(weights, readout, sent)).astype(accumulator)
             values_bar = values_bar + lanes.matmul(sends_bar, block)
-        delta = lanes.module_scan_transpose(values[1:], residuals.slopes[j], own, values_bar[1:])  # (S, k)
+        delta = lanes.module_scan_transpose(values[1:], residuals.slopes[j], within, values_bar[1:])  # (S, k)
         before_bar = values_bar[0]
-        if sent.ticks.count:
-            before_bar = before_bar + lanes.vecmat(delta[0], lanes.transpose(own).astype(accumulator))
+        if sent.own.ticks:
+            before_bar = before_bar + lanes.vecmat(delta[0], lanes.transpose(within).astype(accumulator))
         # One product for all that the module sends: to the readout, to faster units, to itself.
-        own_bar = _pad_rows(delta, 0, 1)
-        landed = own_bar if sends_bar is None else jnp.concatenate([sends_bar, own_bar], axis=1)
+        within_bar = _pad_rows(delta, 0, 1)
+        landed = within_bar if sends_bar is None else jnp.concatenate([sends_bar, within_bar], axis=1)
         block_bar = lanes.gram(values.astype(accumulator), landed)  # (k, O + a + k)
         readout_bars.append(block_bar[:, :columns])
         recurrent_bars.append(block_bar[:, columns:])
         bias_bars.append(delta.sum(0))
         hidden_bars.append(before_bar)
         if inputs is not None:
-            seen = _input_ticks(plan, inputs, sent.ticks)
+            seen = _input_ticks(plan, inputs, sent.own)
             input_bars.append(lanes.gram(seen.astype(accumulator), delta))
             into = lanes.transpose(weights.input[:, a : a + k]).astype(accumulator)
-            seen_bar = _seen_transpose(lanes.matmul(delta, into), every, sent.ticks)[:-1]
+            seen_bar = _seen_transpose(lanes.matmul(delta, into), every, sent.own)[:-1]
             sequence_bar = seen_bar if sequence_bar is None else sequence_bar + seen_bar
         if sent.before is not None:
-            drive_bar = _seen_transpose(delta, sent.after, sent.ticks)
+            drive_bar = _seen_transpose(delta, sent.after, sent.own)
             held_bar = drive_bar if held_bar is None else jnp.concatenate([held_bar[:, : columns + a], drive_bar], 1)
             held_bar = _hold_transpose(held_bar, sent.before, sent.after)
     weights_bar = Weights(

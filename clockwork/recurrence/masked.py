@@ -7,9 +7,7 @@ from clockwork.clock import Clock
 from clockwork.recurrence import lanes
 
 
-def masked_step(
-    activation: lanes.Activation, active: Array, drive: Array, recurrent: Array, h_tm1: Array
-) -> Array:
+def masked_step(activation: lanes.Activation, active: Array, drive: Array, recurrent: Array, h_tm1: Array) -> Array:
     """``h_t = f(W_H h_{t-1} + W_I x_t + b)`` where active, else ``h_{t-1}`` (Koutník et al. 2014, eqs. 1 and 4).
 
     Args:

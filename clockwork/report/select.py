@@ -28,6 +28,7 @@ class Row(NamedTuple):
 
     @property
     def diverged(self) -> np.ndarray:
+        """Which runs diverged."""
         return np.concatenate([result.diverged for result in self.cells.values()])
 
 

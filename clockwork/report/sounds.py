@@ -23,7 +23,7 @@ def write_sounds(results: Results, folder: Path) -> list[Path]:
     folder.mkdir(exist_ok=True)
     written = []
     for clip in dict.fromkeys(cell.data for cell in results.cells):
-        sounds = {}
+        sounds, rate = {}, 0
         for network in dict.fromkeys(cell.network for cell in results.cells):
             best = best_run(results, network, clip)
             if best is not None:

@@ -47,10 +47,14 @@ def table(results: Results) -> str:
 
 def _settings(task: Generation, results: Results) -> str:
     clip_norm = task.clip_norm or PROTOCOLS[task.protocol].clip_norm
-    clipping = "no gradient clipping" if clip_norm in (None, float("inf")) else f"gradient norm clipped at {clip_norm:g}"
+    clipping = (
+        "no gradient clipping" if clip_norm in (None, float("inf")) else f"gradient norm clipped at {clip_norm:g}"
+    )
     finished = len(results.cells) * task.runs
     planned = len(task.cells()) * task.runs
-    return f"{finished} of {planned} networks, {task.runs} runs each, {task.epochs} epochs, {clipping}, seed {task.seed}."
+    return (
+        f"{finished} of {planned} networks, {task.runs} runs each, {task.epochs} epochs, {clipping}, seed {task.seed}."
+    )
 
 
 def _row(row: Row) -> list[str]:

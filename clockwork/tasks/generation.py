@@ -181,8 +181,10 @@ class Generation:
     def from_settings(cls, settings: dict[str, Any]) -> "Generation":
         """The task whose `settings` these are."""
         known = {field.name for field in dataclasses.fields(cls)}
-        arguments = {name: value for name, value in settings.items() if name in known}
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()})
+        arguments: dict[str, Any] = {name: value for name, value in settings.items() if name in known}
+        for name, value in arguments.items():
+            arguments[name] = tuple(value) if isinstance(value, list) else value
+        return cls(**arguments)
 
     def network(self, name: str, size: int, rngs: nnx.Rngs) -> Network:
         """A network of Table 1 with fresh weights."""
@@ -196,6 +198,10 @@ class Generation:
     def data(self, cell: Cell) -> Array:
         """The target of a cell, ``(T,)`` in [-1, 1]."""
         return jnp.asarray(scale(self.sounds[cell.data]))
+
+    def rate(self, cell: Cell) -> int:
+        """Samples per second of a cell's target."""
+        return self.sounds[cell.data].rate
 
     def optimizer(self, learning_rate: Array) -> optax.GradientTransformation:
         """SGD with Nesterov momentum, with the protocol's gradient clipping before it."""

@@ -6,6 +6,8 @@ import optax
 from flax import nnx
 from jax import Array
 
+from clockwork.nn import Network
+
 
 class Cell(NamedTuple):
     """All runs of one network on one piece of data: what is trained, stored and tabled as one.
@@ -31,10 +33,25 @@ class Cell(NamedTuple):
 class Task(Protocol):
     """Data, networks, loss, metric and protocol of one experiment."""
 
-    name: str
-    runs: int
-    epochs: int
-    seed: int
+    @property
+    def name(self) -> str:
+        """What the task is called."""
+        ...
+
+    @property
+    def runs(self) -> int:
+        """Runs of each cell."""
+        ...
+
+    @property
+    def epochs(self) -> int:
+        """Updates of each run."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Run i is a function of this and i."""
+        ...
 
     def cells(self) -> list[Cell]:
         """All cells, in the order of the table."""
@@ -44,7 +61,7 @@ class Task(Protocol):
         """All that decides the results, as JSON-able values."""
         ...
 
-    def network(self, name: str, size: int, rngs: nnx.Rngs) -> nnx.Module:
+    def network(self, name: str, size: int, rngs: nnx.Rngs) -> Network:
         """A network with fresh weights."""
         ...
 
@@ -52,14 +69,18 @@ class Task(Protocol):
         """What the runs of a cell are trained on."""
         ...
 
+    def rate(self, cell: Cell) -> int:
+        """Samples per second of a cell's data."""
+        ...
+
     def optimizer(self, learning_rate: Array) -> optax.GradientTransformation:
         """The optimiser of one run; its state's structure does not depend on the rate."""
         ...
 
-    def loss(self, network: nnx.Module, data: Array) -> tuple[Array, Array]:
+    def loss(self, network: Network, target: Array) -> tuple[Array, Array]:
         """The loss whose gradient is taken, and the error that is reported."""
         ...
 
-    def outputs(self, network: nnx.Module, data: Array) -> Array:
+    def outputs(self, network: Network, target: Array) -> Array:
         """What a trained network is remembered by."""
         ...

@@ -105,7 +105,12 @@ class Bar(_Counting):
 
     def plan(self, networks: int, stored: int, epochs: int) -> None:
         progress = require("rich.progress")
-        columns = ("{task.description}", progress.BarColumn(), "{task.completed}/{task.total} epochs", "{task.fields[left]}")
+        columns = (
+            "{task.description}",
+            progress.BarColumn(),
+            "{task.completed}/{task.total} epochs",
+            "{task.fields[left]}",
+        )
         self.bar: Any = progress.Progress(*columns)
         self.task = self.bar.add_task("", total=epochs, left="")
         super().plan(networks, stored, epochs)

@@ -51,9 +51,7 @@ def epoch(task: Task, graph: nnx.GraphDef, run: Run, data: Array, learning_rate:
     finite = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(gradient))
     moves = finite & ~run.diverged & (run.epoch < task.epochs)
     updated = (optax.apply_updates(run.params, updates), optimizer)
-    params, optimizer = jax.tree.map(
-        lambda new, old: jnp.where(moves, new, old), updated, (run.params, run.optimizer)
-    )
+    params, optimizer = jax.tree.map(lambda new, old: jnp.where(moves, new, old), updated, (run.params, run.optimizer))
     trained = jnp.where(moves, run.epoch + 1, run.epoch)
     return Run(params, optimizer, trained, run.diverged | ~finite), error
 

@@ -25,8 +25,18 @@ import clockwork
 from clockwork.tasks import Cell, Generation, Task
 
 COLUMNS = (
-    "task network size parameters clip run seed learning_rate epochs nmse diverged"
-).split()
+    "task",
+    "network",
+    "size",
+    "parameters",
+    "clip",
+    "run",
+    "seed",
+    "learning_rate",
+    "epochs",
+    "nmse",
+    "diverged",
+)
 
 
 class CellResult(NamedTuple):
@@ -137,11 +147,9 @@ class Store:
                 continue
             result = results[cell]
             for run in range(self.task.runs):
-                rows.writerow(
-                    [self.task.name, cell.network, cell.size, int(result.parameters), cell.data, run, self.task.seed]
-                    + [repr(cell.learning_rate), int(result.epochs[run])]
-                    + [f"{result.error[run]:.9g}", int(result.diverged[run])]
-                )
+                network = [self.task.name, cell.network, cell.size, int(result.parameters), cell.data]
+                training = [run, self.task.seed, repr(cell.learning_rate), int(result.epochs[run])]
+                rows.writerow([*network, *training, f"{result.error[run]:.9g}", int(result.diverged[run])])
         write_whole(self.folder / "runs.csv", text.getvalue().encode())
 
 
@@ -216,15 +224,16 @@ def write_whole(path: Path, content: bytes) -> None:
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write named arrays, whole or not at all, with a digest over all of them."""
     arrays = {name: np.asarray(array) for name, array in arrays.items()}
+    digest: Any = np.array(_digest(arrays))
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays, digest=np.array(_digest(arrays)))
+    np.savez(buffer, allow_pickle=False, digest=digest, **arrays)
     write_whole(path, buffer.getvalue())
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
     """Named arrays; None if the file is not there or damaged, and then a warning names it."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         if _digest({k: v for k, v in arrays.items() if k != "digest"}) != str(arrays.pop("digest")):
             raise ValueError("its digest does not match")

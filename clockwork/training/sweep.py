@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ def sweep(
     task: Task,
     out: str | Path,
     *,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
     progress: Progress | None = None,
 ) -> Results:
     """Train all cells of a task that are not yet in a results folder.
@@ -122,7 +122,7 @@ def _train(
     errors: list[np.ndarray] = []
     stored = store.load_partial(label)
     if stored is not None:
-        state, errors = jax.device_put(_restore(state, stored), spread), [stored["errors"]]
+        state, errors = _restore(state, stored), [stored["errors"]]
     done = sum(map(len, errors))
     compiled = program.segment.lower(state, data, rates).compile()
     progress.phase("training")
@@ -160,7 +160,7 @@ def _train(
             curve_epochs=np.append(np.arange(0, task.epochs, CURVE_EVERY), task.epochs),
             outputs=outputs[own],
             target=np.asarray(task.data(cell)),
-            rate=np.asarray(task.sounds[cell.data].rate),
+            rate=np.asarray(task.rate(cell)),
             parameters=counted,
         )
     return results
@@ -193,6 +193,5 @@ def _restore(state: runs.Run, stored: dict[str, np.ndarray]) -> runs.Run:
     """The stored runs, filled up for the devices there are now."""
     leaves, tree = jax.tree.flatten(state)
     found = [stored[f"state{i}"] for i in range(len(leaves))]
-    return jax.tree.unflatten(
-        tree, [old[np.minimum(np.arange(len(new)), len(old) - 1)] for old, new in zip(found, leaves, strict=True)]
-    )
+    filled = [old[np.minimum(np.arange(len(new)), len(old) - 1)] for old, new in zip(found, leaves, strict=True)]
+    return jax.tree.unflatten(tree, jax.device_put(filled, [leaf.sharding for leaf in leaves]))
