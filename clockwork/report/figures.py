@@ -49,7 +49,7 @@ def draw_errors(results: Results, path: Path) -> None:
             meanprops={"linestyle": "-", "color": "tab:red", "linewidth": 1.5},
             flierprops={"marker": "+", "markersize": 4, "markeredgecolor": "tab:blue"},
         )
-        axis.set_xticks(range(1, len(present) + 1), [_size_label(best[name, size]) for size in present])
+        axis.set_xticks(range(1, len(present) + 1), [_size_label(best[name, size]) for size in present], fontsize=7)
         axis.set_title(LABELS[name])
         axis.set_xlabel("number of parameters")
         axis.grid(axis="y", alpha=0.3)
@@ -68,7 +68,7 @@ def _highest(errors: np.ndarray) -> float:
 
 def _size_label(row: Row) -> str:
     lost, above = int(row.diverged.sum()), int((row.converged > TOP).sum())
-    notes = [f"{lost} diverged"] * (lost > 0) + [f"{above} above"] * (above > 0)
+    notes = [f"{lost} diverged"] * (lost > 0) + [f"{above} above {TOP:g}"] * (above > 0)
     return "\n".join([str(row.size), *notes])
 
 

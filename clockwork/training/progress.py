@@ -28,13 +28,14 @@ class Progress:
 
 class _Counting(Progress):
     def plan(self, networks: int, stored: int, epochs: int) -> None:
-        self.epochs, self.done, self.trained, self.training_time = epochs, 0, 0, 0.0
+        self.epochs, self.done, self.trained = epochs, 0, 0
         self.label, self.runs, self.name, self.diverged = "", 0, "", 0
         self.started = self.clock = time.monotonic()
         self.say(f"{networks} networks to train" + (f", {stored} of them stored already" if stored else ""))
 
     def group(self, label: str, runs: int) -> None:
         self.label, self.runs, self.diverged = label, runs, 0
+        self.trained_here, self.training_time = 0, 0.0
 
     def phase(self, name: str) -> None:
         self.name, self.clock = name, time.monotonic()
@@ -45,12 +46,14 @@ class _Counting(Progress):
         self.diverged = diverged
         if now - self.clock > 1e-2:  # epochs restored from disk take no time and say nothing of the speed
             self.trained += epochs
+            self.trained_here += epochs
             self.training_time += now - self.clock
         self.clock = now
 
     @property
     def rate(self) -> float:
-        return self.trained / self.training_time if self.training_time else 0.0
+        """Epochs per second of the group in training."""
+        return self.trained_here / self.training_time if self.training_time else 0.0
 
     @property
     def left(self) -> float | None:

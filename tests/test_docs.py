@@ -1,0 +1,47 @@
+"""The README's code runs, its commands are CI's, and every public name is documented."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import clockwork as cw
+import clockwork.data
+import clockwork.nn
+import clockwork.report
+import clockwork.tasks
+import clockwork.training
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+MODULES = (cw, clockwork.nn, clockwork.data, clockwork.tasks, clockwork.training, clockwork.report)
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+def test_the_readmes_code_runs(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+
+
+def test_ci_runs_the_readmes_test_command():
+    (command,) = re.findall(r"^(pip install -e '\.\[test\]' && .*)$", README, re.MULTILINE)
+    installed, tested = command.split(" && ")
+    ci = (ROOT / ".ci/run").read_text()
+    assert installed.removeprefix("pip install ") + " && " + tested in ci
+
+
+def test_files_that_the_readme_names_exist():
+    for path in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("name", [f"{m.__name__}.{n}" for m in MODULES for n in m.__all__])
+def test_every_public_name_has_a_docstring(name):
+    module, attribute = name.rsplit(".", 1)
+    thing = getattr(__import__(module, fromlist=[attribute]), attribute)
+    assert inspect.getdoc(thing)
+    if inspect.isclass(thing):
+        for member, value in vars(thing).items():
+            if not member.startswith("_") and (inspect.isfunction(value) or isinstance(value, (property, classmethod))):
+                assert inspect.getdoc(value), f"{name}.{member}"
