@@ -168,7 +168,7 @@ def test_a_killed_sweep_goes_on_to_the_same_numbers(tmp_path, kill):
         "--sizes",
         "100",
     ]
-    command += ["--clips", "choir", "--epochs", "30000", "--out"]
+    command += ["--clips", "choir", "--epochs", "15000", "--out"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     process = subprocess.Popen([*command, str(cut)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
