@@ -1,16 +1,13 @@
 """The command ``clockwork``."""
 
-import contextlib
 import dataclasses
-import os
+import shlex
 import signal
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
-
-import jax
 
 from clockwork.extras import require
 from clockwork.tasks import Generation
@@ -42,7 +39,8 @@ class GenerationCommand:
     epochs: int = 2000
     """Updates of each run."""
     protocol: str = "stable"
-    """paper: as published, some runs diverge. stable: the same with the gradient's norm clipped, none does."""
+    """paper: as published; some runs diverge. stable: with the gradient's norm clipped at 30, and for the LSTM the best
+    rate of a search; none does."""
     learning_rate: tuple[float, ...] = ()
     """In place of the protocol's, for all networks; several make a search."""
     clip_norm: float | None = None
@@ -60,10 +58,10 @@ class GenerationCommand:
 
     def run(self) -> int:
         from clockwork.report import write_report
-        from clockwork.training import sweep
+        from clockwork.training import sweep, use_all_cores
         from clockwork.training.progress import for_output
 
-        _use_all_cores()
+        use_all_cores()
         with _bad_input():
             task = Generation(
                 runs=self.runs,
@@ -86,18 +84,28 @@ class GenerationCommand:
         progress = for_output()
         try:
             results = sweep(task, self.out, progress=progress)
+            print(_report_text(write_report(results, self.out), self.out))
         except KeyboardInterrupt:
             progress.end()
-            command = "clockwork " + " ".join(sys.argv[1:])
-            print(f"\nStopped. What is done is safe in {self.out}; to go on: {command}", file=sys.stderr)
+            print(f"\nStopped. What is done is safe in {self.out}; to go on: {self.again()}", file=sys.stderr)
             return 130
         except OSError as error:
             progress.end()
             print(f"clockwork: {error}; what is done is safe in {self.out}", file=sys.stderr)
             return 2
-        with _bad_input():
-            print(_report_text(write_report(results, self.out), self.out))
         return 0
+
+    def again(self) -> str:
+        """The command line that stands for these options."""
+        words = ["clockwork", "generation"]
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value != field.default:
+                words += [
+                    "--" + field.name.replace("_", "-"),
+                    *map(str, value if isinstance(value, tuple) else (value,)),
+                ]
+        return shlex.join(words)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,14 +126,15 @@ class ReportCommand:
 
 @dataclasses.dataclass(frozen=True)
 class InfoCommand:
-    """Print versions, devices, and the paper's networks with their parameter counts."""
+    """Print versions, devices, and the networks of sequence generation with their parameter counts."""
 
     def run(self) -> int:
         from flax import nnx
 
+        from clockwork.training import use_all_cores
         from clockwork.training.store import environment
 
-        _use_all_cores()
+        use_all_cores()
         for name, value in environment().items():
             print(f"{name:<10} {', '.join(value) if isinstance(value, list) else value}")
         print("\nSequence generation, Table 1: units and parameters, weights, biases and the CW-RNN's periods counted")
@@ -175,13 +184,6 @@ def _report_text(written: Sequence[Path], folder: Path) -> str:
     files = [str(path) for path in written if path.suffix != ".wav"]
     listed = ", ".join([*files, f"{len(sounds)} sounds in {folder / 'best'}"])
     return f"{(folder / 'table.md').read_text()}\nWritten: {listed}"
-
-
-def _use_all_cores() -> None:
-    """Let JAX see each core of a processor as a device, so that a sweep uses all of them."""
-    # Without such a call on this system, or with JAX started already, it stays as it is.
-    with contextlib.suppress(AttributeError, RuntimeError):
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
 
 
 def _terminate(signum: int, frame: object) -> None:

@@ -185,6 +185,7 @@ class Clock:
 
 def _integers(name: str, values: Iterable[int]) -> tuple[int, ...]:
     try:
+        values = tuple(values)
         if any(isinstance(value, (bool, np.bool_)) for value in values):
             raise TypeError
         return tuple(operator.index(value) for value in values)

@@ -64,10 +64,13 @@ class Weights(NamedTuple):
             bias: ``(N,)``.
 
         Raises:
-            ValueError: if a shape is wrong, or an entry outside the triangle is not zero.
+            ValueError: if a shape or dtype is wrong, or an entry outside the triangle is not zero.
         """
         input, recurrent, bias = jnp.asarray(input), jnp.asarray(recurrent), jnp.asarray(bias)
         n = clock.width
+        for name, array in (("input weights", input), ("recurrent weights", recurrent), ("bias", bias)):
+            if not jnp.issubdtype(array.dtype, jnp.floating):
+                raise ValueError(f"{name} must be floating point numbers, got {array.dtype}")
         if input.ndim != 2 or input.shape[1] != n:
             raise ValueError(f"input weights must have shape (I, {n}), got {input.shape}")
         if recurrent.shape != (n, n):

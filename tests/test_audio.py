@@ -5,7 +5,7 @@ import pytest
 import soundfile
 
 from clockwork.data import embedded_clips, read_clip
-from clockwork.data.audio import Clip, clip_credits, scale
+from clockwork.data.audio import Clip, clip_credits, clip_name, scale
 
 
 def test_the_embedded_clips_are_the_credited_ones():
@@ -37,6 +37,12 @@ def test_any_part_of_a_sound_file_is_read_with_its_channels_averaged(tmp_path, s
     np.testing.assert_allclose(clip.samples, 0.375 * wave[800:1300], atol=tolerance)
 
 
+def test_a_clip_is_named_after_its_file_in_a_name_fit_for_everything(tmp_path):
+    path = write(tmp_path / "cash $5_$6 | ü.wav", np.sin(np.arange(400.0)))
+    assert read_clip(path).name == clip_name(path) == "cash_5__6_ü"
+    assert len(clip_name("x" * 240 + ".wav")) == 60
+
+
 def write(path, samples, rate=8000, **kwargs):
     soundfile.write(path, samples, rate, **kwargs)
     return path
@@ -62,6 +68,8 @@ def test_what_cannot_be_read_is_named_in_a_sentence(tmp_path):
         read_clip(tone, start=0.01, samples=50)
     with pytest.raises(ValueError, match="start must be a number of seconds, 0 or more, got -1"):
         read_clip(tone, start=-1, samples=50)
+    with pytest.raises(ValueError, match=r"got 1e\+308"):
+        read_clip(tone, start=1e308, samples=50)
     with pytest.raises(ValueError, match="got nan"):
         read_clip(tone, start=float("nan"), samples=50)
     with pytest.raises(ValueError, match="samples must be at least 2, got 1"):

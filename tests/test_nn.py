@@ -112,6 +112,7 @@ def test_impossible_lstms_are_refused(arguments, sentence):
         ({"inputs": np.zeros((3, 4), np.float32)}, r"inputs must have shape \(T, 2\), got \(3, 4\)"),
         ({"steps": 3}, "2 inputs, got none"),
         ({"inputs": np.zeros((0, 2), np.float32)}, "at least one step"),
+        ({"steps": 3.5}, "2 inputs, got none"),
         ({"inputs": np.zeros((3, 2), np.float32), "hidden": (np.zeros(3), np.zeros(4))}, "two arrays of shape"),
         ({"inputs": np.zeros((3, 2), np.float32), "readout": np.zeros((3, 1))}, r"readout must have shape \(4, O\)"),
     ],
@@ -121,6 +122,14 @@ def test_bad_calls_of_the_lstm_are_refused(arguments, sentence):
     arguments = jax.tree.map(lambda x: np.asarray(x, np.float32) if isinstance(x, np.ndarray) else x, arguments)
     with pytest.raises(ValueError, match=sentence):
         lstm_unroll(weights, **arguments)
+
+
+def test_lstm_weights_that_do_not_fit_together_are_refused():
+    weights = lstm_init(jax.random.key(0), 4)
+    with pytest.raises(ValueError, match="weights must have shapes"):
+        lstm_unroll(weights._replace(bias=jnp.zeros(4)), steps=3)
+    with pytest.raises(ValueError, match=r"steps must be an integer known before compilation, got 3\.5"):
+        lstm_unroll(weights, steps=3.5)  # pyright: ignore[reportArgumentType]
 
 
 TABLE1 = [

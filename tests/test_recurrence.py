@@ -250,6 +250,21 @@ def test_a_clock_that_starts_late_is_exact_for_any_start():
         np.testing.assert_array_equal(near, far)
 
 
+def test_periods_far_beyond_the_sequence_cost_no_memory():
+    clock = cw.Clock(periods=(1, 10**7, 2**31 - 1), sizes=(2, 2, 2))
+    drawn = layer(clock, 6, 2**31 - 3, 0, np.random.default_rng(9))
+
+    def loss(weights, method):
+        outputs, _ = cw.unroll(weights, clock, steps=6, start=2**31 - 3, method=method)
+        return jnp.sin(outputs).sum(), outputs
+
+    grads = [jax.jit(jax.grad(functools.partial(loss, method=m), has_aux=True)) for m in METHODS]
+    masked, cascade = (grad(drawn.weights) for grad in grads)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), masked, cascade)
+    memory = grads[1].lower(drawn.weights).compile().memory_analysis()
+    assert memory is None or memory.temp_size_in_bytes < 10**6
+
+
 def test_the_cascade_compiles_once_for_equal_arguments():
     clock = cw.Clock(periods=(1, 2), sizes=(2, 2))
     traces = []

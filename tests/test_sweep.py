@@ -1,12 +1,14 @@
 """Training: what a run is, that a sweep is its runs, and that no accident changes a figure."""
 
 import dataclasses
-import os
+import json
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +17,13 @@ import optax
 import pytest
 from flax import nnx
 
+from clockwork.cli import main
+from clockwork.report import write_report
 from clockwork.tasks import Generation
 from clockwork.training import Store, sweep
 from clockwork.training import run as runs
 from clockwork.training.progress import Progress
-from clockwork.training.store import open_results
+from clockwork.training.store import open_results, read_arrays, write_arrays
 
 SMALL = Generation(runs=3, sizes=(100,), clips=("choir", "tabla"), epochs=12)
 
@@ -111,7 +115,7 @@ def test_a_damaged_cell_is_named_and_trained_again_alone(finished, tmp_path):
     content[len(content) // 2] ^= 1
     flipped.write_bytes(content)
     stamp = kept.stat().st_mtime_ns
-    with pytest.warns(UserWarning, match="is damaged .*; it will be trained again") as named:
+    with pytest.warns(UserWarning, match="is damaged .* and counts as not there") as named:
         sweep(SMALL, copy)
     assert {str(cut), str(flipped)} <= {str(w.message).split(" is ")[0] for w in named}
     assert (copy / "runs.csv").read_text() == wanted
@@ -154,42 +158,81 @@ def test_a_damaged_partial_result_is_named_and_begun_again(tmp_path):
     assert len(results.cells) == 2
 
 
-@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_sweep_goes_on_to_the_same_numbers(tmp_path, kill):
-    command = [
-        sys.executable,
-        "-m",
-        "clockwork.cli",
-        "generation",
-        "--runs",
-        "2",
-        "--networks",
-        "cwrnn",
-        "--sizes",
-        "100",
-    ]
-    command += ["--clips", "choir", "--epochs", "15000", "--out"]
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    process = subprocess.Popen([*command, str(cut)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "training" in line:
-            break
-    time.sleep(0.5)
-    process.send_signal(kill)
+# The command line, but with runs in training stored after every segment.
+EAGER = """
+import importlib, sys
+importlib.import_module("clockwork.training.sweep").SAVE_EVERY = 0
+from clockwork.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+LONG = [
+    "generation",
+    "--runs",
+    "2",
+    "--networks",
+    "cwrnn",
+    "srn",
+    "--sizes",
+    "100",
+    "--clips",
+    "choir",
+    "--epochs",
+    "9000",
+    "--out",
+]
+
+
+def start(folder):
+    command = [sys.executable, "-c", EAGER, *LONG, str(folder)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture(scope="module")
+def left_alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone") / "out"
+    process = start(folder)
     _, said = process.communicate()
-    assert not (cut / "cells").exists() or not list((cut / "cells").iterdir())
-    if kill == signal.SIGTERM:
-        assert process.returncode == 130
-        assert "is safe in" in said
-        assert "clockwork generation --runs 2" in said
-        assert list((cut / "partial").iterdir())
-    else:
-        assert process.returncode == -signal.SIGKILL
-    environment = {**os.environ, "PYTHONWARNINGS": "error"}
-    for folder in (cut, whole):
-        subprocess.run([*command, str(folder)], check=True, capture_output=True, env=environment)
-    assert (cut / "runs.csv").read_text() == (whole / "runs.csv").read_text()
+    assert process.returncode == 0, said
+    return (folder / "runs.csv").read_text()
+
+
+def wait_for(folder, pattern, process):
+    while not list(folder.glob(pattern)) and process.poll() is None:
+        time.sleep(0.005)
+
+
+def test_a_sweep_killed_at_five_random_moments_goes_on_to_the_same_numbers(tmp_path, left_alone):
+    moments = [("*", 0.0), ("partial", 0.0)]  # as soon as its folder is there, and as soon as that is laid out
+    rng = np.random.default_rng()
+    moments += [("partial/*-100.npz", rng.uniform(0, 1.5)) for _ in range(3)]  # and some time into training
+    folder, partials = tmp_path / "out", 0
+    for pattern, delay in moments:
+        process = start(folder)
+        wait_for(folder, pattern, process)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        partials += len(list(folder.glob("partial/*-100.npz")))
+    assert partials
+    process = start(folder)
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    assert (folder / "runs.csv").read_text() == left_alone
+
+
+@pytest.mark.parametrize("ask", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_sweep_says_how_to_go_on(tmp_path, left_alone, ask):
+    folder = tmp_path / "my results"
+    process = start(folder)
+    wait_for(folder, "partial/*-100.npz", process)
+    process.send_signal(ask)
+    _, said = process.communicate()
+    assert process.returncode == 130
+    (line,) = said.strip().splitlines()
+    assert f"What is done is safe in {folder}; to go on: clockwork generation --runs 2" in line
+    command = shlex.split(line.split("to go on: clockwork ")[1])
+    assert main(command) == 0
+    assert (folder / "runs.csv").read_text() == left_alone
 
 
 def test_diverged_runs_are_frozen_flagged_and_counted(tmp_path):
@@ -221,6 +264,15 @@ def test_a_diverged_run_keeps_the_parameters_it_had():
     healthy = after._replace(params=state.params)
     later, _ = runs.epoch(SMALL, graph, healthy, jnp.linspace(-1, 1, 20), jnp.asarray(1e-3))
     jax.tree.map(np.testing.assert_array_equal, later.params, state.params)
+
+
+def test_a_run_whose_last_update_blows_up_has_diverged(tmp_path):
+    task = Generation(runs=2, networks=("srn",), sizes=(100,), clips=("choir",), epochs=1, learning_rates=(1e38,))
+    (result,) = sweep(dataclasses.replace(task, clip_norm=float("inf")), tmp_path / "out").cells.values()
+    assert result.diverged.all()
+    assert np.isnan(result.error).all()
+    write_report(open_results(tmp_path / "out"), tmp_path / "out")  # says so and draws no box
+    assert "| none " in (tmp_path / "out" / "table.md").read_text()
 
 
 def test_a_finished_run_no_longer_changes():
@@ -313,3 +365,47 @@ def test_settings_bring_the_task_back():
     task = Generation(runs=2, clips=("1", "tabla"), learning_rates=(1e-4, 3e-4))
     assert task.clips == ("guitar", "tabla")
     assert Generation.from_settings(task.settings()) == task
+
+
+def test_numbers_of_numpy_read_like_pythons():
+    rates, sizes = np.asarray([1e-4, 3e-4]), [np.int64(100)]
+    task = Generation(runs=np.int64(2), sizes=sizes, learning_rates=rates, networks=["srn"])  # pyright: ignore
+    assert task == Generation(runs=2, sizes=(100,), learning_rates=(1e-4, 3e-4), networks=("srn",))
+    assert task.cells()[0].name == "srn-100-guitar-0.0001"
+
+
+def test_another_machine_is_told_of_and_recorded(finished, tmp_path):
+    folder, _ = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    config = json.loads((copy / "config.json").read_text())
+    config["environment"]["jax"] = "0.0.1"
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.warns(UserWarning, match=r"was begun with jax 0\.0\.1 \(now .*the last digits"):
+        sweep(SMALL, copy)
+    config = json.loads((copy / "config.json").read_text())
+    assert config["environment"]["jax"] == "0.0.1"
+    assert config["continued_in"][0]["jax"] == jax.__version__
+    sweep(SMALL, copy)  # told once
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"\x93NUMPY", np.arange(3).tobytes()])
+def test_whatever_is_in_a_damaged_file_it_counts_as_not_there(tmp_path, content):
+    (tmp_path / "x.npz").write_bytes(content)
+    with pytest.warns(UserWarning, match=r"x\.npz is damaged"):
+        assert read_arrays(tmp_path / "x.npz") is None
+
+
+def test_no_flipped_bit_goes_unseen(tmp_path):
+    path = tmp_path / "x.npz"
+    write_arrays(path, {"a": np.arange(3)})
+    whole = path.read_bytes()
+    for position in range(0, len(whole), 7):
+        content = bytearray(whole)
+        content[position] ^= 1 << position % 8
+        path.write_bytes(content)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            found = read_arrays(path)
+        assert found is None or (found.keys() == {"a"} and (found["a"] == np.arange(3)).all())
+        assert (found is None) == bool(told)

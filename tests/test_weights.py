@@ -49,6 +49,7 @@ def test_from_dense_under_jit_takes_the_blocks():
         (lambda i, r, b: (i, r[:5], b), r"must have shape \(11, 11\), got \(5, 11\)"),
         (lambda i, r, b: (i[0], r, b), r"input weights must have shape \(I, 11\), got \(11,\)"),
         (lambda i, r, b: (i, r, b[:3]), r"bias must have shape \(11,\), got \(3,\)"),
+        (lambda i, r, b: (i, r, np.zeros(11, np.int32)), "bias must be floating point numbers, got int32"),
     ],
 )
 def test_dense_weights_that_do_not_fit_are_refused(change, sentence):

@@ -3,6 +3,7 @@
 import importlib.resources
 import io
 import json
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,7 +70,7 @@ def read_clip(path: str | Path, start: float = 0.0, samples: int = 320) -> Clip:
     path = Path(path)
     if samples < 2:
         raise ValueError(f"samples must be at least 2, got {samples}")
-    if not 0 <= start < float("inf"):
+    if not 0 <= start < 1e9:
         raise ValueError(f"start must be a number of seconds, 0 or more, got {start}")
     if not path.is_file():
         raise ValueError(f"audio file {path} does not exist or is not a file")
@@ -93,7 +94,12 @@ def read_clip(path: str | Path, start: float = 0.0, samples: int = 320) -> Clip:
         raise ValueError(
             f"audio file {path} holds values that are not finite, such as {frames[~np.isfinite(frames)][0]}"
         )
-    return Clip(path.stem, frames.mean(1), rate)
+    return Clip(clip_name(path), frames.mean(1), rate)
+
+
+def clip_name(path: str | Path) -> str:
+    """What the clip of a sound file is called: the file's name, fit for tables, labels and file names."""
+    return re.sub(r"[^\w.+-]+", "_", Path(path).stem)[:60]
 
 
 def scale(clip: Clip) -> np.ndarray:

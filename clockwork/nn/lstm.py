@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike, DTypeLike
 
-from clockwork.recurrence import lanes
+from clockwork.recurrence import check_steps, lanes
 
 
 class LSTMWeights(NamedTuple):
@@ -114,6 +114,9 @@ def lstm_unroll(
         ((320, 15), (15,))
     """
     cells = weights.recurrent.shape[0]
+    shapes = ((weights.input.shape[0], 4 * cells), (cells, 4 * cells), (3, cells), (4 * cells,))
+    if tuple(w.shape for w in weights) != shapes:
+        raise ValueError(f"weights must have shapes {shapes}, got {tuple(w.shape for w in weights)}")
     if (inputs is None) == (steps is None):
         raise ValueError(f"give either inputs or steps, got {'neither' if inputs is None else 'both'}")
     if inputs is not None:
@@ -125,9 +128,7 @@ def lstm_unroll(
         steps = inputs.shape[0]
     elif weights.input.shape[0]:
         raise ValueError(f"weights are those of a layer with {weights.input.shape[0]} inputs, got none")
-    assert steps is not None
-    if steps < 1:
-        raise ValueError(f"a sequence must have at least one step, got {steps}")
+    steps = check_steps(steps)
     given = [jnp.asarray(x) for x in (*(hidden or ()), *((inputs,) if inputs is not None else ()))]
     dtype = jnp.result_type(weights.bias, *given)
     if hidden is None:

@@ -145,7 +145,6 @@ def unroll(
         raise ValueError(f"give either inputs or steps, got {'neither' if inputs is None else 'both'}")
     if inputs is None:
         _check_no_inputs(weights)
-        steps = _index("steps", steps)
     else:
         inputs = jnp.asarray(inputs)
         if inputs.ndim != 2 or inputs.shape[1] != weights.input.shape[0]:
@@ -153,8 +152,7 @@ def unroll(
                 f"inputs must have shape (T, {weights.input.shape[0]}), got {inputs.shape}; batch with jax.vmap"
             )
         steps = inputs.shape[0]
-    if steps < 1:
-        raise ValueError(f"a sequence must have at least one step, got {steps}")
+    steps = check_steps(steps)
     start = _index("start", start)
     if start < 0:
         raise ValueError(f"start must be at least 0, got {start}")
@@ -208,6 +206,14 @@ def _check_hidden(
 def _check_no_inputs(weights: Weights) -> None:
     if weights.input.shape[0]:
         raise ValueError(f"weights are those of a layer with {weights.input.shape[0]} inputs, got none")
+
+
+def check_steps(steps: int | None) -> int:
+    """``T``, if it is an integer of at least 1, else ``ValueError``."""
+    steps = _index("steps", steps)
+    if steps < 1:
+        raise ValueError(f"a sequence must have at least one step, got {steps}")
+    return steps
 
 
 def _index(name: str, value: object) -> int:

@@ -81,9 +81,11 @@ def _order(plan: Plan) -> list[Sent]:
 
 
 def _offset(coarse: Grid, fine: Grid) -> tuple[int, int]:
-    """How often a row repeats on the finer grid, and how many of the first row's repeats lie before it."""
-    ratio = coarse.period // fine.period
-    return ratio, ratio - 1 - (coarse.first - fine.first) // fine.period
+    """How often a row repeats on the finer grid, and how many repeats of the first row to leave out."""
+    rows = fine.ticks + 1  # no more repeats than there are rows, however long the period
+    first = 1 + (coarse.first - fine.first) // fine.period
+    ratio = min(coarse.period // fine.period, rows)
+    return ratio, ratio - min(first, rows)
 
 
 def _hold(rows: Array, coarse: Grid, fine: Grid) -> Array:

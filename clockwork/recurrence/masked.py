@@ -50,11 +50,11 @@ def masked(
     drive = bias.astype(lanes.accumulator(bias.dtype))
     drives = None if inputs is None else lanes.matmul(inputs, input_weights) + drive[None]
     periods = jnp.asarray(clock.unit_periods, jnp.int32)
-    phases = jnp.asarray([start % period for period in clock.unit_periods.tolist()], jnp.int32)
+    first_ticks = jnp.asarray([-start % period for period in clock.unit_periods.tolist()], jnp.int32)
 
     def tick(h_tm1: Array, xs: tuple[Array, Array | None]) -> tuple[Array, Array]:
         t, drive_t = xs
-        active = (phases + t) % periods == 0
+        active = (t - first_ticks) % periods == 0
         h_t = masked_step(activation, active, drive if drive_t is None else drive_t, recurrent, h_tm1)
         return h_t, h_t
 

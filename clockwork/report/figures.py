@@ -91,7 +91,7 @@ def draw_outputs(results: Results, path: Path) -> None:
             axis.text(0.99, 0.03, f"NMSE {error:.2g}", ha="right", va="bottom", fontsize=7, transform=axis.transAxes)
             axis.set_ylim(-1.35, 1.2)
     for row, clip in enumerate(clips):
-        axes[row][0].set_ylabel(clip)
+        axes[row][0].set_ylabel(clip, parse_math=False)
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", ncols=2, fontsize=8)
     figure.savefig(path, dpi=DPI)
@@ -115,5 +115,6 @@ def draw_curves(results: Results, path: Path) -> None:
         axis.set_yscale("log")
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("NMSE")
-    axes[0][-1].legend(title="parameters", fontsize=8)
+    if best:
+        axes[0][-1].legend(*axes[0][-1].get_legend_handles_labels(), title="parameters", fontsize=8)
     figure.savefig(path, dpi=DPI)

@@ -18,6 +18,9 @@ def write_sounds(results: Results, folder: Path) -> list[Path]:
 
     Returns:
         The files written.
+
+    Raises:
+        OSError: if one cannot be written.
     """
     soundfile = require("soundfile")
     folder.mkdir(exist_ok=True)
@@ -33,6 +36,9 @@ def write_sounds(results: Results, folder: Path) -> list[Path]:
         for name, samples in sounds.items():
             repeats = max(1, round(SECONDS * rate / len(samples)))
             path = folder / f"{name}.wav"
-            soundfile.write(path, np.tile(np.clip(samples, -1, 1), repeats), rate, subtype="PCM_16")
+            try:
+                soundfile.write(path, np.tile(np.clip(samples, -1, 1), repeats), rate, subtype="PCM_16")
+            except soundfile.SoundFileError as error:
+                raise OSError(f"{path} cannot be written: {error}") from None
             written.append(path)
     return written

@@ -8,7 +8,7 @@ from clockwork.training import Results
 
 NOTES = """\
 NMSE: mean squared error divided by the variance of the target, both over all samples; a network that
-has learnt only the mean has 1. A run has diverged when its loss or gradient was ever not finite; mean,
+has learnt only the mean has 1. A run has diverged when its loss or the norm of its gradient was ever not finite; mean,
 sd, median and best are over the others. A run that exploded to a finite error counts among those: then
 trust the median. The paper's figures are those of its Table 2: mean and sd over 100 runs, on
 other clips; it does not define its NMSE. By ours the SRN's 0.46 would be far better than a mean, yet

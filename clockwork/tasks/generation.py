@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import hashlib
 import math
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -17,7 +16,7 @@ from flax import nnx
 from jax import Array
 
 from clockwork.clock import Clock
-from clockwork.data.audio import CLIP_NAMES, Clip, embedded_clips, read_clip, scale
+from clockwork.data.audio import CLIP_NAMES, Clip, clip_name, embedded_clips, read_clip, scale
 from clockwork.nn import ClockworkRNN, Network, PeepholeLSTM, SimpleRNN
 from clockwork.tasks.task import Cell
 
@@ -108,6 +107,11 @@ class Generation:
     name = "generation"
 
     def __post_init__(self) -> None:
+        for field in ("networks", "sizes", "clips", "learning_rates"):
+            if getattr(self, field) is not None:
+                object.__setattr__(self, field, tuple(_plain(value) for value in getattr(self, field)))
+        for field in ("runs", "epochs", "clip_norm", "audio_start", "samples", "seed"):
+            object.__setattr__(self, field, _plain(getattr(self, field)))
         _at_least("runs", self.runs, 1)
         _at_least("epochs", self.epochs, 1)
         _at_least("seed", self.seed, 0)
@@ -124,9 +128,6 @@ class Generation:
             _distinct("learning rate", self.learning_rates)
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm must be positive, got {self.clip_norm}")
-        for field in ("networks", "sizes", "learning_rates"):
-            if getattr(self, field) is not None:
-                object.__setattr__(self, field, tuple(getattr(self, field)))
         object.__setattr__(self, "clips", clips)
         if self.audio is not None:
             object.__setattr__(self, "audio", str(self.audio))
@@ -150,7 +151,7 @@ class Generation:
     def cells(self) -> list[Cell]:
         """All cells, in the order of the table."""
         rates = PROTOCOLS[self.protocol].learning_rates
-        names = self.clips if self.audio is None else (Path(self.audio).stem,)
+        names = self.clips if self.audio is None else (clip_name(self.audio),)
         return [
             Cell(network, size, str(clip), rate)
             for network in self.networks
@@ -221,8 +222,13 @@ class Generation:
         return 0.5 * squares.sum(), squares.mean() / target.var()
 
 
+def _plain(value: Any) -> Any:
+    """A NumPy number as Python's, so that it reads the same in files and names."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def _at_least(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{name} must be an integer, {least} or more, got {value!r}")
 
 

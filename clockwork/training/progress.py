@@ -86,8 +86,7 @@ class Lines(_Counting):
 
     def phase(self, name: str) -> None:
         super().phase(name)
-        if name == "training":
-            self.tell()
+        self.tell()
 
     def advance(self, epochs: int, diverged: int = 0) -> None:
         super().advance(epochs, diverged)
@@ -106,6 +105,9 @@ class Lines(_Counting):
 class Bar(_Counting):
     """A bar on a terminal."""
 
+    def __init__(self) -> None:
+        self.bar: Any = None
+
     def plan(self, networks: int, stored: int, epochs: int) -> None:
         progress = require("rich.progress")
         columns = (
@@ -114,7 +116,7 @@ class Bar(_Counting):
             "{task.completed}/{task.total} epochs",
             "{task.fields[left]}",
         )
-        self.bar: Any = progress.Progress(*columns)
+        self.bar = progress.Progress(*columns)
         self.task = self.bar.add_task("", total=epochs, left="")
         super().plan(networks, stored, epochs)
         self.bar.start()
@@ -132,7 +134,8 @@ class Bar(_Counting):
         self.bar.update(self.task, completed=self.done, description=self.describe(), left=left)
 
     def end(self) -> None:
-        self.bar.stop()
+        if self.bar is not None:
+            self.bar.stop()
 
     def say(self, text: str) -> None:
         self.bar.console.print(text, highlight=False)

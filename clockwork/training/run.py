@@ -18,8 +18,8 @@ class Run(NamedTuple):
         params: the network's parameters.
         optimizer: the optimiser's state.
         epoch: ``()``, int32, how many epochs it was trained.
-        diverged: ``()``, bool, whether its loss or gradient was ever not finite. Such a run is
-            frozen as it was then.
+        diverged: ``()``, bool, whether its loss or the norm of its gradient was ever not finite.
+            Such a run is frozen as it was then.
     """
 
     params: nnx.State
@@ -56,8 +56,9 @@ def epoch(task: Task, graph: nnx.GraphDef, run: Run, data: Array, learning_rate:
     return Run(params, optimizer, trained, run.diverged | ~finite), error
 
 
-def finish(task: Task, graph: nnx.GraphDef, run: Run, data: Array) -> tuple[Array, Array]:
-    """The error of a trained network (NaN if it diverged) and its outputs."""
+def finish(task: Task, graph: nnx.GraphDef, run: Run, data: Array) -> tuple[Array, Array, Array]:
+    """The error of a trained network (NaN if it diverged), whether it did, and its outputs."""
     network = nnx.merge(graph, run.params)
     _, error = task.loss(network, data)
-    return jnp.where(run.diverged, jnp.nan, error), task.outputs(network, data)
+    diverged = run.diverged | ~jnp.isfinite(error)
+    return jnp.where(diverged, jnp.nan, error), diverged, task.outputs(network, data)

@@ -12,7 +12,6 @@ import json
 import os
 import platform
 import warnings
-import zipfile
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -87,21 +86,29 @@ class Store:
     def __init__(self, folder: str | Path, task: Task) -> None:
         self.folder = Path(folder)
         self.task = task
-        settings = json.loads(json.dumps({"task": task.name, **task.settings()}))
         config = self.folder / "config.json"
+        document = {
+            "settings": {"task": task.name, **task.settings()},
+            "environment": environment(),
+            "continued_in": [],
+        }
+        document = json.loads(json.dumps(document))
         if config.exists():
-            _check_same(self.folder, read_config(self.folder)["settings"], settings)
-        elif self.folder.is_dir() and any(self.folder.iterdir()):
+            stored = read_config(self.folder)
+            _check_same(self.folder, stored["settings"], document["settings"])
+            known = [stored.get("environment"), *stored.get("continued_in", [])]
+            if document["environment"] not in known:
+                warnings.warn(f"{self.folder} was begun {_difference(known[0], document['environment'])}", stacklevel=2)
+                known.append(document["environment"])
+            document = {**stored, "continued_in": known[1:]}
+        elif self.folder.is_dir() and any(not path.name.startswith(".config.json") for path in self.folder.iterdir()):
             raise ValueError(f"{self.folder} is not empty and holds no config.json; choose another folder")
-        (self.folder / "cells").mkdir(parents=True, exist_ok=True)
+        # The configuration first: a folder that a killed sweep leaves behind is always known for what it is. And a
+        # folder that can be read but not written is better refused now than after an hour.
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(config, (json.dumps(document, indent=1) + "\n").encode())
+        (self.folder / "cells").mkdir(exist_ok=True)
         (self.folder / "partial").mkdir(exist_ok=True)
-        if not config.exists():
-            document = {"settings": settings, "environment": environment()}
-            write_whole(config, (json.dumps(document, indent=1) + "\n").encode())
-        else:
-            # A folder that can be read but not written is better refused now than after an hour.
-            write_whole(self.folder / "partial" / "writable", b"")
-            (self.folder / "partial" / "writable").unlink()
 
     def _path(self, cell: Cell) -> Path:
         return self.folder / "cells" / f"{cell.name}.npz"
@@ -116,7 +123,7 @@ class Store:
         if arrays is None:
             return None
         if set(arrays) != set(CellResult._fields) or arrays["error"].shape != (self.task.runs,):
-            warnings.warn(f"{self._path(cell)} is not a result of this task; it will be trained again", stacklevel=2)
+            warnings.warn(f"{self._path(cell)} is not a result of this task and counts as not there", stacklevel=2)
             return None
         return CellResult(**arrays)
 
@@ -186,13 +193,20 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _check_same(folder: Path, stored: dict, asked: dict) -> None:
-    differ = [name for name in asked if stored.get(name) != asked[name]]
+    # A sound file may have moved: the digest of what is learnt is among the settings.
+    differ = [name for name in asked if stored.get(name) != asked[name] and name != "audio"]
     if differ:
         name = differ[0]
         raise ValueError(
             f"{folder} holds results of another configuration ({name} is {stored.get(name)!r} there, "
             f"{asked[name]!r} here); choose another folder"
         )
+
+
+def _difference(begun: object, now: dict) -> str:
+    begun = begun if isinstance(begun, dict) else {}
+    differ = [f"{name} {begun.get(name)} (now {now[name]})" for name in now if begun.get(name) != now[name]]
+    return f"with {', '.join(differ)}: the last digits of what is trained now may depend on it"
 
 
 def environment() -> dict[str, Any]:
@@ -210,7 +224,7 @@ def environment() -> dict[str, Any]:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.tmp")
     try:
         with beside.open("wb") as file:
             file.write(content)
@@ -239,8 +253,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
             raise ValueError("its digest does not match")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
-        warnings.warn(f"{path} is damaged ({error}); it will be trained again", stacklevel=3)
+    except Exception as error:  # whatever NumPy and zipfile make of damaged bytes
+        warnings.warn(f"{path} is damaged ({error}) and counts as not there", stacklevel=3)
         return None
     return arrays
 

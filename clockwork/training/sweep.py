@@ -20,6 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from clockwork.tasks import Cell, Task
 from clockwork.training import run as runs
+from clockwork.training.interrupt import Interruptible
 from clockwork.training.progress import Progress
 from clockwork.training.store import CellResult, Results, Store
 
@@ -87,22 +88,31 @@ def sweep(
         epochs=task.epochs * sum(bool(lost) for lost in missing),
     )
     store.write_runs(done)
-    for ((name, size), cells), lost in zip(groups, missing, strict=True):
-        if lost:
-            trained = _train(task, str(name), int(size), cells, mesh, store, progress)
-            # All cells of a group are trained together even if one alone is missing, so that the
-            # program, and with it the last digit, is the same as in a sweep that was left alone.
-            for cell in lost:
-                store.save(cell, trained[cell])
-                done[cell] = trained[cell]
-            store.write_runs(done)
+    with Interruptible() as interruptible:
+        for ((name, size), cells), lost in zip(groups, missing, strict=True):
+            if lost:
+                trained = _train(task, str(name), int(size), cells, mesh, store, progress, interruptible)
+                # All cells of a group are trained together even if one alone is missing, so that the
+                # program, and with it the last digit, is the same as in a sweep that was left alone.
+                for cell in lost:
+                    store.save(cell, trained[cell])
+                    done[cell] = trained[cell]
+                store.write_runs(done)
             store.drop_partial(f"{name}-{size}")
+            interruptible.check()
     progress.end()
     return Results(task, {cell: done[cell] for cell in task.cells()})
 
 
 def _train(
-    task: Task, name: str, size: int, cells: list[Cell], mesh: Mesh, store: Store, progress: Progress
+    task: Task,
+    name: str,
+    size: int,
+    cells: list[Cell],
+    mesh: Mesh,
+    store: Store,
+    progress: Progress,
+    interruptible: Interruptible,
 ) -> dict[Cell, CellResult]:
     label = f"{name}-{size}"
     lanes = len(cells) * task.runs
@@ -121,7 +131,7 @@ def _train(
     state: runs.Run = program.begin(keys)
     errors: list[np.ndarray] = []
     stored = store.load_partial(label)
-    if stored is not None:
+    if stored is not None and set(stored) == {"errors", *(f"state{i}" for i in range(len(jax.tree.leaves(state))))}:
         state, errors = _restore(state, stored), [stored["errors"]]
     done = sum(map(len, errors))
     compiled = program.segment.lower(state, data, rates).compile()
@@ -137,6 +147,7 @@ def _train(
             reached = (state, [*errors, latest])
             done += len(latest)
             progress.advance(len(latest), int(np.asarray(state.diverged)[:lanes].sum()))
+            interruptible.check()
             if time.monotonic() - saved > SAVE_EVERY:
                 _save(store, label, lanes, *reached)
                 saved = time.monotonic()
@@ -146,7 +157,7 @@ def _train(
         raise
     state, errors = reached
     progress.phase("evaluating")
-    final, outputs = jax.tree.map(np.asarray, program.finish(state, data))
+    final, diverged, outputs = jax.tree.map(np.asarray, program.finish(state, data))
     curve = np.concatenate([np.concatenate(errors)[::CURVE_EVERY], final[None, :lanes]])
     counted = np.asarray(nnx.eval_shape(lambda: task.network(name, size, nnx.Rngs(0))).parameters)
     results = {}
@@ -155,7 +166,7 @@ def _train(
         results[cell] = CellResult(
             error=final[own],
             epochs=np.asarray(state.epoch)[own],
-            diverged=np.asarray(state.diverged)[own],
+            diverged=diverged[own],
             curve=curve[:, own],
             curve_epochs=np.append(np.arange(0, task.epochs, CURVE_EVERY), task.epochs),
             outputs=outputs[own],
