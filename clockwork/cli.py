@@ -1,11 +1,12 @@
 """The command ``clockwork``."""
 
+import contextlib
 import dataclasses
 import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -158,16 +159,14 @@ Command = (
 )
 
 
-class _bad_input:  # noqa: N801 - reads as a statement
-    """Ends the program with one sentence and exit status 2 on what the user can put right."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (ValueError, OSError, ImportError)):
-            print(f"clockwork: {error}", file=sys.stderr)
-            sys.exit(2)
+@contextlib.contextmanager
+def _bad_input() -> Iterator[None]:
+    """End the program with one sentence and exit status 2 on what the user can put right."""
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        print(f"clockwork: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def _check_folder(task: Generation, folder: Path) -> None:

@@ -48,6 +48,15 @@ class Readout(nnx.Module):
         self.bias = nnx.Param(stddev * jax.random.normal(rngs.params(), (outputs,)))
 
 
+def _unless_empty(weights: Array) -> nnx.Param[Array] | None:
+    """A parameter, or None for weights of no inputs: arrays without elements crash XLA when spread over devices."""
+    return nnx.Param(weights) if weights.size else None
+
+
+def _input_weights(param: nnx.Param[Array] | None, columns: int) -> Array:
+    return jnp.zeros((0, columns)) if param is None else param[...]
+
+
 class ClockworkRNN(nnx.Module):
     """A clockwork layer and a linear readout, CW-RNN in the paper.
 
@@ -83,7 +92,7 @@ class ClockworkRNN(nnx.Module):
         weights = init(rngs.params(), clock, inputs, stddev)
         self.clock = clock
         self.method: Method = method
-        self.input = nnx.Param(weights.input)
+        self.input = _unless_empty(weights.input)
         self.recurrent = nnx.List([nnx.Param(block) for block in weights.recurrent])
         self.bias = nnx.Param(weights.bias)
         self.readout = Readout(clock.width, outputs, stddev=stddev, rngs=rngs)
@@ -91,12 +100,15 @@ class ClockworkRNN(nnx.Module):
     @property
     def weights(self) -> Weights:
         """The layer's weights, for the functions of the core."""
-        return Weights(self.input[...], tuple(block[...] for block in self.recurrent), self.bias[...])
+        return Weights(
+            _input_weights(self.input, self.clock.width), tuple(block[...] for block in self.recurrent), self.bias[...]
+        )
 
     @property
     def parameters(self) -> int:
         """The number of parameters as Table 1 counts them: the ``G`` periods are among them."""
-        return self.clock.parameters(self.input.shape[0], self.readout.bias.shape[0])
+        inputs = 0 if self.input is None else self.input.shape[0]
+        return self.clock.parameters(inputs, self.readout.bias.shape[0])
 
     def __call__(self, inputs: ArrayLike | None = None, *, steps: int | None = None) -> Array:
         """``(T, I)``, or ``steps``, to ``(T, O)``; errors as `clockwork.unroll`."""
@@ -164,7 +176,7 @@ class PeepholeLSTM(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         weights = lstm_init(rngs.params(), cells, inputs, stddev, forget_bias)
-        self.input = nnx.Param(weights.input)
+        self.input = _unless_empty(weights.input)
         self.recurrent = nnx.Param(weights.recurrent)
         self.peepholes = nnx.Param(weights.peepholes)
         self.bias = nnx.Param(weights.bias)
@@ -173,7 +185,9 @@ class PeepholeLSTM(nnx.Module):
     @property
     def weights(self) -> LSTMWeights:
         """The layer's weights, for `lstm_unroll`."""
-        return LSTMWeights(self.input[...], self.recurrent[...], self.peepholes[...], self.bias[...])
+        recurrent = self.recurrent[...]
+        input_weights = _input_weights(self.input, recurrent.shape[1])
+        return LSTMWeights(input_weights, recurrent, self.peepholes[...], self.bias[...])
 
     @property
     def parameters(self) -> int:
