@@ -3,7 +3,7 @@
 import numpy as np
 
 from clockwork.report.select import Row, best_rows, rows
-from clockwork.tasks.generation import LABELS, PROTOCOLS, PUBLISHED, UNITS, Generation
+from clockwork.tasks.generation import LABELS, PUBLISHED, UNITS, Generation
 from clockwork.training import Results
 
 NOTES = """\
@@ -46,10 +46,7 @@ def table(results: Results) -> str:
 
 
 def _settings(task: Generation, results: Results) -> str:
-    clip_norm = task.clip_norm or PROTOCOLS[task.protocol].clip_norm
-    clipping = (
-        "no gradient clipping" if clip_norm in (None, float("inf")) else f"gradient norm clipped at {clip_norm:g}"
-    )
+    clipping = "no gradient clipping" if task.clips_at is None else f"gradient norm clipped at {task.clips_at:g}"
     finished = len(results.cells) * task.runs
     planned = len(task.cells()) * task.runs
     return (

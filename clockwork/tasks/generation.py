@@ -204,13 +204,18 @@ class Generation:
         """Samples per second of a cell's target."""
         return self.sounds[cell.data].rate
 
+    @property
+    def clips_at(self) -> float | None:
+        """The norm that a run's gradient is clipped at: the one given, or the protocol's; None for no clipping."""
+        norm = self.clip_norm or PROTOCOLS[self.protocol].clip_norm
+        return None if norm is None or math.isinf(norm) else norm
+
     def optimizer(self, learning_rate: Array) -> optax.GradientTransformation:
         """SGD with Nesterov momentum, with the protocol's gradient clipping before it."""
         descent = optax.sgd(learning_rate, momentum=MOMENTUM, nesterov=True)
-        clip_norm = self.clip_norm or PROTOCOLS[self.protocol].clip_norm
-        if clip_norm is None or math.isinf(clip_norm):
+        if self.clips_at is None:
             return descent
-        return optax.chain(optax.clip_by_global_norm(clip_norm), descent)
+        return optax.chain(optax.clip_by_global_norm(self.clips_at), descent)
 
     def outputs(self, network: Network, target: Array) -> Array:
         """The sequence that a network generates, ``(T,)``."""

@@ -110,22 +110,9 @@ class Store:
         (self.folder / "cells").mkdir(exist_ok=True)
         (self.folder / "partial").mkdir(exist_ok=True)
 
-    def _path(self, cell: Cell) -> Path:
-        return self.folder / "cells" / f"{cell.name}.npz"
-
     def save(self, cell: Cell, result: CellResult) -> None:
         """Store a finished cell."""
-        write_arrays(self._path(cell), result._asdict())
-
-    def load(self, cell: Cell) -> CellResult | None:
-        """A stored cell, or None if it is not there or damaged; then a warning names it."""
-        arrays = read_arrays(self._path(cell))
-        if arrays is None:
-            return None
-        if set(arrays) != set(CellResult._fields) or arrays["error"].shape != (self.task.runs,):
-            warnings.warn(f"{self._path(cell)} is not a result of this task and counts as not there", stacklevel=2)
-            return None
-        return CellResult(**arrays)
+        write_arrays(_cell_path(self.folder, cell), result._asdict())
 
     def save_partial(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Store cells in training under the name they share."""
@@ -141,8 +128,7 @@ class Store:
 
     def results(self) -> Results:
         """All finished cells."""
-        loaded = {cell: self.load(cell) for cell in self.task.cells()}
-        return Results(self.task, {cell: result for cell, result in loaded.items() if result is not None})
+        return _load_results(self.folder, self.task)
 
     def write_runs(self, results: Mapping[Cell, CellResult]) -> None:
         """Write ``runs.csv``, one row for each trained network of the cells given, in the task's order."""
@@ -169,9 +155,27 @@ def open_results(folder: str | Path) -> Results:
     settings = read_config(Path(folder))["settings"]
     if settings.get("task") != Generation.name:
         raise ValueError(f"{folder} holds results of an unknown task, {settings.get('task')!r}")
-    store = Store.__new__(Store)
-    store.folder, store.task = Path(folder), Generation.from_settings(settings)
-    return store.results()
+    return _load_results(Path(folder), Generation.from_settings(settings))
+
+
+def _load_results(folder: Path, task: Task) -> Results:
+    loaded = {cell: _load_cell(_cell_path(folder, cell), task) for cell in task.cells()}
+    return Results(task, {cell: result for cell, result in loaded.items() if result is not None})
+
+
+def _load_cell(path: Path, task: Task) -> CellResult | None:
+    """A stored cell, or None if it is not there or damaged; then a warning names it."""
+    arrays = read_arrays(path)
+    if arrays is None:
+        return None
+    if set(arrays) != set(CellResult._fields) or arrays["error"].shape != (task.runs,):
+        warnings.warn(f"{path} is not a result of this task and counts as not there", stacklevel=2)
+        return None
+    return CellResult(**arrays)
+
+
+def _cell_path(folder: Path, cell: Cell) -> Path:
+    return folder / "cells" / f"{cell.name}.npz"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
