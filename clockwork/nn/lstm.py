@@ -1,10 +1,9 @@
 """The LSTM with peepholes and a forget gate, the paper's stronger baseline.
 
 It gets the same care as the clockwork layer: the input projection is one product before the
-loop, the weight gradients are one product after it, runs are SIMD lanes.
+loop, the weight gradients are one product after it, runs are SIMD arithmetic.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -12,7 +11,11 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike, DTypeLike
 
-from clockwork.recurrence import check_steps, lanes
+from clockwork.recurrence import arithmetic, check_steps
+from clockwork.recurrence.kernel import run
+
+# Layers of up to this many cells of many runs are evaluated side by side, larger ones each by itself.
+SMALL = 64
 
 
 class LSTMWeights(NamedTuple):
@@ -90,7 +93,7 @@ def lstm_unroll(
     ``o_t = σ(W_o x_t + R_o h_{t-1} + p_o c_t + b_o)``, ``h_t = o_t tanh(c_t)``.
 
     Unbatched, pure and differentiable in reverse mode; batches and runs are the caller's
-    ``jax.vmap``, which over weights puts the runs side by side as SIMD lanes.
+    ``jax.vmap``, which over weights puts the runs side by side as SIMD arithmetic.
 
     Args:
         weights: of one layer.
@@ -142,129 +145,122 @@ def lstm_unroll(
             raise ValueError(f"readout must have shape ({cells}, O), got {readout.shape}")
     weights = LSTMWeights(*(w.astype(dtype) for w in weights))
     inputs = None if inputs is None else inputs.astype(dtype)
-    return _lstm(steps, weights, inputs, (h, c), readout)
+    return run(LSTMKernel(steps, cells), (weights, readout), inputs, (h, c))
 
 
-class _Residuals(NamedTuple):
-    gates: Array  # (T, 4, N) after their nonlinearities
+class Residuals(NamedTuple):
+    """What the backward pass needs."""
+
+    gates: Array  # (T, 4 N) after their nonlinearities
     cells: Array  # (T + 1, N)
     hidden: Array  # (T + 1, N)
 
 
-def _forward(
-    steps: int, weights: LSTMWeights, inputs: Array | None, hidden: tuple[Array, Array], readout: Array | None
-) -> tuple[tuple[Array, tuple[Array, Array]], _Residuals]:
-    """Plain or with runs last."""
-    h_0, c_0 = hidden
-    n = h_0.shape[0]
-    accumulator = lanes.accumulator(h_0.dtype)
-    bias = weights.bias.astype(accumulator)
-    p_i, p_f, p_o = weights.peepholes.astype(accumulator)
-    drive = None if inputs is None else lanes.matmul(inputs, weights.input)
+class LSTMKernel(NamedTuple):
+    """The `clockwork.recurrence.kernel.Kernel` of an LSTM layer; parameters are weights and readout."""
 
-    def tick(carry: tuple[Array, Array], d_t: Array | None) -> tuple[tuple[Array, Array], tuple[Array, Array, Array]]:
-        h_tm1, c_tm1 = carry
-        c_tm1 = c_tm1.astype(accumulator)
-        z = lanes.vecmat(h_tm1, weights.recurrent) + bias
-        if d_t is not None:
-            z = z + d_t
-        i = jax.nn.sigmoid(z[:n] + p_i * c_tm1)
-        f = jax.nn.sigmoid(z[n : 2 * n] + p_f * c_tm1)
-        g = jnp.tanh(z[2 * n : 3 * n])
-        c_t = f * c_tm1 + i * g
-        o = jax.nn.sigmoid(z[3 * n :] + p_o * c_t)
-        h_t = (o * jnp.tanh(c_t)).astype(h_tm1.dtype)
-        c_t = c_t.astype(h_tm1.dtype)
-        return (h_t, c_t), (jnp.stack([i, f, g, o]), c_t, h_t)
+    steps: int
+    cells: int
 
-    (h, c), (gates, cells, hiddens) = lax.scan(tick, (h_0, c_0), drive, length=steps)
-    outputs = hiddens if readout is None else lanes.matmul(hiddens, readout).astype(h.dtype)
-    residuals = _Residuals(gates, jnp.concatenate([c_0[None], cells]), jnp.concatenate([h_0[None], hiddens]))
-    return (outputs, (h, c)), residuals
+    @property
+    def small(self) -> bool:
+        """Whether runs are laid side by side."""
+        return self.cells <= SMALL
 
+    def forward(
+        self, parameters: tuple[LSTMWeights, Array | None], inputs: Array | None, hidden: tuple[Array, Array]
+    ) -> tuple[tuple[Array, tuple[Array, Array]], Residuals]:
+        """Outputs and last state."""
+        weights, readout = parameters
+        h_0, c_0 = hidden
+        axis = arithmetic.units_axis(weights.bias)
+        accumulator = arithmetic.accumulator(h_0.dtype)
+        bias = arithmetic.below(weights.bias.astype(accumulator), h_0)
+        p_i, p_f, p_o = (arithmetic.below(p, h_0) for p in weights.peepholes.astype(accumulator))
+        drive = None if inputs is None else arithmetic.matmul(inputs, weights.input)
 
-def _backward(
-    weights: LSTMWeights,
-    inputs: Array | None,
-    readout: Array | None,
-    residuals: _Residuals,
-    cotangents: tuple[Array, tuple[Array, Array]],
-) -> tuple[LSTMWeights, Array | None, tuple[Array, Array], Array | None]:
-    accumulator = residuals.gates.dtype
-    outputs_bar, (h_bar, c_bar) = jax.tree.map(lambda x: x.astype(accumulator), cotangents)
-    cells, hidden = residuals.cells.astype(accumulator), residuals.hidden.astype(accumulator)
-    n = cells.shape[1]
-    i, f, g, o = (residuals.gates[:, k] for k in range(4))
-    p_i, p_f, p_o = weights.peepholes.astype(accumulator)
-    back = lanes.transpose(weights.recurrent).astype(accumulator)
-    readout_bar = None
-    if readout is not None:
-        readout_bar = lanes.gram(hidden[1:], outputs_bar)
-        outputs_bar = lanes.matmul(outputs_bar, lanes.transpose(readout).astype(accumulator))
-    squashed = jnp.tanh(cells[1:])
-    # What each error is a multiple of; all of it known before the loop. The output's error times o
-    # is used three times. As a division by 1 / o, which XLA takes for expensive, it is computed once;
-    # as a product it would be fused into, and computed again for, each of its uses.
-    slopes = (
-        g * i * (1 - i),
-        cells[:-1] * f * (1 - f),
-        i * (1 - jnp.square(g)),
-        squashed * (1 - o),
-        1 - jnp.square(squashed),
-        1 / o,
-    )
+        def tick(carry: tuple[Array, Array], d_t: Array | None) -> tuple[tuple[Array, Array], tuple]:
+            h_tm1, c_tm1 = carry
+            c_tm1 = c_tm1.astype(accumulator)
+            z = arithmetic.matmul(h_tm1, weights.recurrent) + bias
+            if d_t is not None:
+                z = z + d_t
+            z_i, z_f, z_g, z_o = jnp.split(z, 4, z.ndim + axis)
+            i = jax.nn.sigmoid(z_i + p_i * c_tm1)
+            f = jax.nn.sigmoid(z_f + p_f * c_tm1)
+            g = jnp.tanh(z_g)
+            c_t = f * c_tm1 + i * g
+            o = jax.nn.sigmoid(z_o + p_o * c_t)
+            h_t = (o * jnp.tanh(c_t)).astype(h_tm1.dtype)
+            c_t = c_t.astype(h_tm1.dtype)
+            return (h_t, c_t), (jnp.concatenate([i, f, g, o], z.ndim + axis), c_t, h_t)
 
-    def tick(carry: tuple[Array, Array], xs: tuple) -> tuple[tuple[Array, Array], Array]:
-        delta_tp1, cell_bar = carry
-        output_bar, f_t, (to_i, to_f, to_g, to_o, to_c, one_over_o) = xs
-        gated_bar = (output_bar + lanes.vecmat(delta_tp1, back)) / one_over_o
-        delta_o = gated_bar * to_o
-        cell_bar = cell_bar + gated_bar * to_c + delta_o * p_o
-        delta_i, delta_f = cell_bar * to_i, cell_bar * to_f
-        delta_t = jnp.concatenate([delta_i, delta_f, cell_bar * to_g, delta_o])
-        return (delta_t, cell_bar * f_t + delta_i * p_i + delta_f * p_f), delta_t
+        (h, c), (gates, cells, hiddens) = lax.scan(tick, (h_0, c_0), drive, length=self.steps)
+        outputs = hiddens if readout is None else arithmetic.matmul(hiddens, readout).astype(h.dtype)
+        residuals = Residuals(gates, jnp.concatenate([c_0[None], cells]), jnp.concatenate([h_0[None], hiddens]))
+        return (outputs, (h, c)), residuals
 
-    # The last state is an output as well: its error arrives with the last step's.
-    outputs_bar = jnp.concatenate([outputs_bar[:-1], outputs_bar[-1:] + h_bar[None]])
-    start = (jnp.zeros(weights.bias.shape, accumulator), c_bar)
-    (delta, cell_bar), deltas = lax.scan(tick, start, (outputs_bar, f, slopes), reverse=True)
-    by_gate = [deltas[:, k * n : (k + 1) * n] for k in range(4)]
-    peepholes_bar = jnp.stack(
-        [(by_gate[0] * cells[:-1]).sum(0), (by_gate[1] * cells[:-1]).sum(0), (by_gate[3] * cells[1:]).sum(0)]
-    )
-    weights_bar = LSTMWeights(
-        input=jnp.zeros(weights.input.shape, accumulator)
-        if inputs is None
-        else lanes.gram(inputs.astype(accumulator), deltas),
-        recurrent=lanes.gram(hidden[:-1], deltas),
-        peepholes=peepholes_bar,
-        bias=deltas.sum(0),
-    )
-    inputs_bar = None
-    if inputs is not None:
-        inputs_bar = lanes.matmul(deltas, lanes.transpose(weights.input).astype(accumulator))
-    return weights_bar, inputs_bar, (lanes.vecmat(delta, back), cell_bar), readout_bar
+    def backward(
+        self,
+        parameters: tuple[LSTMWeights, Array | None],
+        inputs: Array | None,
+        residuals: Residuals,
+        cotangents: tuple[Array, tuple[Array, Array]],
+    ) -> tuple[tuple[LSTMWeights, Array | None], Array | None, tuple[Array, Array]]:
+        """The transpose of `forward`."""
+        weights, readout = parameters
+        dtype, accumulator = cotangents[0].dtype, residuals.gates.dtype
+        axis = arithmetic.units_axis(weights.bias)
+        runs = axis == -2
+        outputs_bar, (h_bar, c_bar) = jax.tree.map(lambda x: x.astype(accumulator), cotangents)
+        cells, hidden = residuals.cells.astype(accumulator), residuals.hidden.astype(accumulator)
+        units = cells.ndim + axis
+        i, f, g, o = jnp.split(residuals.gates, 4, units)
+        p_i, p_f, p_o = (arithmetic.below(p, c_bar) for p in weights.peepholes.astype(accumulator))
+        back = arithmetic.transpose(weights.recurrent).astype(accumulator)
+        readout_bar = None
+        if readout is not None:
+            readout_bar = arithmetic.gram(hidden[1:], outputs_bar, runs=runs)
+            outputs_bar = arithmetic.matmul(outputs_bar, arithmetic.transpose(readout).astype(accumulator))
+        squashed = jnp.tanh(cells[1:])
+        # What each error is a multiple of; all of it known before the loop. The output's error times o
+        # is used three times. As a division by 1 / o, which XLA takes for expensive, it is computed once;
+        # as a product it would be fused into, and computed again for, each of its uses.
+        slopes = (
+            g * i * (1 - i),
+            cells[:-1] * f * (1 - f),
+            i * (1 - jnp.square(g)),
+            squashed * (1 - o),
+            1 - jnp.square(squashed),
+            1 / o,
+        )
 
+        def tick(carry: tuple[Array, Array], xs: tuple) -> tuple[tuple[Array, Array], Array]:
+            delta_tp1, cell_bar = carry
+            output_bar, f_t, (to_i, to_f, to_g, to_o, to_c, one_over_o) = xs
+            gated_bar = (output_bar + arithmetic.matmul(delta_tp1, back)) / one_over_o
+            delta_o = gated_bar * to_o
+            cell_bar = cell_bar + gated_bar * to_c + delta_o * p_o
+            delta_i, delta_f = cell_bar * to_i, cell_bar * to_f
+            delta_t = jnp.concatenate([delta_i, delta_f, cell_bar * to_g, delta_o], units - 1)
+            return (delta_t, cell_bar * f_t + delta_i * p_i + delta_f * p_f), delta_t
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _lstm(
-    steps: int, weights: LSTMWeights, inputs: Array | None, hidden: tuple[Array, Array], readout: Array | None
-) -> tuple[Array, tuple[Array, Array]]:
-    return _lstm_forward(steps, weights, inputs, hidden, readout)[0]
-
-
-def _lstm_forward(
-    steps: int, weights: LSTMWeights, inputs: Array | None, hidden: tuple[Array, Array], readout: Array | None
-) -> tuple[tuple[Array, tuple[Array, Array]], tuple]:
-    results, residuals = lanes.runs_last(functools.partial(_forward, steps))(weights, inputs, hidden, readout)
-    return results, (weights, inputs, readout, residuals)
-
-
-def _lstm_backward(steps: int, saved: tuple, cotangents: tuple) -> tuple:
-    del steps
-    bars = lanes.runs_last(_backward)(*saved, cotangents)
-    dtype = saved[0].bias.dtype
-    return jax.tree.map(lambda bar: bar.astype(dtype), bars)
-
-
-_lstm.defvjp(_lstm_forward, _lstm_backward)
+        # The last state is an output as well: its error arrives with the last step's.
+        outputs_bar = jnp.concatenate([outputs_bar[:-1], outputs_bar[-1:] + h_bar[None]])
+        start = (jnp.concatenate([jnp.zeros_like(c_bar)] * 4, units - 1), c_bar)
+        (delta, cell_bar), deltas = lax.scan(tick, start, (outputs_bar, f, slopes), reverse=True)
+        delta_i, delta_f, _, delta_o = jnp.split(deltas, 4, units)
+        pairs = ((delta_i, cells[:-1]), (delta_f, cells[:-1]), (delta_o, cells[1:]))
+        weights_bar = LSTMWeights(
+            input=jnp.zeros(weights.input.shape, accumulator)
+            if inputs is None
+            else arithmetic.gram(inputs.astype(accumulator), deltas, runs=runs),
+            recurrent=arithmetic.gram(hidden[:-1], deltas, runs=runs),
+            peepholes=jnp.stack([arithmetic.total(delta * cell, runs=runs) for delta, cell in pairs]),
+            bias=arithmetic.total(deltas, runs=runs),
+        )
+        inputs_bar = None
+        if inputs is not None:
+            inputs_bar = arithmetic.matmul(deltas, arithmetic.transpose(weights.input).astype(accumulator))
+        bars = ((weights_bar, readout_bar), inputs_bar, (arithmetic.matmul(delta, back), cell_bar))
+        return jax.tree.map(lambda bar: bar.astype(dtype), bars)

@@ -8,9 +8,11 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
 from clockwork.clock import Clock
-from clockwork.recurrence.cascade import Plan, cascade
-from clockwork.recurrence.lanes import Activation, accumulator, matmul
+from clockwork.recurrence.arithmetic import Activation, accumulator, matmul
+from clockwork.recurrence.cascade import Cascade
+from clockwork.recurrence.kernel import run
 from clockwork.recurrence.masked import masked, masked_step
+from clockwork.recurrence.plan import Plan
 from clockwork.weights import Weights, check_weights
 
 Method = Literal["auto", "masked", "cascade"]
@@ -172,7 +174,7 @@ def unroll(
     weights = Weights(
         weights.input.astype(dtype), tuple(b.astype(dtype) for b in weights.recurrent), weights.bias.astype(dtype)
     )
-    return cascade(Plan(clock, start, steps, activation), weights, inputs, hidden, readout)
+    return run(Cascade(Plan(clock, start, steps, activation)), (weights, readout), inputs, hidden)
 
 
 def _choose(method: Method) -> Literal["masked", "cascade"]:

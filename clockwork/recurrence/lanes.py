@@ -1,165 +1,305 @@
-"""The arithmetic of one module, for one network or for many side by side as SIMD lanes.
+"""The cascade for small modules of many runs: everything at a tick happens in one loop.
 
-Every function takes arrays either plain or with one more, LAST axis that all of them share:
-the ``R`` runs of a sweep. Runs are independent, so with runs last a small recurrence is a
-handful of elementwise multiply-adds over contiguous memory, which a processor does many times
-faster than ``R`` tiny matrix products. `runs_last` makes ``jax.vmap`` use that layout.
+Runs are the last axis of every array, so that they fill the SIMD lanes. Products are then
+elementwise, and XLA would fuse them with all that comes before, and compute that again for each
+use; a loop over the ticks is what keeps them apart. So a module is one loop forwards and one
+backwards: at each tick
 
-Shapes below are the plain ones: ``S`` ticks, ``K`` senders, ``N`` receivers.
+1. ``h_s = f(h_{s-1} W + W_I x_s + b + what slower modules sent)``;
+2. what it sends to the readout and to faster modules, ``h_s`` times its block, plus what those
+   slower modules sent there whose ticks are all ticks of this one too: with nested periods a
+   module so reads a single array, that of the next slower one.
+
+Which row of a slower module's array a tick reads is known beforehand (`Grid.held`): its own drive
+is what was there before the tick, what it passes on is what is there after it.
+
+Every loop has its price, so neighbours are evaluated as one module, their own products masked,
+where that is cheaper (`_parts`).
 """
 
+import functools
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple, TypeVar
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
-from jax.typing import DTypeLike
 
-Activation = Callable[[Array], Array]
+from clockwork.recurrence.arithmetic import accumulator, activate, below, gram, matmul, outer, put, row, transpose
+from clockwork.recurrence.plan import (
+    Module,
+    Plan,
+    Residuals,
+    hold,
+    hold_transpose,
+    onwards,
+    pad_rows,
+    seen_transpose,
+    sender_blocks,
+    within,
+)
+from clockwork.weights import Weights
 
-# Above this many terms a sum over senders is left to XLA: unrolled it would only compile slowly.
-UNROLL = 64
+# The price of a loop, and of each of its steps, in multiply-adds: about 15 and 0.5 µs on a processor
+# that does ten of them in a nanosecond.
+LOOP, STEP = 150_000, 5_000
 
 
-def runs_last(fun: Callable[..., Any]) -> Callable[..., Any]:
-    """Give ``fun(weights, *others)`` a batching rule that puts the batch axis last.
+@functools.lru_cache(maxsize=256)
+def _parts(plan: Plan, columns: int, runs: int) -> tuple[range, ...]:
+    """Which neighbours are evaluated as one module: the cheapest of all partitions.
 
-    Under a ``vmap`` that batches any array of ``weights``, all arguments get the batch as their
-    last axis and ``fun`` is called once with those. Under any other ``vmap`` (a batch of
-    sequences, one set of weights) ``fun`` is batched as usual, so that its products become
-    products over the batch.
-
-    ``fun`` must take and return pytrees of arrays, and accept them with and without the axis.
-    It is not differentiable in reverse mode; wrap it in ``jax.custom_vjp``.
+    A part of ``k`` units with ``a`` faster ones takes ``k (k + a + O)`` multiply-adds for each run and
+    tick, and it ticks whenever one of its members may.
     """
-    batchable = jax.custom_batching.custom_vmap(fun)
-
-    def rule(size: int, batched: list[Any], *args: Any) -> tuple[Any, Any]:
-        if not any(jax.tree.leaves(batched[0])):
-            axes = jax.tree.map(lambda b: 0 if b else None, tuple(batched))
-            outputs = jax.vmap(fun, in_axes=axes, axis_size=size)(*args)
-        else:
-            last = jax.tree.map(
-                lambda x, b: jnp.moveaxis(x, 0, -1) if b else jnp.broadcast_to(x[..., None], (*x.shape, size)),
-                args,
-                tuple(batched),
-            )
-            outputs = jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), fun(*last))
-        return outputs, jax.tree.map(lambda _: True, outputs)
-
-    batchable.def_vmap(rule)
-    return batchable
+    modules = plan.clock.modules
+    cheapest: list[tuple[float, tuple[range, ...]]] = [(0.0, ())]
+    for end in range(1, modules + 1):
+        options = []
+        for first in range(end):
+            part = plan.module(range(first, end))
+            step = STEP + runs * part.size * (part.size + part.start + columns)
+            options.append((cheapest[first][0] + LOOP + part.own.ticks * step, (*cheapest[first][1], part.members)))
+        cheapest.append(min(options, key=lambda option: option[0]))
+    return cheapest[-1][1]
 
 
-def accumulator(dtype: DTypeLike) -> DTypeLike:
-    """The dtype in which sums are taken: at least float32."""
-    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
+class Source(NamedTuple):
+    """An array of a slower module, as a module reads it."""
+
+    index: int
+    own: Module
+    seen: np.ndarray  # (S + 1,): the row that the drive of each tick is in; that of row 0 has no meaning
+    passed: np.ndarray | None  # (S + 1,): the row that each row here includes; None if it stays apart
 
 
-def vecmat(x: Array, w: Array) -> Array:
-    """``x @ w`` for ``x (K,)`` and ``w (K, N)``, accumulated in at least float32."""
-    return _product(x, w, "kr,knr->nr", lambda x, w, k: x[k][None] * w[k])
+def _sources(order: list[Module]) -> tuple[list[list[Source]], list[int]]:
+    """What each module reads, and whose arrays hold all that was sent to the readout in the end."""
+    sources: list[list[Source]] = []
+    apart: list[int] = []
+    for i, module in enumerate(order):
+        times = module.own.times
+        reads = []
+        for j in apart:
+            source = order[j]
+            nested = source.own.period % module.own.period == 0
+            passed = np.append(np.int32(0), source.own.held(times)) if nested else None
+            reads.append(Source(j, source, np.append(np.int32(0), source.own.held(times - 1)), passed))
+        sources.append(reads)
+        apart = [source.index for source in reads if source.passed is None] + [i]
+    return sources, apart
 
 
-def matmul(x: Array, w: Array) -> Array:
-    """``x @ w`` for ``x (S, K)`` and ``w (K, N)``, accumulated in at least float32."""
-    return _product(x, w, "skr,knr->snr", lambda x, w, k: x[:, k, None] * w[None, k])
+def forward(
+    plan: Plan, weights: Weights, readout: Array | None, inputs: Array | None, hidden: Array
+) -> tuple[tuple[Array, Array], Residuals]:
+    """Outputs and last state, and what `backward` needs."""
+    columns = 0 if readout is None else readout.shape[1]
+    every, order = plan.grid(1), plan.order(_parts(plan, columns, hidden.shape[-1]))
+    sources, apart = _sources(order)
+    values, slopes, sent = [], [], []
+    for module, reads in zip(order, sources, strict=True):
+        found = _forwards(plan, module, reads, sent, weights, readout, inputs, hidden)
+        for kept, new in zip((values, slopes, sent), found, strict=True):
+            kept.append(new)
+    if readout is None:
+        own = [hold(v[..., : m.size, :], m.own, every)[1:] for v, m in zip(values, order, strict=True)]
+        outputs = jnp.concatenate(own[::-1], -2)
+    else:
+        held = [hold(sent[i][..., :columns, :], order[i].own, every)[1:] for i in apart]
+        outputs = functools.reduce(jnp.add, held).astype(hidden.dtype)
+    last = jnp.concatenate([v[-1][..., : m.size, :] for v, m in zip(values, order, strict=True)][::-1], -2)
+    # As many arrays as there are modules, whatever the layout: ``vmap`` must not change the tree.
+    spare = [jnp.zeros_like(last[None])] * (plan.clock.modules - len(order))
+    no_slopes = [None] * plan.clock.modules
+    return (outputs, last), Residuals((*values, *spare), tuple(no_slopes if slopes[0] is None else slopes + spare))
 
 
-def _product(x: Array, w: Array, subscripts: str, term: Callable[[Array, Array, int], Array]) -> Array:
-    dtype = accumulator(w.dtype)
-    if w.ndim == 2:
-        return jnp.matmul(x, w, preferred_element_type=dtype)
-    senders = w.shape[0]
-    if not 0 < senders <= UNROLL:
-        return jnp.einsum(subscripts, x, w, preferred_element_type=dtype)
-    # Unrolled: XLA's own sum over a broadcast product is many times slower on a CPU.
-    x, w = x.astype(dtype), w.astype(dtype)
-    total = term(x, w, 0)
-    for k in range(1, senders):
-        total = total + term(x, w, k)
-    return total
-
-
-def gram(x: Array, y: Array) -> Array:
-    """``x.T @ y`` for ``x (S, K)`` and ``y (S, N)``: the gradient of the weights in ``x @ w``."""
-    dtype = accumulator(x.dtype)
-    if x.ndim == 2:
-        return jnp.matmul(x.T, y, preferred_element_type=dtype)
-    x, y = x.astype(dtype), y.astype(dtype)
-
-    # A scan that accumulates keeps the (K, N, R) sum in cache; XLA's sum over s does not.
-    def add(total: Array, xy: tuple[Array, Array]) -> tuple[Array, None]:
-        x_s, y_s = xy
-        return total + x_s[:, None] * y_s[None, :], None
-
-    return lax.scan(add, jnp.zeros((x.shape[1], *y.shape[1:]), dtype), (x, y))[0]
-
-
-def transpose(w: Array) -> Array:
-    """``w.T`` for ``w (K, N)``."""
-    return jnp.swapaxes(w, 0, 1)
-
-
-def module_scan(
-    activation: Activation, drive: Array | None, bias: Array, recurrent: Array, hidden: Array, ticks: int
-) -> tuple[Array, Array | None]:
-    """The recurrence of one module on its own ticks.
-
-    ``z_s = d_s + b + h_{s-1} W``, ``h_s = f(z_s)``.
-
-    Args:
-        activation: ``f``, elementwise.
-        drive: ``(S, K)``, what inputs and slower modules send; None for nothing.
-        bias: ``(K,)``.
-        recurrent: ``(K, K)``.
-        hidden: ``(K,)``, the value before the first tick.
-        ticks: ``S``.
+def _forwards(
+    plan: Plan,
+    module: Module,
+    sources: list[Source],
+    sent: list[Array],
+    weights: Weights,
+    readout: Array | None,
+    inputs: Array | None,
+    hidden: Array,
+) -> tuple[Array, Array | None, Array]:
+    """One module.
 
     Returns:
-        The values ``(S, K)`` in the dtype of ``hidden``, and the slopes ``f'(z) (S, K)``, or
-        None where ``f`` is tanh, whose slope follows from its value.
+        Its values with a unit that is always 1 after them, ``(S + 1, k + 1)``; its slopes ``(S + 1, k)``,
+        or None; all that was sent on its ticks, ``(S + 1, O + a)``.
     """
-    bias = bias.astype(accumulator(bias.dtype))
+    a, k, ticks = module.start, module.size, module.own.ticks
+    dtype = accumulator(hidden.dtype)
+    before = hidden[..., a : a + k, :]
+    feedback, forwards = within(weights, module), onwards(weights, readout, module)
+    bias = below(weights.bias[a : a + k].astype(dtype), before)
+    columns = forwards.shape[1]
+    active = plan.active(module)
+    passing = [source for source in sources if source.passed is not None]
 
-    def tick(h_tm1: Array, d_t: Array | None) -> tuple[Array, tuple[Array, Array | None]]:
-        z_t = vecmat(h_tm1, recurrent) + bias
-        if d_t is not None:
-            z_t = z_t + d_t
-        if activation is jnp.tanh:
-            h_t, slope = jnp.tanh(z_t), None
-        else:
-            h_t, slope = jax.jvp(activation, (z_t,), (jnp.ones_like(z_t),))
+    def send(h: Array, s: Array | int) -> Array:
+        total = matmul(h, forwards)
+        for source in passing:
+            total = total + row(sent[source.index], jnp.asarray(source.passed)[s])[..., :columns, :]
+        return total
+
+    def tick(s: Array, carry: tuple[Array, Array, Array | None, Array]) -> tuple[Array, Array, Array | None, Array]:
+        h_tm1, values, slopes, sends = carry
+        z_t = matmul(h_tm1, feedback) + bias
+        for source in sources:
+            z_t = z_t + row(sent[source.index], jnp.asarray(source.seen)[s])[..., columns : columns + k, :]
+        if inputs is not None:
+            time = module.own.first - plan.start + (s - 1) * module.own.period
+            z_t = z_t + matmul(row(inputs, time), weights.input[:, a : a + k])
+        h_t, slope = activate(plan.activation, z_t)
         h_t = h_t.astype(h_tm1.dtype)
-        return h_t, (h_t, slope)
+        if active is not None:
+            h_t = jnp.where(_at(active, s - 1, h_t), h_t, h_tm1)
+        if slopes is not None and slope is not None:
+            slopes = put(slopes, slope, s)
+        if columns:
+            sends = put(sends, send(h_t, s), s)
+        return h_t, put(values, h_t, s), slopes, sends
 
-    return lax.scan(tick, hidden, drive, length=ticks)[1]
+    values = jnp.concatenate(
+        [pad_rows(before[None], 0, ticks), jnp.ones((ticks + 1, *before.shape), before.dtype)[..., :1, :]], -2
+    )
+    slopes = None if plan.activation is jnp.tanh else jnp.zeros((ticks + 1, *before.shape), dtype)
+    sends = pad_rows(send(before, 0)[None], 0, ticks)
+    _, values, slopes, sends = _loop(1, ticks + 1, tick, (before, values, slopes, sends))
+    return values, slopes, sends
 
 
-def module_scan_transpose(values: Array, slopes: Array | None, recurrent: Array, cotangents: Array) -> Array:
-    """The error at every tick of one module: the transpose of `module_scan`.
+def backward(
+    plan: Plan,
+    weights: Weights,
+    readout: Array | None,
+    inputs: Array | None,
+    residuals: Residuals,
+    outputs_bar: Array,
+    last_bar: Array,
+) -> tuple[Weights, Array | None, Array | None, Array]:
+    """The gradients of weights, readout, inputs and hidden state: `forward` transposed."""
+    dtype, runs = outputs_bar.dtype, last_bar.shape[-1]
+    columns = 0 if readout is None else readout.shape[1]
+    every, order = plan.grid(1), plan.order(_parts(plan, columns, runs))
+    sources, apart = _sources(order)
+    outputs_bar = pad_rows(outputs_bar, 1, 0)  # row 0: the value before the first step is no output
+    # The errors of what each module sent, so far: to the readout, and to ever slower modules.
+    sent_bars = [
+        hold_transpose(outputs_bar, module.own, every)
+        if columns and i in apart
+        else jnp.zeros((module.own.ticks + 1, *last_bar.shape[:-2], columns, runs), dtype)
+        for i, module in enumerate(order)
+    ]
+    input_bars, recurrent_bars, bias_bars, hidden_bars, readout_bars = [], [], [], [], []
+    inputs_bar = None
+    for i, module in reversed(list(enumerate(order))):
+        a, k, own, sent_bar = module.start, module.size, module.own, sent_bars[i]
+        values_bar = pad_rows(last_bar[None, ..., a : a + k, :], own.ticks, 0)
+        if readout is None:
+            values_bar = values_bar + hold_transpose(outputs_bar[..., a : a + k, :], own, every)
+        if sent_bar.shape[-2]:
+            values_bar = values_bar + matmul(sent_bar, transpose(onwards(weights, readout, module)).astype(dtype))
+        errors, onwards_bar, within_bar = _backwards(
+            within(weights, module), plan.active(module), residuals.values[i], residuals.slopes[i], sent_bar, values_bar
+        )
+        delta = errors[1:]
+        for source in sources[i]:
+            bar, slower = sent_bars[source.index], source.own.own
+            if source.passed is not None:
+                bar = bar + hold_transpose(sent_bar, slower, own)
+            fine = plan.grid(math.gcd(slower.period, own.period))
+            drive_bar = hold_transpose(seen_transpose(delta, fine, own), slower, fine)
+            sent_bars[source.index] = jnp.concatenate([bar, drive_bar], -2)
+        recurrent_bars += sender_blocks(plan.clock, module, onwards_bar[:, columns:], within_bar[:k])
+        readout_bars.append(onwards_bar[:, :columns])
+        bias_bars.append(within_bar[k])
+        hidden_bars.append(errors[0])
+        if inputs is not None:
+            x = inputs[own.first - plan.start :: own.period]
+            input_bars.append(gram(x.astype(dtype), delta, runs=True))
+            x_bar = matmul(delta, transpose(weights.input[:, a : a + k]).astype(dtype))
+            x_bar = seen_transpose(x_bar, every, own)[:-1]
+            inputs_bar = x_bar if inputs_bar is None else inputs_bar + x_bar
+    weights_bar = Weights(
+        jnp.concatenate(input_bars, 1) if input_bars else jnp.zeros(weights.input.shape, dtype),
+        tuple(recurrent_bars),
+        jnp.concatenate(bias_bars),
+    )
+    readout_bar = None if readout is None else jnp.concatenate(readout_bars)
+    return weights_bar, readout_bar, inputs_bar, jnp.concatenate(hidden_bars, -2)
 
-    ``δ_s = (h̄_s + W δ_{s+1}) f'(z_s)``. The loop carries δ and nothing else: weight gradients
-    are one product after it (`gram`).
+
+def _backwards(
+    feedback: Array, active: np.ndarray | None, values: Array, slopes: Array | None, sent_bar: Array, values_bar: Array
+) -> tuple[Array, Array, Array]:
+    """One module backwards: ``δ_s = (h̄_s + δ_{s+1} @ feedback.T) f'(z_s)``, in place, and its gradients.
+
+    Row s is a value that was sent on, and was the module's own past at tick s + 1. Row 0, the
+    value before the first tick, has no slope. Where a unit was not active it has no δ, and its
+    error goes on to the row before.
 
     Args:
-        values: ``(S, K)`` from `module_scan`.
-        slopes: from `module_scan`.
-        recurrent: ``(K, K)``.
-        cotangents: ``h̄ (S, K)``, of the values, in the accumulator's dtype.
+        feedback: ``(k, k)``.
+        active: ``(S, k)``, or None for always.
+        values: ``(S + 1, k + 1)``.
+        slopes: ``(S + 1, k)``, or None.
+        sent_bar: errors of what was sent, ``(S + 1, O + a)``.
+        values_bar: errors of the values, ``(S + 1, k)``.
 
     Returns:
-        ``δ (S, K)``.
+        The error of the value before the first tick and ``δ``, ``(S + 1, k)``; the gradients of what
+        the module sends onwards ``(k, O + a)``, and of its feedback and bias ``(k + 1, k)``.
     """
-    if slopes is None:
-        slopes = 1 - jnp.square(values.astype(cotangents.dtype))
-    backward = transpose(recurrent).astype(cotangents.dtype)
+    dtype, rows, (k, _, runs) = values_bar.dtype, values.shape[0], feedback.shape
+    back = transpose(feedback).astype(dtype)
 
-    def tick(delta_tp1: Array, xs: tuple[Array, Array]) -> tuple[Array, Array]:
-        cotangent, slope = xs
-        delta_t = (cotangent + vecmat(delta_tp1, backward)) * slope
-        return delta_t, delta_t
+    def tick(i: Array, carry: tuple) -> tuple:
+        delta_tp1, kept, errors, onwards_bar, within_bar = carry
+        s = rows - 1 - i
+        value = row(values, s).astype(dtype)
+        h = value[..., :k, :]
+        slope = 1 - jnp.square(h) if slopes is None else row(slopes, s)
+        error = row(errors, s) + matmul(delta_tp1, back)
+        slope = jnp.where(s == 0, 1, slope)
+        if active is None:
+            delta_t = error * slope
+        else:
+            error = error + kept
+            on = _at(np.concatenate([np.ones_like(active[:1]), active]), s, error)
+            delta_t, kept = jnp.where(on, error * slope, 0), jnp.where(on, 0, error)
+        if sent_bar.shape[-2]:
+            onwards_bar = onwards_bar + outer(h, row(sent_bar, s))
+        return delta_t, kept, put(errors, delta_t, s), onwards_bar, within_bar + outer(value, delta_tp1)
 
-    last = jnp.zeros(cotangents.shape[1:], cotangents.dtype)
-    return lax.scan(tick, last, (cotangents, slopes), reverse=True)[1]
+    zeros = jnp.zeros_like(values_bar[0])
+    start = (
+        zeros,
+        None if active is None else zeros,
+        values_bar,
+        jnp.zeros((k, sent_bar.shape[-2], runs), dtype),
+        jnp.zeros((k + 1, k, runs), dtype),
+    )
+    return _loop(0, rows, tick, start)[2:]
+
+
+def _at(active: np.ndarray, s: Array, like: Array) -> Array:
+    """The mask of a tick, for arrays ``(..., k, R)``."""
+    mask = row(jnp.asarray(active), s)
+    return jnp.broadcast_to(mask[:, None], like.shape)
+
+
+Carry = TypeVar("Carry")
+
+
+def _loop(first: int, end: int, body: Callable[[Array, Carry], Carry], carry: Carry) -> Carry:
+    """``lax.fori_loop`` with one counter in the compiled loop, not two."""
+    bound = jnp.int32(end)
+    return lax.while_loop(
+        lambda state: state[0] < bound, lambda state: (state[0] + 1, body(*state)), (jnp.int32(first), carry)
+    )[1]

@@ -4,10 +4,12 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from clockwork.clock import Clock
-from clockwork.recurrence import lanes
+from clockwork.recurrence import arithmetic
 
 
-def masked_step(activation: lanes.Activation, active: Array, drive: Array, recurrent: Array, h_tm1: Array) -> Array:
+def masked_step(
+    activation: arithmetic.Activation, active: Array, drive: Array, recurrent: Array, h_tm1: Array
+) -> Array:
     """``h_t = f(W_H h_{t-1} + W_I x_t + b)`` where active, else ``h_{t-1}`` (Koutník et al. 2014, eqs. 1 and 4).
 
     Args:
@@ -17,12 +19,12 @@ def masked_step(activation: lanes.Activation, active: Array, drive: Array, recur
         recurrent: ``(N, N)``, applied as ``h @ W``.
         h_tm1: ``(N,)``.
     """
-    z_t = lanes.vecmat(h_tm1, recurrent) + drive
+    z_t = arithmetic.matmul(h_tm1, recurrent) + drive
     return jnp.where(active, activation(z_t).astype(h_tm1.dtype), h_tm1)
 
 
 def masked(
-    activation: lanes.Activation,
+    activation: arithmetic.Activation,
     clock: Clock,
     start: int,
     steps: int,
@@ -47,8 +49,8 @@ def masked(
         Outputs ``(T, N)``, or ``(T, O)`` with a readout, and the last state ``(N,)``.
     """
     input_weights, recurrent, bias = dense
-    drive = bias.astype(lanes.accumulator(bias.dtype))
-    drives = None if inputs is None else lanes.matmul(inputs, input_weights) + drive[None]
+    drive = bias.astype(arithmetic.accumulator(bias.dtype))
+    drives = None if inputs is None else arithmetic.matmul(inputs, input_weights) + drive[None]
     periods = jnp.asarray(clock.unit_periods, jnp.int32)
     first_ticks = jnp.asarray([-start % period for period in clock.unit_periods.tolist()], jnp.int32)
 
@@ -60,5 +62,5 @@ def masked(
 
     last, outputs = lax.scan(tick, hidden, (jnp.arange(steps, dtype=jnp.int32), drives))
     if readout is not None:
-        outputs = lanes.matmul(outputs, readout).astype(hidden.dtype)
+        outputs = arithmetic.matmul(outputs, readout).astype(hidden.dtype)
     return outputs, last

@@ -1,0 +1,173 @@
+"""When what happens: the ticks of every module, and arrays that hold a row for each.
+
+The values of a module, and all that it sends, change at its own ticks alone. They are kept as
+arrays with ``ticks + 1`` rows: the one before the first tick, then one from each tick on.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from clockwork.clock import Clock
+from clockwork.recurrence.arithmetic import Activation
+from clockwork.weights import Weights
+
+# The rows of a span are added one by one up to here: XLA's own sum over so few is many times slower.
+FEW = 16
+
+
+class Grid(NamedTuple):
+    """The ticks in ``[start, start + steps)`` of one period; all in absolute steps."""
+
+    period: int
+    first: int
+    ticks: int
+
+    def held(self, times: np.ndarray) -> np.ndarray:
+        """The row that holds just after each of some steps: how many ticks there were up to then."""
+        rows = (times - self.first) // self.period + 1
+        return np.clip(rows, 0, self.ticks).astype(np.int32)
+
+    @property
+    def times(self) -> np.ndarray:
+        """The steps of the ticks."""
+        return self.first + self.period * np.arange(self.ticks, dtype=object)
+
+
+class Module(NamedTuple):
+    """A module, or several neighbours that are evaluated as one, and where what they send lands."""
+
+    members: range
+    start: int
+    size: int
+    own: Grid
+    before: Grid | None  # the grid of all slower modules
+    after: Grid  # the same, this module included
+
+
+class Plan(NamedTuple):
+    """All that is static in one call of ``unroll``."""
+
+    clock: Clock
+    start: int
+    steps: int
+    activation: Activation
+
+    def grid(self, period: int) -> Grid:
+        """The ticks of a period."""
+        first = -(-self.start // period) * period
+        end = self.start + self.steps
+        return Grid(period, first, max(0, -(-(end - first) // period)))
+
+    def module(self, members: range, before: Grid | None = None) -> Module:
+        """Modules that follow each other, as one that ticks whenever any of them may."""
+        start = self.clock.starts[members[0]]
+        size = sum(self.clock.sizes[m] for m in members)
+        period = math.gcd(*(self.clock.periods[m] for m in members))
+        after = self.grid(math.gcd(period, before.period) if before else period)
+        return Module(members, start, size, self.grid(period), before, after)
+
+    def order(self, parts: Sequence[range] | None = None) -> list[Module]:
+        """The modules, or the given parts of them, slowest first."""
+        order: list[Module] = []
+        for members in reversed(parts or [range(j, j + 1) for j in range(self.clock.modules)]):
+            order.append(self.module(members, order[-1].after if order else None))
+        return order
+
+    def active(self, module: Module) -> np.ndarray | None:
+        """Which units change at which tick, ``(S, k)``; None if always all."""
+        periods = self.clock.unit_periods[module.start : module.start + module.size].astype(object)
+        active = (module.own.times[:, None] % periods == 0).astype(bool)
+        return None if active.all() else active
+
+
+class Residuals(NamedTuple):
+    """What the backward pass needs: the values at ticks, and the slopes where they do not follow from those."""
+
+    values: tuple[Array, ...]  # (S_j + 1, k_j) each, in the order of the modules
+    slopes: tuple[Array | None, ...]  # (S_j, k_j) each
+
+
+def onwards(weights: Weights, readout: Array | None, module: Module) -> Array:
+    """All that a module sends to others, ``(k, O + a)``: to the readout first, then to the faster units."""
+    rows = [weights.recurrent[j][:, : module.start] for j in module.members]
+    sent = rows[0] if len(rows) == 1 else jnp.concatenate(rows)
+    if readout is None:
+        return sent
+    return jnp.concatenate([readout[module.start : module.start + module.size], sent], axis=1)
+
+
+def within(weights: Weights, module: Module) -> Array:
+    """All that a module sends to itself, ``(k, k)``."""
+    blocks = [weights.recurrent[j][:, module.start :] for j in module.members]
+    if len(blocks) == 1:
+        return blocks[0]
+    widths = [[(0, 0), (0, module.size - b.shape[1])] + [(0, 0)] * (b.ndim - 2) for b in blocks]
+    return jnp.concatenate([jnp.pad(b, width) for b, width in zip(blocks, widths, strict=True)])
+
+
+def sender_blocks(clock: Clock, module: Module, onwards_bar: Array, within_bar: Array) -> list[Array]:
+    """The transpose of `onwards` (without the readout) and `within`: a gradient for each member's weights."""
+    blocks = []
+    for j in module.members:
+        first = clock.starts[j] - module.start
+        end = first + clock.sizes[j]
+        blocks.append(jnp.concatenate([onwards_bar[first:end], within_bar[first:end, :end]], axis=1))
+    return blocks
+
+
+def hold(rows: Array, coarse: Grid, fine: Grid) -> Array:
+    """Rows on a coarse grid as rows on a fine one whose period divides the coarse one's."""
+    if coarse.period == fine.period:
+        return rows
+    ratio, offset = _offset(coarse, fine)
+    repeated = jnp.broadcast_to(rows[:, None], (rows.shape[0], ratio, *rows.shape[1:]))
+    return repeated.reshape(-1, *rows.shape[1:])[offset : offset + fine.ticks + 1]
+
+
+def hold_transpose(rows: Array, coarse: Grid, fine: Grid) -> Array:
+    """Sums of the fine rows over the spans of the coarse ones."""
+    if coarse.period == fine.period:
+        return rows
+    ratio, offset = _offset(coarse, fine)
+    total = (coarse.ticks + 1) * ratio
+    padded = pad_rows(rows, offset, total - offset - rows.shape[0])
+    spans = padded.reshape(coarse.ticks + 1, ratio, *rows.shape[1:])
+    if ratio > FEW:
+        return spans.sum(1)
+    return functools.reduce(jnp.add, [spans[:, i] for i in range(ratio)])
+
+
+def _offset(coarse: Grid, fine: Grid) -> tuple[int, int]:
+    """How often a row repeats on the finer grid, and how many repeats of the first row to leave out."""
+    rows = fine.ticks + 1  # no more repeats than there are rows, however long the period
+    first = 1 + (coarse.first - fine.first) // fine.period
+    ratio = min(coarse.period // fine.period, rows)
+    return ratio, ratio - min(first, rows)
+
+
+def seen(rows: Array, grid: Grid, ticks: Grid) -> Array:
+    """What a module sees at its ticks of rows on a grid whose period divides its own."""
+    stride = ticks.period // grid.period
+    first = (ticks.first - grid.first) // grid.period
+    return rows[first : first + ticks.ticks * stride : stride]
+
+
+def seen_transpose(rows: Array, grid: Grid, ticks: Grid) -> Array:
+    """The transpose of `seen`."""
+    stride = ticks.period // grid.period
+    first = (ticks.first - grid.first) // grid.period
+    if ticks.ticks == 0:
+        return jnp.zeros((grid.ticks + 1, *rows.shape[1:]), rows.dtype)
+    return pad_rows(rows, first, grid.ticks - first - (ticks.ticks - 1) * stride, stride - 1)
+
+
+def pad_rows(rows: Array, low: int, high: int, between: int = 0) -> Array:
+    """Rows of zeros before, after and between."""
+    config = [(low, high, between)] + [(0, 0, 0)] * (rows.ndim - 1)
+    return lax.pad(rows, jnp.zeros((), rows.dtype), config)

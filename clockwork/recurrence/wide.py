@@ -1,0 +1,184 @@
+"""The cascade for large modules: matrix products over time and batch.
+
+For each module in turn, slowest first:
+
+1. its drive at its own ticks: the input there, the bias, and what slower modules sent;
+2. a scan over those ticks alone with its own small block;
+3. its values, and the one before the first tick, times all that it sends to: every faster module
+   and, if there is one, the readout. One product, once for each change of value.
+
+What has been sent so far is kept in one array, whose rows are the spans of time over which it
+is constant. With slower modules of periods T_j, T_{j+1}, ... these lie on a uniform grid of
+period gcd(T_j, T_{j+1}, ...), whether or not the periods nest and wherever the sequence starts,
+so that going to a finer grid is a plain repeat (`hold`). Its first columns are the readout,
+then the units from fastest to slowest: what is still to be read is always a prefix.
+"""
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from clockwork.recurrence.arithmetic import Activation, accumulator, activate, below, gram, matmul, put, row, total
+from clockwork.recurrence.plan import (
+    Grid,
+    Plan,
+    Residuals,
+    hold,
+    hold_transpose,
+    onwards,
+    pad_rows,
+    seen,
+    seen_transpose,
+    sender_blocks,
+    within,
+)
+from clockwork.weights import Weights
+
+
+def forward(
+    plan: Plan, weights: Weights, readout: Array | None, inputs: Array | None, hidden: Array
+) -> tuple[tuple[Array, Array], Residuals]:
+    """Outputs and last state, and what `backward` needs."""
+    dtype = accumulator(hidden.dtype)
+    columns = 0 if readout is None else readout.shape[1]
+    every, order = plan.grid(1), plan.order()
+    values: dict[int, Array] = {}
+    slopes: dict[int, Array | None] = {}
+    held = None
+    for module in order:
+        (j,), a, k, own = module.members, module.start, module.size, module.own
+        before = hidden[..., a : a + k]
+        drive = below(weights.bias[a : a + k].astype(dtype), before)[None]
+        if held is not None and module.before is not None:
+            held = hold(held, module.before, module.after)  # (ticks of `after` + 1, O + a + k)
+            drive = drive + seen(held[..., columns + a :], module.after, own)
+            held = held[..., : columns + a]
+        if inputs is not None:
+            drive = drive + matmul(_at_ticks(plan, inputs, own), weights.input[:, a : a + k])
+        drive = jnp.broadcast_to(drive, (own.ticks, *before.shape))  # (S, k)
+        rows = jnp.concatenate([before.astype(dtype)[None], drive])
+        rows, slopes[j] = _scan(plan.activation, rows, within(weights, module))
+        values[j] = rows.astype(hidden.dtype)  # (S + 1, k)
+        if columns + a:
+            sends = hold(matmul(values[j], onwards(weights, readout, module)), own, module.after)
+            held = sends if held is None else held + sends
+    fastest_first = order[::-1]
+    if readout is None:
+        outputs = jnp.concatenate([hold(values[m.members[0]], m.own, every)[1:] for m in fastest_first], -1)
+    else:
+        assert held is not None
+        outputs = hold(held, fastest_first[0].after, every)[1:].astype(hidden.dtype)
+    last = jnp.concatenate([values[m.members[0]][-1] for m in fastest_first], -1)
+    indices = range(plan.clock.modules)
+    return (outputs, last), Residuals(tuple(values[j] for j in indices), tuple(slopes[j] for j in indices))
+
+
+def backward(
+    plan: Plan,
+    weights: Weights,
+    readout: Array | None,
+    inputs: Array | None,
+    residuals: Residuals,
+    outputs_bar: Array,
+    last_bar: Array,
+) -> tuple[Weights, Array | None, Array | None, Array]:
+    """The gradients of weights, readout, inputs and hidden state: `forward` transposed, line by line."""
+    dtype = outputs_bar.dtype
+    columns = 0 if readout is None else readout.shape[1]
+    every = plan.grid(1)
+    fastest_first = plan.order()[::-1]
+    outputs_bar = pad_rows(outputs_bar, 1, 0)  # row 0: the value before the first step is no output
+    held_bar = None if readout is None else hold_transpose(outputs_bar, fastest_first[0].after, every)
+    input_bars, recurrent_bars, bias_bars, hidden_bars, readout_bars = [], [], [], [], []
+    inputs_bar = None
+    for module in fastest_first:
+        (j,), a, k, own = module.members, module.start, module.size, module.own
+        values = residuals.values[j]
+        values_bar = pad_rows(last_bar[None, ..., a : a + k], own.ticks, 0)
+        if readout is None:
+            values_bar = values_bar + hold_transpose(outputs_bar[..., a : a + k], own, every)
+        sends_bar = None
+        if held_bar is not None and columns + a:
+            sends_bar = hold_transpose(held_bar, own, module.after)  # (S + 1, O + a)
+            values_bar = values_bar + matmul(sends_bar, onwards(weights, readout, module).T.astype(dtype))
+        errors = _scan_transpose(values, residuals.slopes[j], within(weights, module), values_bar)
+        delta = errors[1:]  # (S, k)
+        # One product for all that the module sends: to the readout, to faster units, to itself.
+        landed = pad_rows(delta, 0, 1)
+        if sends_bar is not None:
+            landed = jnp.concatenate([sends_bar, landed], -1)
+        block_bar = gram(values.astype(dtype), landed, runs=False)  # (k, O + a + k)
+        readout_bars.append(block_bar[:, :columns])
+        recurrent_bars += sender_blocks(
+            plan.clock, module, block_bar[:, columns : columns + a], block_bar[:, columns + a :]
+        )
+        bias_bars.append(total(delta, runs=False))
+        hidden_bars.append(errors[0])
+        if inputs is not None:
+            x = _at_ticks(plan, inputs, own)
+            input_bars.append(gram(x.astype(dtype), delta, runs=False))
+            x_bar = matmul(delta, weights.input[:, a : a + k].T.astype(dtype))
+            x_bar = seen_transpose(x_bar, every, own)[:-1]
+            inputs_bar = x_bar if inputs_bar is None else inputs_bar + x_bar
+        if module.before is not None:
+            drive_bar = seen_transpose(delta, module.after, own)
+            if held_bar is not None:
+                drive_bar = jnp.concatenate([held_bar[..., : columns + a], drive_bar], -1)
+            held_bar = hold_transpose(drive_bar, module.before, module.after)
+    weights_bar = Weights(
+        jnp.concatenate(input_bars, 1) if input_bars else jnp.zeros(weights.input.shape, dtype),
+        tuple(recurrent_bars),
+        jnp.concatenate(bias_bars),
+    )
+    readout_bar = None if readout is None else jnp.concatenate(readout_bars)
+    return weights_bar, readout_bar, inputs_bar, jnp.concatenate(hidden_bars, -1)
+
+
+def _at_ticks(plan: Plan, inputs: Array, ticks: Grid) -> Array:
+    return inputs[ticks.first - plan.start :: ticks.period]
+
+
+def _scan(activation: Activation, rows: Array, feedback: Array) -> tuple[Array, Array | None]:
+    """The recurrence of one module: ``h_s = f(h_{s-1} W + d_s)``.
+
+    In place: each value takes the place of its drive, so that the loop fills no second array.
+
+    Args:
+        activation: ``f``, elementwise.
+        rows: ``(S + 1, k)``: the value before the first tick, then the drive at each.
+        feedback: ``(k, k)``; values are rounded to its dtype.
+
+    Returns:
+        The values ``(S + 1, k)``, and the slopes ``(S, k)`` where needed.
+    """
+
+    def tick(carry: tuple[Array, Array], s: Array) -> tuple[tuple[Array, Array], Array | None]:
+        h_tm1, rows = carry
+        h_t, slope = activate(activation, matmul(h_tm1, feedback) + row(rows, s))
+        h_t = h_t.astype(h_tm1.dtype)
+        return (h_t, put(rows, h_t, s)), slope
+
+    ticks = jnp.arange(1, rows.shape[0], dtype=jnp.int32)
+    (_, values), slopes = lax.scan(tick, (rows[0].astype(feedback.dtype), rows), ticks)
+    return values, slopes
+
+
+def _scan_transpose(values: Array, slopes: Array | None, feedback: Array, values_bar: Array) -> Array:
+    """The errors of one module: ``δ_s = (h̄_s + W δ_{s+1}) f'(z_s)``, in place as well.
+
+    The loop carries δ and nothing else: weight gradients are one product after it.
+
+    Returns:
+        ``(S + 1, k)``: the error of the value before the first tick, then ``δ``.
+    """
+    dtype = values_bar.dtype
+    back = feedback.T.astype(dtype)
+
+    def tick(carry: tuple[Array, Array], s: Array) -> tuple[tuple[Array, Array], None]:
+        delta_tp1, rows = carry
+        slope = 1 - jnp.square(row(values, s).astype(dtype)) if slopes is None else row(slopes, s - 1)
+        delta_t = (row(rows, s) + matmul(delta_tp1, back)) * slope
+        return (delta_t, put(rows, delta_t, s)), None
+
+    ticks = jnp.arange(1, values.shape[0], dtype=jnp.int32)
+    (delta, rows), _ = lax.scan(tick, (jnp.zeros_like(values_bar[0]), values_bar), ticks, reverse=True)
+    return rows.at[0].add(matmul(delta, back))
