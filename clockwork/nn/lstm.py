@@ -11,7 +11,17 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike, DTypeLike
 
-from clockwork.recurrence import arithmetic, check_steps
+from clockwork.recurrence import check_steps
+from clockwork.recurrence.arithmetic import (
+    accumulator,
+    below,
+    gram,
+    matmul,
+    outer,
+    over_time,
+    transpose,
+    units_axis,
+)
 from clockwork.recurrence.kernel import run
 
 # Layers of up to this many cells of many runs are evaluated side by side, larger ones each by itself.
@@ -149,9 +159,14 @@ def lstm_unroll(
 
 
 class Residuals(NamedTuple):
-    """What the backward pass needs."""
+    """What the backward pass needs: what errors are multiplied with, all computed with the gates at hand.
 
-    gates: Array  # (T, 4 N) after their nonlinearities
+    With ``h̄`` the error of ``h_t`` and ``c̄`` that of ``c_t`` from later on,
+    ``u = h̄ o``, ``c̄_t = c̄ + u e``, ``δ = (c̄_t, c̄_t, c̄_t, u) slopes``, and ``c̄_t d`` goes on to ``c_{t-1}``.
+    """
+
+    slopes: Array  # (T, 4, N): g i (1 - i), c_{t-1} f (1 - f), i (1 - g²), tanh(c_t) (1 - o)
+    factors: Array  # (T, 3, N): 1 / o, e = 1 - tanh(c_t)² + slopes_o p_o, d = f + slopes_i p_i + slopes_f p_f
     cells: Array  # (T + 1, N)
     hidden: Array  # (T + 1, N)
 
@@ -173,32 +188,34 @@ class LSTMKernel(NamedTuple):
         """Outputs and last state."""
         weights, readout = parameters
         h_0, c_0 = hidden
-        axis = arithmetic.units_axis(weights.bias)
-        accumulator = arithmetic.accumulator(h_0.dtype)
-        bias = arithmetic.below(weights.bias.astype(accumulator), h_0)
-        p_i, p_f, p_o = (arithmetic.below(p, h_0) for p in weights.peepholes.astype(accumulator))
-        drive = None if inputs is None else arithmetic.matmul(inputs, weights.input)
+        dtype, axis = accumulator(h_0.dtype), units_axis(weights.bias)
+        bias = below(weights.bias.astype(dtype), h_0)
+        p_i, p_f, p_o = (below(p, h_0) for p in weights.peepholes.astype(dtype))
+        drive = None if inputs is None else matmul(inputs, weights.input)
 
         def tick(carry: tuple[Array, Array], d_t: Array | None) -> tuple[tuple[Array, Array], tuple]:
             h_tm1, c_tm1 = carry
-            c_tm1 = c_tm1.astype(accumulator)
-            z = arithmetic.matmul(h_tm1, weights.recurrent) + bias
+            c = c_tm1.astype(dtype)
+            z = matmul(h_tm1, weights.recurrent) + bias
             if d_t is not None:
                 z = z + d_t
             z_i, z_f, z_g, z_o = jnp.split(z, 4, z.ndim + axis)
-            i = jax.nn.sigmoid(z_i + p_i * c_tm1)
-            f = jax.nn.sigmoid(z_f + p_f * c_tm1)
+            i = jax.nn.sigmoid(z_i + p_i * c)
+            f = jax.nn.sigmoid(z_f + p_f * c)
             g = jnp.tanh(z_g)
-            c_t = f * c_tm1 + i * g
-            o = jax.nn.sigmoid(z_o + p_o * c_t)
-            h_t = (o * jnp.tanh(c_t)).astype(h_tm1.dtype)
-            c_t = c_t.astype(h_tm1.dtype)
-            return (h_t, c_t), (jnp.concatenate([i, f, g, o], z.ndim + axis), c_t, h_t)
+            cell = f * c + i * g
+            o = jax.nn.sigmoid(z_o + p_o * cell)
+            squashed = jnp.tanh(cell)
+            to_i, to_f, to_o = g * i * (1 - i), c * f * (1 - f), squashed * (1 - o)
+            slopes = jnp.stack([to_i, to_f, i * (1 - jnp.square(g)), to_o], c.ndim + axis)
+            factors = (1 / o, 1 - jnp.square(squashed) + to_o * p_o, f + to_i * p_i + to_f * p_f)
+            h_t, c_t = (o * squashed).astype(h_tm1.dtype), cell.astype(c_tm1.dtype)
+            return (h_t, c_t), (slopes, jnp.stack(factors, c.ndim + axis), c_t, h_t)
 
-        (h, c), (gates, cells, hiddens) = lax.scan(tick, (h_0, c_0), drive, length=self.steps)
-        outputs = hiddens if readout is None else arithmetic.matmul(hiddens, readout).astype(h.dtype)
-        residuals = Residuals(gates, jnp.concatenate([c_0[None], cells]), jnp.concatenate([h_0[None], hiddens]))
-        return (outputs, (h, c)), residuals
+        (h, c), (slopes, factors, cells, hiddens) = lax.scan(tick, hidden, drive, length=self.steps)
+        cells, hiddens = jnp.concatenate([c_0[None], cells]), jnp.concatenate([h_0[None], hiddens])
+        outputs = hiddens[1:] if readout is None else matmul(hiddens[1:], readout).astype(h.dtype)
+        return (outputs, (h, c)), Residuals(slopes, factors, cells, hiddens)
 
     def backward(
         self,
@@ -209,58 +226,66 @@ class LSTMKernel(NamedTuple):
     ) -> tuple[tuple[LSTMWeights, Array | None], Array | None, tuple[Array, Array]]:
         """The transpose of `forward`."""
         weights, readout = parameters
-        dtype, accumulator = cotangents[0].dtype, residuals.gates.dtype
-        axis = arithmetic.units_axis(weights.bias)
-        runs = axis == -2
-        outputs_bar, (h_bar, c_bar) = jax.tree.map(lambda x: x.astype(accumulator), cotangents)
-        cells, hidden = residuals.cells.astype(accumulator), residuals.hidden.astype(accumulator)
-        units = cells.ndim + axis
-        i, f, g, o = jnp.split(residuals.gates, 4, units)
-        p_i, p_f, p_o = (arithmetic.below(p, c_bar) for p in weights.peepholes.astype(accumulator))
-        back = arithmetic.transpose(weights.recurrent).astype(accumulator)
-        readout_bar = None
-        if readout is not None:
-            readout_bar = arithmetic.gram(hidden[1:], outputs_bar, runs=runs)
-            outputs_bar = arithmetic.matmul(outputs_bar, arithmetic.transpose(readout).astype(accumulator))
-        squashed = jnp.tanh(cells[1:])
-        # What each error is a multiple of; all of it known before the loop. The output's error times o
-        # is used three times. As a division by 1 / o, which XLA takes for expensive, it is computed once;
-        # as a product it would be fused into, and computed again for, each of its uses.
-        slopes = (
-            g * i * (1 - i),
-            cells[:-1] * f * (1 - f),
-            i * (1 - jnp.square(g)),
-            squashed * (1 - o),
-            1 - jnp.square(squashed),
-            1 / o,
-        )
+        slopes, factors, cells, hidden = residuals
+        dtype, axis = slopes.dtype, units_axis(weights.bias)
+        outputs_bar, (h_bar, c_bar) = jax.tree.map(lambda x: x.astype(dtype), cotangents)
+        cells, hidden = cells.astype(dtype), hidden.astype(dtype)
+        back = transpose(weights.recurrent).astype(dtype)
+        onwards = None if readout is None else transpose(readout).astype(dtype)
+        gates = c_bar.ndim + axis  # the axis of the gates in (*B, 4, N, [R])
+        of_output = (jnp.arange(4) == 3).reshape(4, *(1,) * -axis)
+
+        def choose(output: Array, others: Array) -> Array:
+            """``(..., 4, N)``: one for the output gate, the other for the rest."""
+            output, others = (jnp.expand_dims(x, x.ndim + axis) for x in (output, others))
+            shape = list(output.shape)
+            shape[axis - 1] = 4
+            return jnp.where(jnp.broadcast_to(below(of_output, output), shape), output, others)
 
         def tick(carry: tuple[Array, Array], xs: tuple) -> tuple[tuple[Array, Array], Array]:
-            delta_tp1, cell_bar = carry
-            output_bar, f_t, (to_i, to_f, to_g, to_o, to_c, one_over_o) = xs
-            gated_bar = (output_bar + arithmetic.matmul(delta_tp1, back)) / one_over_o
-            delta_o = gated_bar * to_o
-            cell_bar = cell_bar + gated_bar * to_c + delta_o * p_o
-            delta_i, delta_f = cell_bar * to_i, cell_bar * to_f
-            delta_t = jnp.concatenate([delta_i, delta_f, cell_bar * to_g, delta_o], units - 1)
-            return (delta_t, cell_bar * f_t + delta_i * p_i + delta_f * p_f), delta_t
+            delta_tp1, c_bar = carry
+            t, slopes_t, factors_t, output_bar = xs
+            one_over_o, e, d = (lax.index_in_dim(factors_t, i, gates, keepdims=False) for i in range(3))
+            if onwards is not None:
+                output_bar = matmul(output_bar, onwards)
+            output_bar = output_bar + jnp.where(t == self.steps - 1, h_bar, 0)
+            # h̄ o is used several times. As a division, which XLA takes for expensive, it is computed once; as a
+            # product it would be fused into, and computed again for, each of its uses.
+            u = (output_bar + matmul(_flat(delta_tp1, gates), back)) / one_over_o
+            c_bar = c_bar + u * e
+            delta_t = choose(u, c_bar) * slopes_t
+            return (delta_t, c_bar * d), delta_t
 
-        # The last state is an output as well: its error arrives with the last step's.
-        outputs_bar = jnp.concatenate([outputs_bar[:-1], outputs_bar[-1:] + h_bar[None]])
-        start = (jnp.concatenate([jnp.zeros_like(c_bar)] * 4, units - 1), c_bar)
-        (delta, cell_bar), deltas = lax.scan(tick, start, (outputs_bar, f, slopes), reverse=True)
-        delta_i, delta_f, _, delta_o = jnp.split(deltas, 4, units)
-        pairs = ((delta_i, cells[:-1]), (delta_f, cells[:-1]), (delta_o, cells[1:]))
+        steps = jnp.arange(self.steps, dtype=jnp.int32)
+        start = (jnp.zeros_like(slopes[0]), c_bar)
+        (delta, c_bar), deltas = lax.scan(tick, start, (steps, slopes, factors, outputs_bar), reverse=True)
+
+        def sums(h_tm1: Array, delta: Array, c_tm1: Array, c_t: Array) -> tuple[Array, Array, Array]:
+            """The gradients of recurrent weights, biases and peepholes, of one step or of all."""
+            over = tuple(range(delta.ndim - 1 + axis))
+            peepholes = delta * choose(c_t, c_tm1)
+            flat = _flat(delta, delta.ndim - 1 + axis)
+            recurrent = outer(h_tm1, flat) if runs else gram(h_tm1, flat, runs=False)
+            return recurrent, delta.sum(over), peepholes.sum(over)
+
+        runs = axis == -2
+        terms = (hidden[:-1], deltas, cells[:-1], cells[1:])
+        recurrent, bias, peepholes = over_time(sums, *terms) if runs else sums(*terms)
+        flat = _flat(deltas, gates + 1)
         weights_bar = LSTMWeights(
-            input=jnp.zeros(weights.input.shape, accumulator)
+            input=jnp.zeros(weights.input.shape, dtype)
             if inputs is None
-            else arithmetic.gram(inputs.astype(accumulator), deltas, runs=runs),
-            recurrent=arithmetic.gram(hidden[:-1], deltas, runs=runs),
-            peepholes=jnp.stack([arithmetic.total(delta * cell, runs=runs) for delta, cell in pairs]),
-            bias=arithmetic.total(deltas, runs=runs),
+            else gram(inputs.astype(dtype), flat, runs=runs),
+            recurrent=recurrent,
+            peepholes=jnp.concatenate([peepholes[:2], peepholes[3:]]),
+            bias=_flat(bias, 0),
         )
-        inputs_bar = None
-        if inputs is not None:
-            inputs_bar = arithmetic.matmul(deltas, arithmetic.transpose(weights.input).astype(accumulator))
-        bars = ((weights_bar, readout_bar), inputs_bar, (arithmetic.matmul(delta, back), cell_bar))
-        return jax.tree.map(lambda bar: bar.astype(dtype), bars)
+        readout_bar = None if readout is None else gram(hidden[1:], outputs_bar, runs=runs)
+        inputs_bar = None if inputs is None else matmul(flat, transpose(weights.input).astype(dtype))
+        bars = ((weights_bar, readout_bar), inputs_bar, (matmul(_flat(delta, gates), back), c_bar))
+        return jax.tree.map(lambda bar: bar.astype(cotangents[0].dtype), bars)
+
+
+def _flat(x: Array, gates: int) -> Array:
+    """``(4, N)`` as ``(4 N,)``."""
+    return x.reshape(*x.shape[:gates], -1, *x.shape[gates + 2 :])

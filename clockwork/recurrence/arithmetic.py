@@ -8,12 +8,14 @@ stand for a batch.
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
 
+PyTree = Any
 Activation = Callable[[Array], Array]
 
 # A sum over senders is written out term by term. In several sums, since each multiply-add must wait
@@ -44,17 +46,10 @@ def matmul(x: Array, w: Array) -> Array:
 
 def gram(x: Array, y: Array, *, runs: bool) -> Array:
     """``x.T @ y`` for ``x (..., K)`` and ``y (..., N)``: the gradient of the weights in ``x @ w``."""
-    dtype = accumulator(x.dtype)
     if not runs:
         x, y = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
-        return jnp.matmul(x.T, y, preferred_element_type=dtype)
-    x, y = (z.astype(dtype).reshape(-1, *z.shape[-2:]) for z in (x, y))
-
-    # A scan that accumulates keeps the (K, N, R) sum in cache; XLA's sum over s does not.
-    def add(total: Array, xy: tuple[Array, Array]) -> tuple[Array, None]:
-        return total + outer(*xy), None
-
-    return lax.scan(add, jnp.zeros((x.shape[1], *y.shape[1:]), dtype), (x, y))[0]
+        return jnp.matmul(x.T, y, preferred_element_type=accumulator(x.dtype))
+    return over_time(outer, x, y)
 
 
 def outer(x: Array, y: Array) -> Array:
@@ -63,9 +58,14 @@ def outer(x: Array, y: Array) -> Array:
     return product.sum(tuple(range(product.ndim - 3)))
 
 
-def total(x: Array, *, runs: bool) -> Array:
-    """The sum of the rows of ``x (..., N)``, ``(N,)``: the gradient of a bias."""
-    return x.sum(tuple(range(x.ndim - 1 - runs)))
+def over_time(terms: Callable[..., PyTree], *rows: Array) -> PyTree:
+    """The sum of ``terms`` of each row.
+
+    A loop that adds keeps the sum in the cache; XLA's own sum over the first axis does not, and takes
+    many times as long.
+    """
+    first = terms(*(x[0] for x in rows))
+    return lax.scan(lambda sums, xs: (jax.tree.map(jnp.add, sums, terms(*xs)), None), first, [x[1:] for x in rows])[0]
 
 
 def below(weights: Array, state: Array) -> Array:
@@ -96,5 +96,6 @@ def row(rows: Array, s: Array) -> Array:
 
 
 def put(rows: Array, new: Array, s: Array) -> Array:
-    """The rows with row s replaced."""
-    return lax.dynamic_update_index_in_dim(rows, new.astype(rows.dtype), s, 0, allow_negative_indices=False)
+    """The rows with row s replaced, or the first units of it."""
+    start = (s, *(jnp.zeros_like(s),) * new.ndim)
+    return lax.dynamic_update_slice(rows, new.astype(rows.dtype)[None], start, allow_negative_indices=False)

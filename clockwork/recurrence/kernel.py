@@ -237,7 +237,7 @@ _backward = _Operation(
 )
 
 
-def _transpose_tangent(cotangents: Any, *leaves: Any, kernel: Kernel, tree: Any, runs: bool) -> list[Array | None]:
+def _transpose_tangent(cotangents: Any, *leaves: Any, kernel: Kernel, tree: Any, runs: bool) -> list[Any]:
     parameters, inputs, hidden, residuals, _ = jax.tree.unflatten(tree, leaves)
     primals = jax.tree.leaves((parameters, inputs, hidden))
     shapes = _tangent.shapes(kernel, tree, *[_shape(x.aval if ad.is_undefined_primal(x) else x) for x in leaves])

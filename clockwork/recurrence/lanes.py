@@ -59,7 +59,7 @@ def _parts(plan: Plan, columns: int, runs: int) -> tuple[range, ...]:
         options = []
         for first in range(end):
             part = plan.module(range(first, end))
-            step = STEP + runs * part.size * (part.size + part.start + columns)
+            step = STEP * (1 if len(part.members) == 1 else 2) + runs * part.size * (part.size + part.start + columns)
             options.append((cheapest[first][0] + LOOP + part.own.ticks * step, (*cheapest[first][1], part.members)))
         cheapest.append(min(options, key=lambda option: option[0]))
     return cheapest[-1][1]
@@ -68,8 +68,8 @@ def _parts(plan: Plan, columns: int, runs: int) -> tuple[range, ...]:
 class Source(NamedTuple):
     """An array of a slower module, as a module reads it."""
 
-    index: int
-    own: Module
+    position: int
+    module: Module
     seen: np.ndarray  # (S + 1,): the row that the drive of each tick is in; that of row 0 has no meaning
     passed: np.ndarray | None  # (S + 1,): the row that each row here includes; None if it stays apart
 
@@ -87,7 +87,7 @@ def _sources(order: list[Module]) -> tuple[list[list[Source]], list[int]]:
             passed = np.append(np.int32(0), source.own.held(times)) if nested else None
             reads.append(Source(j, source, np.append(np.int32(0), source.own.held(times - 1)), passed))
         sources.append(reads)
-        apart = [source.index for source in reads if source.passed is None] + [i]
+        apart = [source.position for source in reads if source.passed is None] + [i]
     return sources, apart
 
 
@@ -144,32 +144,34 @@ def _forwards(
     def send(h: Array, s: Array | int) -> Array:
         total = matmul(h, forwards)
         for source in passing:
-            total = total + row(sent[source.index], jnp.asarray(source.passed)[s])[..., :columns, :]
+            total = total + row(sent[source.position], jnp.asarray(source.passed)[s])[..., :columns, :]
         return total
 
     def tick(s: Array, carry: tuple[Array, Array, Array | None, Array]) -> tuple[Array, Array, Array | None, Array]:
         h_tm1, values, slopes, sends = carry
         z_t = matmul(h_tm1, feedback) + bias
         for source in sources:
-            z_t = z_t + row(sent[source.index], jnp.asarray(source.seen)[s])[..., columns : columns + k, :]
+            z_t = z_t + row(sent[source.position], jnp.asarray(source.seen)[s])[..., columns : columns + k, :]
         if inputs is not None:
             time = module.own.first - plan.start + (s - 1) * module.own.period
             z_t = z_t + matmul(row(inputs, time), weights.input[:, a : a + k])
         h_t, slope = activate(plan.activation, z_t)
         h_t = h_t.astype(h_tm1.dtype)
         if active is not None:
-            h_t = jnp.where(_at(active, s - 1, h_t), h_t, h_tm1)
+            h_t = jnp.where(_mask(active, s - 1, h_t), h_t, h_tm1)
         if slopes is not None and slope is not None:
             slopes = put(slopes, slope, s)
         if columns:
             sends = put(sends, send(h_t, s), s)
         return h_t, put(values, h_t, s), slopes, sends
 
-    values = jnp.concatenate(
-        [pad_rows(before[None], 0, ticks), jnp.ones((ticks + 1, *before.shape), before.dtype)[..., :1, :]], -2
-    )
+    # A fill and one row put in: XLA writes a concatenation or a padding of constants element by element.
+    one = (jnp.arange(k + 1) == k).astype(before.dtype)[:, None]
+    values = jnp.broadcast_to(one, (ticks + 1, *before.shape[:-2], k + 1, before.shape[-1]))
+    values = put(values, before, jnp.int32(0))
     slopes = None if plan.activation is jnp.tanh else jnp.zeros((ticks + 1, *before.shape), dtype)
-    sends = pad_rows(send(before, 0)[None], 0, ticks)
+    first = send(before, 0)
+    sends = put(jnp.zeros((ticks + 1, *first.shape), dtype), first, jnp.int32(0))
     _, values, slopes, sends = _loop(1, ticks + 1, tick, (before, values, slopes, sends))
     return values, slopes, sends
 
@@ -189,33 +191,30 @@ def backward(
     every, order = plan.grid(1), plan.order(_parts(plan, columns, runs))
     sources, apart = _sources(order)
     outputs_bar = pad_rows(outputs_bar, 1, 0)  # row 0: the value before the first step is no output
-    # The errors of what each module sent, so far: to the readout, and to ever slower modules.
-    sent_bars = [
-        hold_transpose(outputs_bar, module.own, every)
-        if columns and i in apart
-        else jnp.zeros((module.own.ticks + 1, *last_bar.shape[:-2], columns, runs), dtype)
-        for i, module in enumerate(order)
-    ]
+    # The errors of what each module sent. What is passed on by a faster module comes from there.
+    sent_bars: list[Array] = [jnp.zeros(())] * len(order)
+    for i in apart:
+        shape = (order[i].own.ticks + 1, *last_bar.shape[:-2], columns, runs)
+        sent_bars[i] = hold_transpose(outputs_bar, order[i].own, every) if columns else jnp.zeros(shape, dtype)
     input_bars, recurrent_bars, bias_bars, hidden_bars, readout_bars = [], [], [], [], []
     inputs_bar = None
     for i, module in reversed(list(enumerate(order))):
         a, k, own, sent_bar = module.start, module.size, module.own, sent_bars[i]
-        values_bar = pad_rows(last_bar[None, ..., a : a + k, :], own.ticks, 0)
+        values_bar = matmul(sent_bar, transpose(onwards(weights, readout, module)).astype(dtype))
         if readout is None:
             values_bar = values_bar + hold_transpose(outputs_bar[..., a : a + k, :], own, every)
-        if sent_bar.shape[-2]:
-            values_bar = values_bar + matmul(sent_bar, transpose(onwards(weights, readout, module)).astype(dtype))
+        values_bar = values_bar.at[-1].add(last_bar[..., a : a + k, :])
         errors, onwards_bar, within_bar = _backwards(
             within(weights, module), plan.active(module), residuals.values[i], residuals.slopes[i], sent_bar, values_bar
         )
         delta = errors[1:]
         for source in sources[i]:
-            bar, slower = sent_bars[source.index], source.own.own
-            if source.passed is not None:
-                bar = bar + hold_transpose(sent_bar, slower, own)
+            slower = source.module.own
+            passed = source.passed is not None
+            bar = hold_transpose(sent_bar, slower, own) if passed else sent_bars[source.position]
             fine = plan.grid(math.gcd(slower.period, own.period))
             drive_bar = hold_transpose(seen_transpose(delta, fine, own), slower, fine)
-            sent_bars[source.index] = jnp.concatenate([bar, drive_bar], -2)
+            sent_bars[source.position] = jnp.concatenate([bar, drive_bar], -2)
         recurrent_bars += sender_blocks(plan.clock, module, onwards_bar[:, columns:], within_bar[:k])
         readout_bars.append(onwards_bar[:, :columns])
         bias_bars.append(within_bar[k])
@@ -256,50 +255,61 @@ def _backwards(
         The error of the value before the first tick and ``δ``, ``(S + 1, k)``; the gradients of what
         the module sends onwards ``(k, O + a)``, and of its feedback and bias ``(k + 1, k)``.
     """
-    dtype, rows, (k, _, runs) = values_bar.dtype, values.shape[0], feedback.shape
+    dtype, last, (k, _, runs) = values_bar.dtype, values.shape[0] - 1, feedback.shape
     back = transpose(feedback).astype(dtype)
+    factors = keeps = None
+    if active is not None:
+        on = np.concatenate([np.ones_like(active[:1]), active])  # (S + 1, k)
+        factors = (
+            _slopes(values.astype(dtype), slopes, jnp.arange(last + 1))
+            * jnp.asarray(on, dtype)[(slice(None), *(None,) * (values.ndim - 3), slice(None), None)]
+        )
+        keeps = jnp.asarray(~on, dtype)
 
-    def tick(i: Array, carry: tuple) -> tuple:
-        delta_tp1, kept, errors, onwards_bar, within_bar = carry
-        s = rows - 1 - i
+    # XLA runs a loop of more than eight kernels as a graph of tasks, which costs more than the kernels. So
+    # masked errors are carried as one array, and δ and what goes on are computed from it where they are used.
+    def tick(s: Array, carry: tuple) -> tuple:
+        error_tp1, errors, onwards_bar, within_bar = carry
         value = row(values, s).astype(dtype)
-        h = value[..., :k, :]
-        slope = 1 - jnp.square(h) if slopes is None else row(slopes, s)
-        error = row(errors, s) + matmul(delta_tp1, back)
-        slope = jnp.where(s == 0, 1, slope)
-        if active is None:
-            delta_t = error * slope
+        error = row(errors, s)
+        if factors is None or keeps is None:
+            delta_tp1 = error_tp1
+            error = delta = (error + matmul(delta_tp1, back)) * _slopes(value, slopes, s)
         else:
-            error = error + kept
-            on = _at(np.concatenate([np.ones_like(active[:1]), active]), s, error)
-            delta_t, kept = jnp.where(on, error * slope, 0), jnp.where(on, 0, error)
+            after = jnp.minimum(s + 1, last)  # the first error_tp1 is zero
+            delta_tp1 = error_tp1 * row(factors, after)
+            error = error + matmul(delta_tp1, back) + error_tp1 * below(row(keeps, after)[:, None], error_tp1)
+            delta = error * row(factors, s)
         if sent_bar.shape[-2]:
-            onwards_bar = onwards_bar + outer(h, row(sent_bar, s))
-        return delta_t, kept, put(errors, delta_t, s), onwards_bar, within_bar + outer(value, delta_tp1)
+            onwards_bar = onwards_bar + outer(value[..., :k, :], row(sent_bar, s))
+        return error, put(errors, delta, s), onwards_bar, within_bar + outer(value, delta_tp1)
 
-    zeros = jnp.zeros_like(values_bar[0])
     start = (
-        zeros,
-        None if active is None else zeros,
+        jnp.zeros_like(values_bar[0]),
         values_bar,
         jnp.zeros((k, sent_bar.shape[-2], runs), dtype),
         jnp.zeros((k + 1, k, runs), dtype),
     )
-    return _loop(0, rows, tick, start)[2:]
+    return _loop(last, -1, tick, start)[1:]
 
 
-def _at(active: np.ndarray, s: Array, like: Array) -> Array:
-    """The mask of a tick, for arrays ``(..., k, R)``."""
-    mask = row(jnp.asarray(active), s)
-    return jnp.broadcast_to(mask[:, None], like.shape)
+def _mask(active: np.ndarray, s: Array, like: Array) -> Array:
+    """The units that are active at a tick, in the shape of a state."""
+    return jnp.broadcast_to(below(row(jnp.asarray(active), s)[:, None], like), like.shape)
+
+
+def _slopes(values: Array, slopes: Array | None, s: Array) -> Array:
+    """``f'`` at row s or rows s; 1 at row 0."""
+    slope = 1 - jnp.square(values[..., :-1, :]) if slopes is None else slopes if s.ndim else row(slopes, s)
+    return jnp.where(s.reshape(s.shape + (1,) * (slope.ndim - s.ndim)) == 0, 1, slope)
 
 
 Carry = TypeVar("Carry")
 
 
 def _loop(first: int, end: int, body: Callable[[Array, Carry], Carry], carry: Carry) -> Carry:
-    """``lax.fori_loop`` with one counter in the compiled loop, not two."""
-    bound = jnp.int32(end)
+    """``lax.fori_loop``, up or down, with one counter in the compiled loop and not two."""
+    step = 1 if first <= end else -1
     return lax.while_loop(
-        lambda state: state[0] < bound, lambda state: (state[0] + 1, body(*state)), (jnp.int32(first), carry)
+        lambda state: state[0] != end, lambda state: (state[0] + step, body(*state)), (jnp.int32(first), carry)
     )[1]

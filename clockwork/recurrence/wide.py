@@ -17,7 +17,7 @@ then the units from fastest to slowest: what is still to be read is always a pre
 import jax.numpy as jnp
 from jax import Array, lax
 
-from clockwork.recurrence.arithmetic import Activation, accumulator, activate, below, gram, matmul, put, row, total
+from clockwork.recurrence.arithmetic import Activation, accumulator, activate, below, gram, matmul, put, row
 from clockwork.recurrence.plan import (
     Grid,
     Plan,
@@ -111,7 +111,7 @@ def backward(
         recurrent_bars += sender_blocks(
             plan.clock, module, block_bar[:, columns : columns + a], block_bar[:, columns + a :]
         )
-        bias_bars.append(total(delta, runs=False))
+        bias_bars.append(delta.sum(tuple(range(delta.ndim - 1))))
         hidden_bars.append(errors[0])
         if inputs is not None:
             x = _at_ticks(plan, inputs, own)

@@ -26,6 +26,8 @@ from clockwork.training.store import CellResult, Results, Store
 
 # Epochs in one compiled call: long enough to hide its cost, short enough for Ctrl-C and progress.
 SEGMENT = 50
+# Each device trains a multiple of so many runs: what is left over would be computed one by one.
+SIMD = 8
 # Errors are kept every so many epochs.
 CURVE_EVERY = 10
 # Seconds between two writes of runs in training.
@@ -118,8 +120,9 @@ def _train(
     lanes = len(cells) * task.runs
     progress.group(label, lanes)
     progress.phase("compiling")
-    padded = math.ceil(lanes / mesh.size) * mesh.size
-    lane = np.minimum(np.arange(padded), lanes - 1)  # the last run fills up the last device
+    block = SIMD * mesh.size
+    padded = math.ceil(lanes / block) * block
+    lane = np.minimum(np.arange(padded), lanes - 1)  # the last run fills up the last devices
     cell_of, run_of = lane // task.runs, lane % task.runs
     spread = NamedSharding(mesh, PartitionSpec("runs"))
     keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(task.seed)))(jnp.asarray(run_of))
@@ -182,8 +185,11 @@ def _program(task: Task, name: str, size: int, mesh: Mesh) -> Program:
     spread, stacked = PartitionSpec("runs"), PartitionSpec(None, "runs")
 
     def segment(state: runs.Run, data: Array, rates: Array) -> tuple[runs.Run, Array]:
-        train = jax.vmap(functools.partial(runs.epoch, task, graph))
-        return lax.scan(lambda state, _: train(state, data, rates), state, length=min(SEGMENT, task.epochs))
+        # Runs are the last axis of everything while they train, as in the kernels: nothing is transposed.
+        train = jax.vmap(functools.partial(runs.epoch, task, graph), in_axes=-1, out_axes=-1)
+        state, data, rates = jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), (state, data, rates))
+        state, errors = lax.scan(lambda state, _: train(state, data, rates), state, length=min(SEGMENT, task.epochs))
+        return jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), state), errors
 
     def each_device(fun, n_in: int, out) -> jax.stages.Wrapped:
         return jax.jit(jax.shard_map(fun, mesh=mesh, in_specs=(spread,) * n_in, out_specs=out, check_vma=False))

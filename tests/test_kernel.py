@@ -1,0 +1,328 @@
+"""The layouts that ``vmap`` gives a kernel, and its derivatives in every order of transformations."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from clocks import layer
+from jax.sharding import PartitionSpec
+
+import clockwork as cw
+from clockwork.nn import lstm_init, lstm_unroll
+from clockwork.recurrence import cascade, kernel, lanes
+from clockwork.recurrence.plan import Plan
+
+CLOCKS = [
+    cw.Clock.exponential(width=11, modules=4),
+    cw.Clock(periods=(2, 3, 6), sizes=(2, 1, 3)),
+    cw.Clock(periods=(1, 3, 3, 7), sizes=(2, 2, 1, 2)),
+]
+STEPS, START, INPUTS, OUTPUTS = 19, 5, 2, 3
+
+
+@pytest.fixture(params=["joined", "apart"])
+def parts(request, monkeypatch):
+    """Neighbours of many runs joined where that is cheaper, as always for so few runs, and never."""
+
+    def forget():
+        lanes._parts.cache_clear()
+        kernel._forward.shapes.cache_clear()
+        jax.clear_caches()
+
+    forget()
+    if request.param == "apart":
+        monkeypatch.setattr(lanes, "LOOP", 0)
+        monkeypatch.setattr(lanes, "STEP", 0)
+    yield request.param
+    forget()
+
+
+def arguments(clock, runs=(), batch=(), seed=0):
+    """Weights and readout with axes for runs before theirs, inputs and hidden state with axes for a batch."""
+    rng = np.random.default_rng(seed)
+    weights = layer(clock, STEPS, START, INPUTS, rng).weights
+    draw = lambda shape: jnp.asarray(rng.normal(size=shape) / 2)  # noqa: E731
+    weights = jax.tree.map(lambda x: draw((*runs, *x.shape)), weights)
+    readout = draw((*runs, clock.width, OUTPUTS))
+    return weights, readout, draw((*batch, STEPS, INPUTS)), draw((*batch, clock.width))
+
+
+def loss(weights, readout, inputs, hidden, clock, method, activation=jnp.tanh):
+    outputs, last = cw.unroll(
+        weights, clock, inputs, start=START, hidden=hidden, readout=readout, method=method, activation=activation
+    )
+    return jnp.sin(outputs).sum() + jnp.square(last).sum()
+
+
+def assert_methods_agree(make, *args, atol=1e-11):
+    """``make(loss)`` is the same function of the arguments whatever the method."""
+    found = [jax.jit(make(functools.partial(loss, method=method)))(*args) for method in ("cascade", "masked")]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=atol), *found)
+
+
+@pytest.mark.parametrize("clock", CLOCKS, ids=str)
+@pytest.mark.parametrize("read", [True, False])
+def test_a_batch_shares_the_gradient_of_its_weights(float64, clock, read):
+    weights, readout, inputs, hidden = arguments(clock, batch=(4,))
+
+    def make(loss):
+        def total(weights, readout, inputs, hidden):
+            one = functools.partial(loss, weights, readout if read else None, clock=clock)
+            return jax.vmap(one)(inputs, hidden).sum()
+
+        return jax.grad(total, argnums=(0, 2, 3))
+
+    assert_methods_agree(make, weights, readout, inputs, hidden)
+
+
+def test_a_batch_has_no_array_of_gradients_for_each_sequence():
+    clock = cw.Clock.exponential(width=24, modules=3)
+    weights, readout, inputs, hidden = jax.tree.map(lambda x: x.astype(jnp.float32), arguments(clock, batch=(50,)))
+
+    def total(weights):
+        return jax.vmap(functools.partial(loss, weights, readout, clock=clock, method="cascade"))(inputs, hidden).sum()
+
+    compiled = jax.jit(jax.grad(total)).lower(weights).compile().as_text()
+    assert "f32[50,8,8]" not in compiled
+    assert "f32[50,8,24]" not in compiled
+
+
+@pytest.mark.parametrize("clock", CLOCKS, ids=str)
+def test_some_arguments_of_a_batch_may_be_shared(float64, clock):
+    weights, readout, inputs, hidden = arguments(clock, batch=(3,))
+
+    def make(loss):
+        def total(weights, inputs, hidden):
+            one = functools.partial(loss, weights, readout, clock=clock)
+            shared_input = jax.vmap(one, in_axes=(None, 0))(inputs[0], hidden)
+            shared_state = jax.vmap(one, in_axes=(0, None))(inputs, hidden[0])
+            return (shared_input + shared_state).sum()
+
+        return jax.grad(total, argnums=(0, 1, 2))
+
+    assert_methods_agree(make, weights, inputs, hidden)
+
+
+@pytest.mark.parametrize("clock", CLOCKS, ids=str)
+def test_each_sequences_own_gradient(float64, clock):
+    weights, readout, inputs, hidden = arguments(clock, batch=(3,))
+
+    def make(loss):
+        return jax.vmap(jax.grad(functools.partial(loss, clock=clock), argnums=(0, 1, 2)), in_axes=(None, None, 0, 0))
+
+    assert_methods_agree(make, weights, readout, inputs, hidden)
+
+
+@pytest.mark.parametrize("clock", CLOCKS, ids=str)
+@pytest.mark.parametrize("activation", [jnp.tanh, jax.nn.sigmoid])
+@pytest.mark.parametrize("read", [True, False])
+def test_many_runs_of_a_batch_each(float64, parts, clock, activation, read):
+    weights, readout, inputs, hidden = arguments(clock, runs=(4,), batch=(4, 3))
+
+    def make(loss):
+        def total(weights, readout, inputs, hidden):
+            readout = readout if read else None
+            one = functools.partial(loss, weights, readout, clock=clock, activation=activation)
+            return jax.vmap(one)(inputs, hidden).sum()
+
+        return jax.vmap(jax.value_and_grad(total, argnums=(0, 2, 3)))
+
+    assert_methods_agree(make, weights, readout, inputs, hidden)
+
+
+def test_runs_may_be_on_any_axis_and_share_their_inputs(float64, parts):
+    clock = CLOCKS[0]
+    weights, readout, inputs, hidden = arguments(clock, runs=(4,))
+    last = jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), weights)
+
+    def make(loss):
+        def each(weights, readout, inputs, hidden):
+            return jax.grad(functools.partial(loss, clock=clock), argnums=(0, 2))(weights, readout, inputs, hidden)
+
+        return jax.vmap(each, in_axes=(-1, 0, None, None), out_axes=-1)
+
+    assert_methods_agree(make, last, readout, inputs, hidden)
+
+
+def test_runs_of_runs(float64, parts):
+    clock = CLOCKS[1]
+    weights, readout, inputs, hidden = arguments(clock, runs=(2, 3), batch=(2,))
+
+    def make(loss):
+        grad = jax.grad(functools.partial(loss, clock=clock), argnums=(0, 1, 3))
+        return jax.vmap(jax.vmap(grad, in_axes=(0, 0, None, None)))
+
+    assert_methods_agree(make, weights, readout, inputs, hidden)
+
+
+@pytest.mark.parametrize("clock", CLOCKS, ids=str)
+def test_runs_too_large_to_lie_side_by_side(float64, monkeypatch, clock):
+    monkeypatch.setattr(cascade, "SMALL", 1)
+    weights, readout, inputs, hidden = arguments(clock, runs=(2,), batch=(2, 3))
+
+    def make(loss):
+        def total(weights, readout, inputs, hidden):
+            return jax.vmap(functools.partial(loss, weights, readout, clock=clock))(inputs, hidden).sum()
+
+        return jax.vmap(jax.value_and_grad(total, argnums=(0, 1, 2, 3)))
+
+    assert_methods_agree(make, weights, readout, inputs, hidden)
+
+
+@pytest.mark.parametrize("clock", CLOCKS, ids=str)
+def test_forward_mode(float64, clock):
+    weights, readout, inputs, hidden = arguments(clock)
+
+    def make(loss):
+        def directions(hidden, inputs):
+            one = functools.partial(loss, weights, readout, clock=clock)
+            return jax.jacfwd(one)(inputs, hidden), jax.jvp(one, (inputs, hidden), (inputs, hidden))
+
+        return directions
+
+    assert_methods_agree(make, hidden, inputs)
+
+
+def test_forward_mode_over_weights_and_jacobians(float64):
+    clock = CLOCKS[0]
+    weights, readout, inputs, hidden = arguments(clock)
+
+    def make(loss):
+        one = functools.partial(loss, readout=readout, inputs=inputs, hidden=hidden, clock=clock)
+        method = loss.keywords["method"]
+
+        def outputs(weights):
+            return cw.unroll(weights, clock, inputs, method=method)[0][-2:]
+
+        return lambda w: (jax.jacfwd(one)(w), jax.jacrev(outputs)(w), jax.jacfwd(outputs)(w))
+
+    assert_methods_agree(make, weights)
+
+
+def test_second_derivatives_are_refused_with_a_sentence():
+    clock = CLOCKS[0]
+    weights, readout, inputs, hidden = jax.tree.map(lambda x: x.astype(jnp.float32), arguments(clock))
+    grad = jax.grad(functools.partial(loss, clock=clock, method="cascade"))
+    with pytest.raises(ValueError, match=r'second derivatives .* use method="masked"'):
+        jax.jvp(lambda w: grad(w, readout, inputs, hidden), (weights,), (weights,))
+    with pytest.raises(ValueError, match=r'second derivatives .* use method="masked"'):
+        jax.grad(lambda w: grad(w, readout, inputs, hidden).bias.sum())(weights)
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_a_batch_over_two_devices(float64, check):
+    clock = CLOCKS[0]
+    weights, readout, inputs, hidden = arguments(clock, batch=(4,))
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    shared, spread = PartitionSpec(), PartitionSpec("data")
+
+    def make(loss):
+        def local(weights, readout, inputs, hidden):
+            losses = jax.vmap(functools.partial(loss, weights, readout, clock=clock))(inputs, hidden)
+            return jax.lax.psum(losses.sum(), "data")
+
+        specs = (shared, shared, spread, spread)
+        total = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=shared, check_vma=check)
+        return jax.grad(total, argnums=(0, 1, 2, 3))
+
+    assert_methods_agree(make, weights, readout, inputs, hidden)
+
+
+def test_gradients_taken_inside_a_shard_are_summed_over_the_devices(float64):
+    clock = CLOCKS[0]
+    weights, readout, inputs, hidden = arguments(clock, batch=(4,))
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    shared, spread = PartitionSpec(), PartitionSpec("data")
+
+    def make(loss):
+        def local(weights, inputs, hidden):
+            def total(weights):
+                return jax.vmap(functools.partial(loss, weights, readout, clock=clock))(inputs, hidden).sum()
+
+            return jax.grad(total)(weights)
+
+        return jax.shard_map(local, mesh=mesh, in_specs=(shared, spread, spread), out_specs=shared)
+
+    assert_methods_agree(make, weights, inputs, hidden)
+
+
+def test_checkpointed_pieces_equal_the_whole(float64):
+    clock = CLOCKS[0]
+    length = clock.cycle
+    weights, readout, _, hidden = arguments(clock)
+    inputs = jnp.asarray(np.random.default_rng(1).normal(size=(3 * length, INPUTS)))
+
+    def whole(weights):
+        outputs, _ = cw.unroll(weights, clock, inputs, hidden=hidden, readout=readout)
+        return jnp.sin(outputs).sum()
+
+    def pieces(weights):
+        @jax.checkpoint
+        def piece(hidden, inputs):
+            outputs, hidden = cw.unroll(weights, clock, inputs, hidden=hidden, readout=readout)
+            return hidden, jnp.sin(outputs).sum()
+
+        return jax.lax.scan(piece, hidden, inputs.reshape(3, length, INPUTS))[1].sum()
+
+    a, b = (jax.jit(jax.value_and_grad(f))(weights) for f in (whole, pieces))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-11), a, b)
+
+
+def test_a_layer_is_exported_and_lowers_for_accelerators():
+    clock = CLOCKS[0]
+    weights, readout, inputs, hidden = jax.tree.map(lambda x: x.astype(jnp.float32), arguments(clock, runs=(4,)))
+    grad = jax.jit(
+        jax.vmap(
+            jax.grad(functools.partial(loss, clock=clock, method="cascade"), argnums=(0, 1)), in_axes=(0, 0, None, None)
+        )
+    )
+    exported = jax.export.export(grad)(weights, readout, inputs, hidden)
+    again = exported.call(weights, readout, inputs, hidden)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), again, grad(weights, readout, inputs, hidden)
+    )
+    for platform in ("cuda", "tpu"):
+        assert grad.trace(weights, readout, inputs, hidden).lower(lowering_platforms=(platform,)).as_text()
+
+
+@pytest.mark.parametrize("runs", [1, 100, 10_000])
+def test_parts_are_neighbours_that_cover_the_layer(runs):
+    plan = Plan(cw.Clock.exponential(width=40, modules=9), 3, 320, jnp.tanh)
+    parts = lanes._parts(plan, 1, runs)
+    assert [j for part in parts for j in part] == list(range(9))
+
+
+def test_neighbours_are_joined_only_where_loops_are_dear():
+    plan = Plan(cw.Clock.exponential(width=40, modules=9), 0, 320, jnp.tanh)
+    counts = [len(lanes._parts(plan, 1, runs)) for runs in (1, 100, 10_000)]
+    assert counts[0] < counts[1] < counts[2] == 9
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_the_lstms_batches_share_the_gradient_of_their_weights(float64, read):
+    rng = np.random.default_rng(2)
+    weights = lstm_init(jax.random.key(0), 5, INPUTS, stddev=0.7, dtype=jnp.float64)
+    readout = jnp.asarray(rng.normal(size=(5, 2))) if read else None
+    inputs, h, c = (jnp.asarray(rng.normal(size=(4, *shape))) for shape in ((STEPS, INPUTS), (5,), (5,)))
+
+    def one(weights, inputs, h, c):
+        outputs, (h, c) = lstm_unroll(weights, inputs, hidden=(h, c), readout=readout)
+        return jnp.sin(outputs).sum() + (h * c).sum()
+
+    def together(*args):
+        return jax.vmap(one, in_axes=(None, 0, 0, 0))(*args).sum()
+
+    def in_turn(weights, *args):
+        return sum(one(weights, *(x[i] for x in args)) for i in range(4))
+
+    found = [jax.jit(jax.grad(f, argnums=(0, 1, 2, 3)))(weights, inputs, h, c) for f in (together, in_turn)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-11), *found)
+
+
+def test_an_lstm_gate_that_is_shut_has_a_finite_gradient():
+    weights = lstm_init(jax.random.key(0), 3)
+    shut = weights._replace(bias=weights.bias.at[9:].set(-1e4))
+    grad = jax.grad(lambda w: lstm_unroll(w, steps=5)[0].sum())(shut)
+    assert all(jnp.isfinite(leaf).all() for leaf in grad)
