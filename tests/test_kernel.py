@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec
 
 import clockwork as cw
 from clockwork.nn import lstm_init, lstm_unroll
-from clockwork.recurrence import cascade, kernel, lanes
+from clockwork.recurrence import cascade, kernel, lanes, pieces
 from clockwork.recurrence.plan import Plan
 
 CLOCKS = [
@@ -285,6 +285,34 @@ def test_a_layer_is_exported_and_lowers_for_accelerators():
     )
     for platform in ("cuda", "tpu"):
         assert grad.trace(weights, readout, inputs, hidden).lower(lowering_platforms=(platform,)).as_text()
+
+
+@pytest.mark.parametrize("clock", CLOCKS, ids=str)
+@pytest.mark.parametrize("read", [True, False])
+def test_long_sequences_of_many_runs_go_piece_by_piece(float64, monkeypatch, clock, read):
+    monkeypatch.setattr(pieces, "PIECE", 3)
+    weights, readout, _, hidden = arguments(clock, runs=(3,), batch=(3,))
+    inputs = jnp.asarray(np.random.default_rng(1).normal(size=(2 * clock.cycle + 5, INPUTS)))
+
+    def make(loss):
+        def each(weights, readout, inputs, hidden):
+            return loss(weights, readout if read else None, inputs, hidden, clock=clock)
+
+        return jax.vmap(jax.value_and_grad(each, argnums=(0, 2, 3)), in_axes=(0, 0, None, 0))
+
+    assert_methods_agree(make, weights, readout, inputs, hidden)
+
+
+def test_long_sequences_of_many_runs_keep_the_states_between_pieces_alone():
+    clock = cw.Clock.exponential(width=16, modules=4)
+    weights = jax.vmap(lambda key: cw.init(key, clock))(jax.random.split(jax.random.key(0), 8))
+
+    def memory(steps):
+        grad = jax.grad(lambda w: jnp.square(cw.unroll(w, clock, steps=steps, readout=jnp.ones((16, 1)))[0]).sum())
+        return jax.jit(jax.vmap(grad)).lower(weights).compile().memory_analysis().temp_size_in_bytes
+
+    outputs = 8 * 4 * (16_384 - 4_096)  # bytes of what is longer: float32 outputs of 8 runs
+    assert memory(16_384) - memory(4_096) < 6 * outputs
 
 
 @pytest.mark.parametrize("runs", [1, 100, 10_000])

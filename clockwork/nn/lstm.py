@@ -23,6 +23,7 @@ from clockwork.recurrence.arithmetic import (
     units_axis,
 )
 from clockwork.recurrence.kernel import run
+from clockwork.recurrence.pieces import in_pieces
 
 # Layers of up to this many cells of many runs are evaluated side by side, larger ones each by itself.
 SMALL = 64
@@ -155,7 +156,7 @@ def lstm_unroll(
             raise ValueError(f"readout must have shape ({cells}, O), got {readout.shape}")
     weights = LSTMWeights(*(w.astype(dtype) for w in weights))
     inputs = None if inputs is None else inputs.astype(dtype)
-    return run(LSTMKernel(steps, cells), (weights, readout), inputs, (h, c))
+    return run(in_pieces(LSTMKernel(steps, cells), steps), (weights, readout), inputs, (h, c))
 
 
 class Residuals(NamedTuple):
@@ -181,6 +182,10 @@ class LSTMKernel(NamedTuple):
     def small(self) -> bool:
         """Whether runs are laid side by side."""
         return self.cells <= SMALL
+
+    def runs(self, parameters: tuple[LSTMWeights, Array | None]) -> bool:
+        """Whether these are the parameters of many runs side by side."""
+        return parameters[0].bias.ndim > 1
 
     def forward(
         self, parameters: tuple[LSTMWeights, Array | None], inputs: Array | None, hidden: tuple[Array, Array]

@@ -12,7 +12,7 @@ from clockwork.recurrence.arithmetic import Activation, accumulator, matmul
 from clockwork.recurrence.cascade import Cascade
 from clockwork.recurrence.kernel import run
 from clockwork.recurrence.masked import masked, masked_step
-from clockwork.recurrence.plan import Plan
+from clockwork.recurrence.pieces import in_pieces
 from clockwork.weights import Weights, check_weights
 
 Method = Literal["auto", "masked", "cascade"]
@@ -174,7 +174,8 @@ def unroll(
     weights = Weights(
         weights.input.astype(dtype), tuple(b.astype(dtype) for b in weights.recurrent), weights.bias.astype(dtype)
     )
-    return run(Cascade(Plan(clock, start, steps, activation)), (weights, readout), inputs, hidden)
+    kernel = in_pieces(Cascade(clock, start, steps, activation), steps, clock.cycle)
+    return run(kernel, (weights, readout), inputs, hidden)
 
 
 def _choose(method: Method) -> Literal["masked", "cascade"]:

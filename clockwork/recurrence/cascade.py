@@ -11,8 +11,9 @@ from typing import NamedTuple
 import jax
 from jax import Array
 
+from clockwork.clock import Clock
 from clockwork.recurrence import lanes, wide
-from clockwork.recurrence.arithmetic import accumulator
+from clockwork.recurrence.arithmetic import Activation, accumulator
 from clockwork.recurrence.plan import Plan, Residuals
 from clockwork.weights import Weights
 
@@ -28,19 +29,31 @@ class Cascade(NamedTuple):
     hidden ``(N,)``; outputs ``(T, N)``, or ``(T, O)`` with a readout.
     """
 
-    plan: Plan
+    clock: Clock
+    start: int
+    steps: int
+    activation: Activation
+
+    @property
+    def plan(self) -> Plan:
+        """When what happens."""
+        return Plan(*self)
 
     @property
     def small(self) -> bool:
         """Whether runs are laid side by side."""
-        return max(self.plan.clock.sizes) <= SMALL
+        return max(self.clock.sizes) <= SMALL
+
+    def runs(self, parameters: tuple[Weights, Array | None]) -> bool:
+        """Whether these are the parameters of many runs side by side."""
+        return parameters[0].bias.ndim > 1
 
     def forward(
         self, parameters: tuple[Weights, Array | None], inputs: Array | None, hidden: Array
     ) -> tuple[tuple[Array, Array], Residuals]:
         """Outputs and last state."""
         weights, readout = parameters
-        return _ways(weights).forward(self.plan, weights, readout, inputs, hidden)
+        return (lanes if self.runs(parameters) else wide).forward(self.plan, weights, readout, inputs, hidden)
 
     def backward(
         self,
@@ -53,10 +66,8 @@ class Cascade(NamedTuple):
         weights, readout = parameters
         dtype = cotangents[0].dtype
         outputs_bar, last_bar = (bar.astype(accumulator(dtype)) for bar in cotangents)
-        bars = _ways(weights).backward(self.plan, weights, readout, inputs, residuals, outputs_bar, last_bar)
+        bars = (lanes if self.runs(parameters) else wide).backward(
+            self.plan, weights, readout, inputs, residuals, outputs_bar, last_bar
+        )
         weights_bar, readout_bar, inputs_bar, hidden_bar = jax.tree.map(lambda bar: bar.astype(dtype), bars)
         return (weights_bar, readout_bar), inputs_bar, hidden_bar
-
-
-def _ways(weights: Weights):
-    return lanes if weights.bias.ndim > 1 else wide

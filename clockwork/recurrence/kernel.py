@@ -51,6 +51,10 @@ class Kernel(Protocol):
         """Whether many runs are best laid side by side, or else each by itself."""
         ...
 
+    def runs(self, parameters: PyTree) -> bool:
+        """Whether these are the parameters of many runs side by side."""
+        ...
+
     def __hash__(self) -> int:
         """Equal kernels are compiled once."""
         ...
