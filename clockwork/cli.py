@@ -59,10 +59,11 @@ class GenerationCommand:
 
     def run(self) -> int:
         from clockwork.report import write_report
-        from clockwork.training import sweep, use_all_cores
+        from clockwork.training import keep_compiled, sweep, use_all_cores
         from clockwork.training.progress import for_output
 
         use_all_cores()
+        keep_compiled()
         with _bad_input():
             task = Generation(
                 runs=self.runs,

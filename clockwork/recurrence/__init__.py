@@ -17,6 +17,8 @@ from clockwork.weights import Weights, check_weights
 
 Method = Literal["auto", "masked", "cascade"]
 METHODS: tuple[Method, ...] = ("auto", "masked", "cascade")
+# Units times steps below which the masked scan is the faster one.
+SHORT = 800
 
 
 class State(NamedTuple):
@@ -106,8 +108,12 @@ def unroll(
 
     Unbatched, pure and differentiable: batches and runs are the caller's ``jax.vmap``, and
     ``jax.jit`` is the caller's too. ``vmap`` over weights puts the runs side by side as SIMD
-    lanes. The cascade's first derivative is written by hand, in reverse mode (``jax.grad``);
-    forward mode and second derivatives need ``method="masked"``.
+    lanes, over anything else it makes every product one over the batch. The cascade's gradient is
+    written by hand; forward mode works too, second derivatives need ``method="masked"``.
+
+    A long sequence of one network keeps some 2 k floats a step for the backward pass (k: units of a
+    module). To keep less, cut it into pieces of a multiple of ``clock.cycle`` steps, and scan over
+    them with ``jax.checkpoint``; many runs side by side do that by themselves.
 
     Args:
         weights: of one layer, `Weights`; computation is in their dtype joined with that of
@@ -168,7 +174,7 @@ def unroll(
         if readout.ndim != 2 or readout.shape[0] != clock.width:
             raise ValueError(f"readout must have shape ({clock.width}, O), got {readout.shape}")
         readout = readout.astype(dtype)
-    if _choose(method) == "masked":
+    if _choose(method, clock, steps) == "masked":
         dense = _dense(weights, clock, dtype)
         return masked(activation, clock, start, steps, inputs, dense, hidden, readout)
     weights = Weights(
@@ -178,13 +184,19 @@ def unroll(
     return run(kernel, (weights, readout), inputs, hidden)
 
 
-def _choose(method: Method) -> Literal["masked", "cascade"]:
-    """The one place that chooses a kernel.
+def _choose(method: Method, clock: Clock, steps: int) -> Literal["masked", "cascade"]:
+    """The one place that chooses a kernel; what a cascade does inside is chosen once its layout is known.
 
-    The cascade does less work at every size and keeps less for the backward pass, and in all
-    that was measured (one network and many, SRN to nine modules) it was the faster one.
+    The cascade is a dozen small programs for each module, which a very short sequence of a small layer
+    does not make up for. Measured on two cores, loss and gradient, the masked scan's time by the
+    cascade's: N = 40, g = 9: T = 16: 0.5 for one sequence, 1.1 for a batch of 32, 1.4 for 100 runs;
+    T = 48: 0.7, 1.5, 2.7; T = 128: 1.1, 1.6, 3.2. N = 128, g = 4: T = 16: 0.7, 1.9, 0.9; T = 48: 1.1,
+    2.2, 1.6. N = 512, g = 8: T = 16: 3.0 and 4.8. How many sequences or runs there will be is not
+    known here, so the masked scan is taken only where it is hardly ever the slower one.
     """
-    return "masked" if method == "masked" else "cascade"
+    if method == "auto":
+        return "masked" if clock.width * steps < SHORT else "cascade"
+    return method
 
 
 def _dense(weights: Weights, clock: Clock, dtype: DTypeLike) -> tuple[Array, Array, Array]:

@@ -1,7 +1,8 @@
-"""The devices that a sweep lays its runs over."""
+"""The devices that a sweep lays its runs over, and what was compiled for them."""
 
 import contextlib
 import os
+from pathlib import Path
 
 import jax
 
@@ -20,3 +21,22 @@ def use_all_cores() -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(RuntimeError):  # JAX has started
         jax.config.update("jax_num_cpu_devices", cores)
+
+
+def keep_compiled() -> None:
+    """Keep compiled programs on disk, so that the same sweep starts at once the next time.
+
+    In ``$XDG_CACHE_HOME/clockwork``, or ``~/.cache/clockwork``; where JAX has been told of a folder
+    of its own (``JAX_COMPILATION_CACHE_DIR``), there. Does nothing where that cannot be written.
+
+    Example:
+        >>> keep_compiled()  # doctest: +SKIP
+    """
+    if jax.config.jax_compilation_cache_dir is not None:  # pyright: ignore[reportAttributeAccessIssue]
+        return
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "clockwork"
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if os.access(folder, os.W_OK):
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -129,15 +129,15 @@ def _train(
     keys = jax.device_put(keys, spread)
     data = jax.device_put(jnp.stack([task.data(cell) for cell in cells])[cell_of], spread)
     rates = jax.device_put(jnp.asarray([cell.learning_rate for cell in cells], jnp.float32)[cell_of], spread)
-    program = _program(task, name, size, mesh)
+    compiling = program(task, name, size, mesh)
 
-    state: runs.Run = program.begin(keys)
+    state: runs.Run = compiling.begin(keys)
     errors: list[np.ndarray] = []
     stored = store.load_partial(label)
     if stored is not None and set(stored) == {"errors", *(f"state{i}" for i in range(len(jax.tree.leaves(state))))}:
         state, errors = _restore(state, stored), [stored["errors"]]
     done = sum(map(len, errors))
-    compiled = program.segment.lower(state, data, rates).compile()
+    compiled = compiling.segment.lower(state, data, rates).compile()
     progress.phase("training")
     progress.advance(done)
     saved = time.monotonic()
@@ -160,7 +160,7 @@ def _train(
         raise
     state, errors = reached
     progress.phase("evaluating")
-    final, diverged, outputs = jax.tree.map(np.asarray, program.finish(state, data))
+    final, diverged, outputs = jax.tree.map(np.asarray, compiling.finish(state, data))
     curve = np.concatenate([np.concatenate(errors)[::CURVE_EVERY], final[None, :lanes]])
     counted = np.asarray(nnx.eval_shape(lambda: task.network(name, size, nnx.Rngs(0))).parameters)
     results = {}
@@ -180,7 +180,8 @@ def _train(
     return results
 
 
-def _program(task: Task, name: str, size: int, mesh: Mesh) -> Program:
+def program(task: Task, name: str, size: int, mesh: Mesh) -> Program:
+    """What a sweep compiles for a network and size: runs are laid over the devices of the mesh."""
     graph = runs.structure(task, name, size)
     spread, stacked = PartitionSpec("runs"), PartitionSpec(None, "runs")
 

@@ -1,0 +1,161 @@
+"""How fast it is, against what one would write oneself: a table, a JSON file and a picture.
+
+``python benchmarks/run.py`` times every row in this one process, all its ways in turn, takes
+medians, and writes ``benchmarks/results/cpu.json`` and ``docs/speed.png``; ``--report`` prints the
+table of stored results. PyTorch's rows need PyTorch (``pip install torch``).
+"""
+
+import argparse
+import datetime
+import importlib
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from picture import draw
+from timing import compiled, measure
+from works import Size, by_modules, scalings, works
+
+from clockwork.training import use_all_cores
+from clockwork.training.store import environment
+
+HERE = Path(__file__).parent
+QUICK = Size(runs=8, wide=64, wide_modules=3, wide_steps=32, batch=4, features=4)
+
+
+def machine() -> dict:
+    """What it ran on."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        **environment(),
+        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "cores": len(jax.devices()) if jax.default_backend() == "cpu" else None,
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def peak() -> float:
+    """Multiply-adds per second of a large float32 matrix product: the most this machine can do."""
+    n = 2048
+    timed = compiled(lambda a, b: a @ b, np.ones((n, n), np.float32), np.ones((n, n), np.float32))
+    return n**3 / (1e-3 * min(measure({"product": timed}, 10, 5)["product"]["quartiles"]))
+
+
+def slope(values: list[int], milliseconds: list[float]) -> float:
+    """The power of the size that the cost grows with: 1 is linear."""
+    return float(np.polyfit(np.log(values), np.log(milliseconds), 1)[0])
+
+
+def run(size: Size, quick: bool, repeats: int, torch: object) -> dict:
+    """All measurements."""
+    seconds = 0.0 if quick else 6.0
+    results: dict = {
+        "machine": machine(),
+        "size": size._asdict(),
+        "peak": peak(),
+        "works": [],
+        "scaling": [],
+        "modules": [],
+    }
+    for work in works(size, torch):
+        say(work.name)
+        rows = measure({name: build() for name, build in work.ways.items() if build}, repeats, seconds)
+        first = rows[next(iter(rows))]
+        if work.multiply_adds:
+            first["of_peak"] = work.multiply_adds / (1e-3 * first["ms"]) / results["peak"]
+        results["works"].append({"name": work.name, "rows": rows})
+        jax.clear_caches()
+    for scaling in scalings(size, quick):
+        say(f"scaling with {scaling.name}")
+        cost = [measure({"ours": scaling.build(v)}, repeats, seconds / 3)["ours"]["ms"] for v in scaling.values]
+        found = {"name": scaling.name, "what": scaling.what, "values": scaling.values, "ms": cost}
+        results["scaling"].append({**found, "slope": slope(list(scaling.values), cost)})
+        jax.clear_caches()
+    for what, g, clock, build in by_modules(size, quick):
+        say(f"{what}, {g} modules")
+        ratio = measure({"ours": build(True), "masked": build(False)}, repeats, seconds / 6)["masked"]
+        limit = clock.multiply_adds(method="masked") / clock.multiply_adds()
+        results["modules"].append(
+            {"what": what, "g": g, "ratio": ratio["ratio"], "quartiles": ratio["ratio_quartiles"], "limit": limit}
+        )
+        jax.clear_caches()
+    return results
+
+
+def say(what: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
+
+
+def report(results: dict) -> str:
+    """The tables, in Markdown."""
+    on = results["machine"]
+    lines = [
+        f"{on['processor']}, {on['cores']} cores, jax {on['jax']}, {on['date']}; "
+        f"peak {results['peak'] / 1e9:.0f} thousand million multiply-adds a second.",
+        "",
+        "| work | way | ms (quartiles) | times ours (quartiles) | compiling, s | temporary, MB |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for work in results["works"]:
+        name = work["name"]
+        for way, row in work["rows"].items():
+            low, high = row["quartiles"]
+            ratio = "1"
+            if "ratio" in row:
+                ratio = "**{:.1f}** ({:.1f} to {:.1f})".format(row["ratio"], *row["ratio_quartiles"])
+            elif "of_peak" in row:
+                ratio = f"1; {100 * row['of_peak']:.0f} % of peak"
+            compiling = "" if row["compiling"] is None else f"{row['compiling']:.1f}"
+            memory = "" if row["temporary"] is None else f"{row['temporary'] / 1e6:.1f}"
+            lines.append(
+                f"| {name} | {way} | {row['ms']:.2f} ({low:.2f} to {high:.2f}) | {ratio} | {compiling} | {memory} |"
+            )
+            name = ""
+    lines += ["", "| cost of loss and gradient with | of | ms | slope |", "| --- | --- | --- | ---: |"]
+    for row in results["scaling"]:
+        costs = ", ".join(f"{v}: {ms:.3g}" for v, ms in zip(row["values"], row["ms"], strict=True))
+        lines.append(f"| {row['name']} | {row['what']} | {costs} | {row['slope']:.2f} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--report", action="store_true", help="print the table of the stored results, and measure nothing"
+    )
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, three repeats: only to see that it runs")
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--results", type=Path, default=HERE / "results" / "cpu.json")
+    parser.add_argument("--picture", type=Path, default=HERE.parent / "docs" / "speed.png")
+    options = parser.parse_args()
+    if options.repeats < 3:
+        parser.error(f"--repeats must be at least 3, got {options.repeats}")
+    if options.report and not options.results.exists():
+        parser.error(f"there are no results in {options.results}; run without --report first")
+    if not options.report:
+        use_all_cores()
+        try:
+            torch = importlib.import_module("torch")
+        except ImportError:
+            torch = None
+            print("PyTorch is not installed (pip install torch): its rows are left out", file=sys.stderr)
+        size = QUICK if options.quick else Size()
+        results = run(size, options.quick, 3 if options.quick else options.repeats, torch)
+        if torch is not None:
+            results["machine"]["torch"] = torch.__version__
+        options.results.parent.mkdir(parents=True, exist_ok=True)
+        options.results.write_text(json.dumps(results, indent=1) + "\n")
+    results = json.loads(options.results.read_text())
+    draw(results["modules"], options.picture)
+    print(report(results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,333 @@
+"""The pieces of work that are timed, each done in several ways; the first is this library's."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from alternatives import (
+    TorchClockwork,
+    TorchRuns,
+    cascade,
+    flax_lstm,
+    flax_simple,
+    lstm,
+    masked,
+    plain_lstm,
+    simple,
+)
+from jax import lax
+from jax.sharding import Mesh
+from timing import Timed, compiled
+
+import clockwork as cw
+from clockwork.tasks import Generation
+from clockwork.training.sweep import SIMD, program
+
+MODULES, EPOCHS, SEGMENT = 9, 10, 50
+
+
+class Size(NamedTuple):
+    """How large all of it is."""
+
+    steps: int = 320
+    runs: int = 100
+    clockwork: int = 40
+    simple: int = 31
+    lstm: int = 15
+    wide: int = 512
+    wide_modules: int = 8
+    wide_steps: int = 512
+    batch: int = 32
+    features: int = 32
+
+
+class Work(NamedTuple):
+    """One piece of work.
+
+    Attributes:
+        name: of it.
+        ways: builders of each way to do it; None where it cannot be done here.
+        multiply_adds: of the first way, in recurrence, inputs and readout.
+    """
+
+    name: str
+    ways: dict[str, Callable[[], Timed] | None]
+    multiply_adds: float | None = None
+
+
+class MaskedGeneration(Generation):
+    """The sweep's task with the reference method."""
+
+    def network(self, *arguments: Any) -> Any:
+        network: Any = super().network(*arguments)
+        network.method = "masked"
+        return network
+
+
+def target(steps: int) -> np.ndarray:
+    return np.sin(0.1 * np.arange(steps, dtype=np.float32))
+
+
+def library_sweep(task: Callable[..., Generation], name: str, size: Size) -> Timed:
+    """Epochs as the library's own sweep trains them, on all devices."""
+    devices = jax.devices()
+    block = SIMD * len(devices)
+    runs = -(-size.runs // block) * block
+    one = task(runs=runs, networks=(name,), sizes=(1000,), clips=("guitar",), epochs=SEGMENT)
+    compiling = program(one, name, 1000, Mesh(np.asarray(devices), ("runs",)))
+    state = compiling.begin(jax.random.split(jax.random.key(0), runs))
+    data = jnp.tile(one.data(one.cells()[0])[None], (runs, 1))
+    return compiled(compiling.segment, state, data, jnp.full(runs, 1e-5), times=SEGMENT)
+
+
+def user_epochs(network: tuple, size: Size, over_runs: Callable = jax.vmap) -> Timed:
+    """Epochs as one writes them oneself: the gradient and a Nesterov update of one run, and ``vmap``."""
+    init, forward = network
+    optimizer = optax.sgd(1e-5, momentum=0.95, nesterov=True)
+    wanted = jnp.asarray(target(size.steps))[:, None]
+
+    def update(state):
+        params, momentum = state
+        loss = lambda p: 0.5 * jnp.square(forward(p, None, size.steps) - wanted).sum()  # noqa: E731
+        value, gradient = jax.value_and_grad(loss)(params)
+        updates, momentum = optimizer.update(gradient, momentum, params)
+        return (optax.apply_updates(params, updates), momentum), value
+
+    def epochs(state):
+        every = over_runs(update) if over_runs is jax.vmap else functools.partial(lax.map, update)
+        return lax.scan(lambda state, _: every(state), state, length=EPOCHS)
+
+    params = jax.vmap(init)(jax.random.split(jax.random.key(0), size.runs))
+    return compiled(epochs, (params, jax.vmap(optimizer.init)(params)), times=EPOCHS)
+
+
+def many_forward(network: tuple, size: Size) -> Timed:
+    init, forward = network
+    params = jax.vmap(init)(jax.random.split(jax.random.key(0), size.runs))
+    return compiled(jax.vmap(lambda p: forward(p, None, size.steps)), params)
+
+
+def many_gradient(network: tuple, steps: int, runs: int) -> Timed:
+    """Loss and gradient of many runs of a network without inputs."""
+    init, forward = network
+    wanted = jnp.asarray(target(steps))[:, None]
+    loss = lambda p: jnp.square(forward(p, None, steps) - wanted).mean()  # noqa: E731
+    return compiled(jax.vmap(jax.value_and_grad(loss)), jax.vmap(init)(jax.random.split(jax.random.key(0), runs)))
+
+
+def one_network(network: tuple, size: Size, train: bool) -> Timed:
+    """One network and a batch: a training step, or its outputs alone."""
+    init, forward = network
+    shape = (size.batch, size.wide_steps, size.features)
+    inputs = jax.random.normal(jax.random.key(1), shape)
+
+    def outputs(params, inputs):
+        if hasattr(forward, "takes_batches"):
+            return forward(params, inputs, size.wide_steps)
+        return jax.vmap(lambda x: forward(params, x, size.wide_steps))(inputs)
+
+    def step(params, inputs, wanted):
+        loss = lambda p: jnp.square(outputs(p, inputs) - wanted).mean()  # noqa: E731
+        value, gradient = jax.value_and_grad(loss)(params)
+        return jax.tree.map(lambda p, g: p - 1e-3 * g, params, gradient), value
+
+    params = init(jax.random.key(0))
+    if train:
+        return compiled(step, params, inputs, jax.random.normal(jax.random.key(2), shape))
+    return compiled(outputs, params, inputs)
+
+
+def works(size: Size, torch: Any) -> list[Work]:
+    """All of it; PyTorch's ways are None without PyTorch."""
+    clock = cw.Clock.exponential(size.clockwork, MODULES)
+    srn = cw.Clock((1,), (size.simple,))
+    sweep = functools.partial(library_sweep, size=size)
+    user = functools.partial(user_epochs, size=size)
+    wide_clock = cw.Clock.exponential(size.wide, size.wide_modules)
+    io = {"inputs": size.features, "outputs": size.features, "stddev": 0.05}
+    rng = np.random.default_rng(0)
+    sequence = rng.normal(size=(size.wide_steps, size.batch, size.features)).astype(np.float32)
+
+    def with_torch(make: Callable[[], Callable[[], Any]]) -> Callable[[], Timed] | None:
+        return None if torch is None else lambda: Timed(make())
+
+    def torch_forward() -> Callable[[], Any]:
+        network = TorchClockwork(torch, wide_clock, sequence, sequence)
+        return torch.no_grad()(network.forward)
+
+    def macs(clock: cw.Clock, steps: int, outputs: int, inputs: int = 0) -> float:
+        read = outputs * sum(k / period for k, period in zip(clock.sizes, clock.periods, strict=True))
+        return steps * (clock.multiply_adds(inputs) + read)
+
+    one_run = macs(clock, size.steps, 1)
+    sequences = size.batch * macs(wide_clock, size.wide_steps, size.features, size.features)
+    of_wide = f"N = {size.wide}, g = {size.wide_modules}, batch {size.batch}, T = {size.wide_steps}"
+    epoch = f"{size.runs} runs, T = {size.steps}"
+    ours_wide, masked_wide = cascade(wide_clock, **io), masked(wide_clock, **io)
+    simple_wide, flax_wide = simple(size.wide, **io), flax_simple(size.wide, size.features, size.features)
+    return [
+        Work(
+            f"sweep epoch, CW-RNN N = {size.clockwork}, g = {MODULES}, {epoch}",
+            {
+                "clockwork: its sweep": lambda: sweep(Generation, "cwrnn"),
+                "masked scan, vmap": lambda: user(masked(clock)),
+                "masked scan, in our sweep": lambda: sweep(MaskedGeneration, "cwrnn"),
+                "masked scan, lax.map over runs": lambda: user(masked(clock), over_runs=lax.map),
+                "nnx.RNN(SimpleCell), vmap": lambda: user(flax_simple(size.clockwork)),
+                "PyTorch: masked loop, products over runs": with_torch(
+                    lambda: TorchClockwork(torch, clock, target(size.steps)[:, None], runs=size.runs)
+                ),
+            },
+            3 * size.runs * one_run,
+        ),
+        Work(
+            f"the same in user code: vmap(value_and_grad), CW-RNN N = {size.clockwork}",
+            {
+                "clockwork: unroll": lambda: user(cascade(clock)),
+                "masked scan, vmap": lambda: user(masked(clock)),
+            },
+            3 * size.runs * one_run,
+        ),
+        Work(
+            f"forward, CW-RNN N = {size.clockwork}, g = {MODULES}, {epoch}",
+            {
+                "clockwork: unroll": lambda: many_forward(cascade(clock), size),
+                "masked scan, vmap": lambda: many_forward(masked(clock), size),
+            },
+            size.runs * one_run,
+        ),
+        Work(
+            f"sweep epoch, SRN N = {size.simple}, {epoch}",
+            {
+                "clockwork: its sweep": lambda: sweep(Generation, "srn"),
+                "plain scan, vmap": lambda: user(simple(size.simple)),
+                "plain scan, lax.map over runs": lambda: user(simple(size.simple), over_runs=lax.map),
+                "nnx.RNN(SimpleCell), vmap": lambda: user(flax_simple(size.simple)),
+                "PyTorch: nn.RNN, run by run": with_torch(
+                    lambda: TorchRuns(torch, "RNN", size.simple, size.runs, target(size.steps))
+                ),
+            },
+            3 * size.runs * macs(srn, size.steps, 1),
+        ),
+        Work(
+            f"sweep epoch, LSTM N = {size.lstm}, {epoch}",
+            {
+                "clockwork: its sweep": lambda: sweep(Generation, "lstm"),
+                "plain scan, vmap": lambda: user(plain_lstm(size.lstm)),
+                "plain scan, lax.map over runs": lambda: user(plain_lstm(size.lstm), over_runs=lax.map),
+                "nnx.RNN(OptimizedLSTMCell), vmap": lambda: user(flax_lstm(size.lstm)),
+                "PyTorch: nn.LSTM, run by run": with_torch(
+                    lambda: TorchRuns(torch, "LSTM", size.lstm, size.runs, target(size.steps))
+                ),
+            },
+            3 * size.runs * size.steps * size.lstm * (4 * size.lstm + 1),
+        ),
+        Work(
+            f"user code: SRN N = {size.simple}, {epoch}",
+            {
+                "clockwork: unroll": lambda: user(cascade(srn)),
+                "plain scan, vmap": lambda: user(simple(size.simple)),
+            },
+            3 * size.runs * macs(srn, size.steps, 1),
+        ),
+        Work(
+            f"user code: LSTM N = {size.lstm}, {epoch}",
+            {
+                "clockwork: lstm_unroll": lambda: user(lstm(size.lstm)),
+                "plain scan, vmap": lambda: user(plain_lstm(size.lstm)),
+            },
+            3 * size.runs * size.steps * size.lstm * (4 * size.lstm + 1),
+        ),
+        Work(
+            f"training step, {of_wide}",
+            {
+                "clockwork: unroll": lambda: one_network(ours_wide, size, train=True),
+                "masked scan": lambda: one_network(masked_wide, size, train=True),
+                "SRN, plain scan": lambda: one_network(simple_wide, size, train=True),
+                "nnx.RNN(SimpleCell)": lambda: one_network(flax_wide, size, train=True),
+                "PyTorch: masked loop": with_torch(lambda: TorchClockwork(torch, wide_clock, sequence, sequence)),
+            },
+            3 * sequences,
+        ),
+        Work(
+            f"forward, {of_wide}",
+            {
+                "clockwork: unroll": lambda: one_network(ours_wide, size, train=False),
+                "masked scan": lambda: one_network(masked_wide, size, train=False),
+                "SRN, plain scan": lambda: one_network(simple_wide, size, train=False),
+                "nnx.RNN(SimpleCell)": lambda: one_network(flax_wide, size, train=False),
+                "PyTorch: masked loop": with_torch(torch_forward),
+            },
+            sequences,
+        ),
+    ]
+
+
+class Scaling(NamedTuple):
+    """How the cost of loss and gradient grows with one size, all others fixed."""
+
+    name: str
+    what: str
+    values: tuple[int, ...]
+    build: Callable[[int], Timed]
+
+
+def scalings(size: Size, quick: bool) -> list[Scaling]:
+    def many(
+        width: int = size.clockwork, modules: int = MODULES, steps: int = size.steps, runs: int = size.runs
+    ) -> Timed:
+        return many_gradient(cascade(cw.Clock.exponential(width, modules)), steps, runs)
+
+    def batched(batch: int) -> Timed:
+        network = cascade(cw.Clock.exponential(size.wide, size.wide_modules), size.features, size.features, 0.05)
+        return one_network(network, size._replace(batch=batch), train=True)
+
+    def pick(*values: int) -> tuple[int, ...]:
+        return values[:2] if quick else values
+
+    many_runs = f"CW-RNN N = {size.clockwork}, g = {MODULES}, {size.runs} runs"
+    return [
+        Scaling("T", many_runs, pick(320, 1000, 3200, 10_000, 32_000), lambda value: many(steps=value)),
+        Scaling("N", f"CW-RNN g = {MODULES}, {size.runs} runs", pick(20, 40, 80, 160), lambda value: many(width=value)),
+        Scaling(
+            "g",
+            f"CW-RNN N = {size.clockwork}, {size.runs} runs",
+            pick(1, 3, 5, 7, 9),
+            lambda value: many(modules=value),
+        ),
+        Scaling(
+            "runs", f"CW-RNN N = {size.clockwork}, g = {MODULES}", pick(8, 32, 128, 512), lambda value: many(runs=value)
+        ),
+        Scaling("batch", f"CW-RNN N = {size.wide}, g = {size.wide_modules}", pick(4, 16, 64), batched),
+    ]
+
+
+def by_modules(size: Size, quick: bool) -> list[tuple[str, int, cw.Clock, Callable[[bool], Timed]]]:
+    """Loss and gradient at 1 to 9 modules: what, how many, the clock, and a builder of ours or the masked scan."""
+    counts = (1, 4) if quick else tuple(range(1, 10))
+    rows: list[tuple[str, int, cw.Clock, Callable[[bool], Timed]]] = []
+    for g in counts:
+        small, wide = cw.Clock.exponential(size.clockwork, g), cw.Clock.exponential(size.wide, g)
+        rows.append(
+            (
+                f"N = {size.clockwork}, {size.runs} runs",
+                g,
+                small,
+                lambda ours, c=small: many_gradient((cascade if ours else masked)(c), size.steps, size.runs),
+            )
+        )
+        rows.append(
+            (
+                f"N = {size.wide}, batch {size.batch}",
+                g,
+                wide,
+                lambda ours, c=wide: one_network(
+                    (cascade if ours else masked)(c, size.features, size.features, 0.05), size, train=True
+                ),
+            )
+        )
+    return rows
