@@ -142,7 +142,7 @@ class TorchClockwork:
     """A clockwork in PyTorch: a loop over time, a mask, and a batched product over runs or over sequences."""
 
     def __init__(self, torch: Any, clock: cw.Clock, target: Any, inputs: Any = None, runs: int = 1) -> None:
-        self.torch, self.target = torch, torch.tensor(target)
+        self.torch, self.target = torch, torch.tensor(target)  # (T, O) or (T, B, O)
         self.inputs = None if inputs is None else torch.tensor(inputs)  # (T, B, I)
         width, outputs = clock.width, self.target.shape[-1]
         into = 0 if inputs is None else self.inputs.shape[-1]
@@ -150,6 +150,7 @@ class TorchClockwork:
         self.params = [(0.05 * torch.randn(runs, *shape)).requires_grad_() for shape in shapes]
         steps = torch.arange(len(self.target))[:, None]
         self.active = steps % torch.tensor(clock.unit_periods) == 0
+        self.target = self.target.reshape(len(target), 1, -1, outputs)  # (T, R, B, O)
         self.optimizer = torch.optim.SGD(self.params, lr=1e-5, momentum=0.95, nesterov=True)
 
     def forward(self) -> Any:
@@ -167,5 +168,5 @@ class TorchClockwork:
 
     def __call__(self) -> None:
         self.optimizer.zero_grad()
-        (0.5 * (self.forward() - self.target[:, None]).square().sum()).backward()
+        (0.5 * (self.forward() - self.target).square().sum()).backward()
         self.optimizer.step()

@@ -1,8 +1,8 @@
 """How fast it is, against what one would write oneself: a table, a JSON file and a picture.
 
 ``python benchmarks/run.py`` times every row in this one process, all its ways in turn, takes
-medians, and writes ``benchmarks/results/cpu.json`` and ``docs/speed.png``; ``--report`` prints the
-table of stored results. PyTorch's rows need PyTorch (``pip install torch``).
+medians, and writes ``benchmarks/results/cpu.json``, ``docs/speed.md`` and ``docs/speed.png``; ``--report``
+writes the latter two again from stored results. PyTorch's rows need PyTorch (``pip install torch``).
 """
 
 import argparse
@@ -18,13 +18,16 @@ import jax
 import numpy as np
 from picture import draw
 from timing import compiled, measure
-from works import Size, by_modules, scalings, works
+from works import Size, by_modules, library_sweep, scalings, works
 
+from clockwork.tasks import Generation
 from clockwork.training import use_all_cores
 from clockwork.training.store import environment
 
 HERE = Path(__file__).parent
-QUICK = Size(runs=8, wide=64, wide_modules=3, wide_steps=32, batch=4, features=4)
+QUICK = Size(
+    runs=8, clockwork=11, simple=9, lstm=4, nominal=100, wide=64, wide_modules=3, wide_steps=32, batch=4, features=4
+)
 
 
 def machine() -> dict:
@@ -63,7 +66,9 @@ def run(size: Size, quick: bool, repeats: int, torch: object) -> dict:
         "scaling": [],
         "modules": [],
     }
-    for work in works(size, torch):
+    library_sweep(Generation, "cwrnn", QUICK)  # the first compilation of all takes longer
+    chosen = works(size, torch)
+    for work in (*chosen[:2], *chosen[-2:]) if quick else chosen:
         say(work.name)
         rows = measure({name: build() for name, build in work.ways.items() if build}, repeats, seconds)
         first = rows[next(iter(rows))]
@@ -71,7 +76,7 @@ def run(size: Size, quick: bool, repeats: int, torch: object) -> dict:
             first["of_peak"] = work.multiply_adds / (1e-3 * first["ms"]) / results["peak"]
         results["works"].append({"name": work.name, "rows": rows})
         jax.clear_caches()
-    for scaling in scalings(size, quick):
+    for scaling in scalings(size, quick)[:: 4 if quick else 1]:
         say(f"scaling with {scaling.name}")
         cost = [measure({"ours": scaling.build(v)}, repeats, seconds / 3)["ours"]["ms"] for v in scaling.values]
         found = {"name": scaling.name, "what": scaling.what, "values": scaling.values, "ms": cost}
@@ -92,12 +97,31 @@ def say(what: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
 
 
-def report(results: dict) -> str:
-    """The tables, in Markdown."""
+def summary(results: dict) -> str:
+    """The table of the README: each work's time, and how many times it each other way takes."""
     on = results["machine"]
     lines = [
-        f"{on['processor']}, {on['cores']} cores, jax {on['jax']}, {on['date']}; "
-        f"peak {results['peak'] / 1e9:.0f} thousand million multiply-adds a second.",
+        f"{on['processor']}, {on['cores']} cores, jax {on['jax']}, {on['date']}:",
+        "",
+        "| work | ours, ms | times as fast as |",
+        "| --- | ---: | --- |",
+    ]
+    for work in results["works"]:
+        (_, ours), *others = work["rows"].items()
+        others = "; ".join(f"{way}: **{row['ratio']:.1f}**" for way, row in others)
+        lines.append(f"| {work['name']} | {ours['ms']:.2f} | {others} |")
+    return "\n".join(lines)
+
+
+def report(results: dict) -> str:
+    """All of it, in Markdown."""
+    lines = [
+        summary(results),
+        "",
+        "## In full",
+        "",
+        f"The most this machine can do, in a large matrix product: {results['peak'] / 1e9:.0f} thousand million "
+        "multiply-adds a second.",
         "",
         "| work | way | ms (quartiles) | times ours (quartiles) | compiling, s | temporary, MB |",
         "| --- | --- | ---: | ---: | ---: | ---: |",
@@ -110,29 +134,45 @@ def report(results: dict) -> str:
             if "ratio" in row:
                 ratio = "**{:.1f}** ({:.1f} to {:.1f})".format(row["ratio"], *row["ratio_quartiles"])
             elif "of_peak" in row:
-                ratio = f"1; {100 * row['of_peak']:.0f} % of peak"
+                ratio = f"1; {100 * row['of_peak']:.1f} % of the most"
             compiling = "" if row["compiling"] is None else f"{row['compiling']:.1f}"
             memory = "" if row["temporary"] is None else f"{row['temporary'] / 1e6:.1f}"
             lines.append(
                 f"| {name} | {way} | {row['ms']:.2f} ({low:.2f} to {high:.2f}) | {ratio} | {compiling} | {memory} |"
             )
             name = ""
-    lines += ["", "| cost of loss and gradient with | of | ms | slope |", "| --- | --- | --- | ---: |"]
+    lines += [
+        "",
+        "Loss and gradient as one size grows. The slope is the fitted power of it in the time: 1 is linear.",
+        "",
+        "| size | of | ms | slope |",
+        "| --- | --- | --- | ---: |",
+    ]
     for row in results["scaling"]:
         costs = ", ".join(f"{v}: {ms:.3g}" for v, ms in zip(row["values"], row["ms"], strict=True))
         lines.append(f"| {row['name']} | {row['what']} | {costs} | {row['slope']:.2f} |")
+    lines += [
+        "",
+        "| modules | of | times as fast as the masked scan (quartiles) | by operations |",
+        "| ---: | --- | ---: | ---: |",
+    ]
+    for row in sorted(results["modules"], key=lambda row: (row["what"], row["g"])):
+        low, high = row["quartiles"]
+        lines.append(
+            f"| {row['g']} | {row['what']} | {row['ratio']:.1f} ({low:.1f} to {high:.1f}) | {row['limit']:.1f} |"
+        )
     return "\n".join(lines)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--report", action="store_true", help="measure nothing, write of stored results")
     parser.add_argument(
-        "--report", action="store_true", help="print the table of the stored results, and measure nothing"
+        "--quick", action="store_true", help="some of it, tiny, three repeats: only to see that it runs"
     )
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, three repeats: only to see that it runs")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--results", type=Path, default=HERE / "results" / "cpu.json")
-    parser.add_argument("--picture", type=Path, default=HERE.parent / "docs" / "speed.png")
+    parser.add_argument("--docs", type=Path, default=HERE.parent / "docs", help="where to write speed.md and speed.png")
     options = parser.parse_args()
     if options.repeats < 3:
         parser.error(f"--repeats must be at least 3, got {options.repeats}")
@@ -152,8 +192,13 @@ def main() -> int:
         options.results.parent.mkdir(parents=True, exist_ok=True)
         options.results.write_text(json.dumps(results, indent=1) + "\n")
     results = json.loads(options.results.read_text())
-    draw(results["modules"], options.picture)
-    print(report(results))
+    options.docs.mkdir(parents=True, exist_ok=True)
+    draw(results["modules"], results["machine"]["cores"], options.docs / "speed.png")
+    text = (
+        f"# Speed\n\nFrom `python benchmarks/run.py`; medians of one process, all ways in turn.\n\n{report(results)}\n"
+    )
+    (options.docs / "speed.md").write_text(text)
+    print(text)
     return 0
 
 

@@ -26,7 +26,7 @@ def clockwork(*arguments, cwd=None, **environment):
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli") / "out"
-    done = clockwork("generation", *TINY, "--out", folder)
+    done = clockwork("generation", *TINY, "--out", folder, XDG_CACHE_HOME=str(folder.parent / "cache"))
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
 
@@ -52,6 +52,17 @@ def test_a_sweep_writes_all_that_it_promises(results):
     assert "epochs" in said
     assert "| CW-RNN " in said
     assert "\x1b" not in said  # no terminal, no colours
+
+
+def test_compiled_programs_are_kept(results):
+    folder, _ = results
+    assert any((folder.parent / "cache" / "clockwork").iterdir())
+
+
+def test_a_cache_that_cannot_be_written_is_no_trouble(tmp_path):
+    (tmp_path / "cache").write_text("a file where the folder would be")
+    done = clockwork("generation", *TINY[:-1], 1, "--out", tmp_path / "out", XDG_CACHE_HOME=str(tmp_path / "cache"))
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_table_holds_the_figures_of_runs_csv(results):

@@ -1,7 +1,10 @@
 """The README's code runs, its commands are CI's, and every public name is documented."""
 
+import importlib
 import inspect
+import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,3 +48,11 @@ def test_every_public_name_has_a_docstring(name):
         for member, value in vars(thing).items():
             if not member.startswith("_") and (inspect.isfunction(value) or isinstance(value, (property, classmethod))):
                 assert inspect.getdoc(value), f"{name}.{member}"
+
+
+def test_the_readmes_table_of_speed_is_that_of_the_stored_results():
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    run = importlib.import_module("run")
+    results = json.loads((ROOT / "benchmarks/results/cpu.json").read_text())
+    assert run.summary(results) in README
+    assert run.report(results) in (ROOT / "docs/speed.md").read_text()

@@ -1,5 +1,6 @@
 """The examples run as they stand."""
 
+import json
 import os
 import subprocess
 import sys
@@ -41,7 +42,27 @@ def test_own_audio(tmp_path):
     assert (rate, len(samples)) == (8000, 8000)
 
 
-@pytest.mark.parametrize("script", ["benchmarks/epoch.py"])
-def test_benchmarks_run(script):
-    said = run(script, "--runs", 2, "--repeats", 2)
-    assert "| LSTM N = 15 |" in said
+def test_a_long_sequence_takes_less_memory_in_pieces():
+    whole, pieces = run("examples/long_sequence.py").splitlines()
+    megabytes = [float(line.split(" MB")[0].rsplit(" ", 1)[1]) for line in (whole, pieces)]
+    assert megabytes[1] < megabytes[0] / 3
+    errors = [line.split("error ")[1].split(" to ") for line in (whole, pieces)]
+    assert errors[0] == errors[1]
+    assert float(errors[0][1]) < float(errors[0][0]) / 2
+
+
+def test_the_benchmarks_run_and_report(tmp_path):
+    options = ("--results", tmp_path / "cpu.json", "--docs", tmp_path / "docs")
+    said = run("benchmarks/run.py", "--quick", *options)
+    assert "| sweep epoch, CW-RNN N = 11" in said
+    assert (tmp_path / "docs" / "speed.png").exists()
+    results = json.loads((tmp_path / "cpu.json").read_text())
+    assert all(row["ms"] > 0 for work in results["works"] for row in work["rows"].values())
+    assert run("benchmarks/run.py", "--report", *options) == said
+
+
+def test_a_benchmark_without_results_says_so(tmp_path):
+    with pytest.raises(subprocess.CalledProcessError) as ended:
+        run("benchmarks/run.py", "--report", "--results", tmp_path / "none.json")
+    assert ended.value.returncode == 2
+    assert "no results" in ended.value.stderr

@@ -146,6 +146,45 @@ def test_runs_may_be_on_any_axis_and_share_their_inputs(float64, parts):
     assert_methods_agree(make, last, readout, inputs, hidden)
 
 
+def test_a_branch_that_only_some_of_a_batch_take(float64):
+    clock = CLOCKS[0]
+    weights, readout, inputs, hidden = arguments(clock, batch=(3,))
+    taken = jnp.asarray([True, False, True])
+
+    def make(loss):
+        def one(weights, inputs, hidden, take):
+            def branch():
+                return loss(weights, readout, inputs, hidden, clock=clock)
+
+            return jax.lax.cond(take, branch, lambda: 0.0 * hidden.sum())
+
+        each = jax.vmap(jax.grad(one), in_axes=(None, 0, 0, 0))
+        together = jax.grad(lambda w, *args: jax.vmap(one, in_axes=(None, 0, 0, 0))(w, *args).sum())
+        return lambda *args: (each(*args), together(*args))
+
+    assert_methods_agree(make, weights, inputs, hidden, taken)
+
+
+def test_a_loop_over_layers_that_share_a_step(float64):
+    clock = CLOCKS[0]
+    weights, _, inputs, hidden = arguments(clock, runs=(3,), batch=(2,))
+
+    def make(loss):
+        method = loss.keywords["method"]
+
+        def layers(weights, inputs, hidden):
+            def layer(total, weights):
+                outputs, _ = cw.unroll(weights, clock, inputs, hidden=hidden, method=method)
+                return total + jnp.sin(outputs).sum(), None
+
+            return jax.lax.scan(jax.checkpoint(layer), 0.0, weights)[0]
+
+        batched = jax.vmap(layers, in_axes=(None, 0, 0))
+        return jax.grad(lambda *args: batched(*args).sum(), argnums=(0, 1))
+
+    assert_methods_agree(make, weights, inputs, hidden)
+
+
 def test_runs_of_runs(float64, parts):
     clock = CLOCKS[1]
     weights, readout, inputs, hidden = arguments(clock, runs=(2, 3), batch=(2,))
@@ -347,6 +386,26 @@ def test_the_lstms_batches_share_the_gradient_of_their_weights(float64, read):
 
     found = [jax.jit(jax.grad(f, argnums=(0, 1, 2, 3)))(weights, inputs, h, c) for f in (together, in_turn)]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-11), *found)
+
+
+def test_long_sequences_of_many_lstms_go_piece_by_piece(float64, monkeypatch):
+    rng = np.random.default_rng(3)
+    weights = jax.vmap(lambda key: lstm_init(key, 4, INPUTS, 0.7, dtype=jnp.float64))(
+        jax.random.split(jax.random.key(0), 3)
+    )
+    inputs, h, c = (jnp.asarray(rng.normal(size=shape)) for shape in ((STEPS, INPUTS), (4,), (4,)))
+
+    def loss(weights, inputs, h, c):
+        outputs, (h, c) = lstm_unroll(weights, inputs, hidden=(h, c))
+        return jnp.sin(outputs).sum() + (h * c).sum()
+
+    def grads():
+        grad = jax.vmap(jax.value_and_grad(loss, argnums=(0, 1, 2, 3)), in_axes=(0, None, None, None))
+        return jax.jit(grad)(weights, inputs, h, c)
+
+    whole = grads()
+    monkeypatch.setattr(pieces, "PIECE", 4)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-11), grads(), whole)
 
 
 def test_an_lstm_gate_that_is_shut_has_a_finite_gradient():

@@ -183,10 +183,6 @@ class LSTMKernel(NamedTuple):
         """Whether runs are laid side by side."""
         return self.cells <= SMALL
 
-    def runs(self, parameters: tuple[LSTMWeights, Array | None]) -> bool:
-        """Whether these are the parameters of many runs side by side."""
-        return parameters[0].bias.ndim > 1
-
     def forward(
         self, parameters: tuple[LSTMWeights, Array | None], inputs: Array | None, hidden: tuple[Array, Array]
     ) -> tuple[tuple[Array, tuple[Array, Array]], Residuals]:

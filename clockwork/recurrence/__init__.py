@@ -111,9 +111,10 @@ def unroll(
     lanes, over anything else it makes every product one over the batch. The cascade's gradient is
     written by hand; forward mode works too, second derivatives need ``method="masked"``.
 
-    A long sequence of one network keeps some 2 k floats a step for the backward pass (k: units of a
-    module). To keep less, cut it into pieces of a multiple of ``clock.cycle`` steps, and scan over
-    them with ``jax.checkpoint``; many runs side by side do that by themselves.
+    From 1,024 steps on (and two cycles of the clock), the sequence goes piece by piece: the states
+    between pieces are kept for the backward pass, and each piece is computed again. To keep still
+    less, cut it into pieces of a multiple of ``clock.cycle`` steps, and scan over them with
+    ``jax.checkpoint``.
 
     Args:
         weights: of one layer, `Weights`; computation is in their dtype joined with that of

@@ -44,16 +44,12 @@ class Cascade(NamedTuple):
         """Whether runs are laid side by side."""
         return max(self.clock.sizes) <= SMALL
 
-    def runs(self, parameters: tuple[Weights, Array | None]) -> bool:
-        """Whether these are the parameters of many runs side by side."""
-        return parameters[0].bias.ndim > 1
-
     def forward(
         self, parameters: tuple[Weights, Array | None], inputs: Array | None, hidden: Array
     ) -> tuple[tuple[Array, Array], Residuals]:
         """Outputs and last state."""
         weights, readout = parameters
-        return (lanes if self.runs(parameters) else wide).forward(self.plan, weights, readout, inputs, hidden)
+        return (lanes if weights.bias.ndim > 1 else wide).forward(self.plan, weights, readout, inputs, hidden)
 
     def backward(
         self,
@@ -66,7 +62,7 @@ class Cascade(NamedTuple):
         weights, readout = parameters
         dtype = cotangents[0].dtype
         outputs_bar, last_bar = (bar.astype(accumulator(dtype)) for bar in cotangents)
-        bars = (lanes if self.runs(parameters) else wide).backward(
+        bars = (lanes if weights.bias.ndim > 1 else wide).backward(
             self.plan, weights, readout, inputs, residuals, outputs_bar, last_bar
         )
         weights_bar, readout_bar, inputs_bar, hidden_bar = jax.tree.map(lambda bar: bar.astype(dtype), bars)

@@ -42,17 +42,13 @@ class Kernel(Protocol):
     """What `run` evaluates; hashable, since it is static.
 
     Inputs, outputs and residuals are sequences, ``hidden`` and ``last`` are states; each may be any
-    pytree of arrays. The residuals are the forward function's own affair, but for their tree,
-    which must be the same in all layouts.
+    pytree of arrays. The residuals are the same in all layouts, but for the axes of batch and runs:
+    a ``cond`` under ``vmap`` puts zeros in place of those of a branch that is not taken.
     """
 
     @property
     def small(self) -> bool:
         """Whether many runs are best laid side by side, or else each by itself."""
-        ...
-
-    def runs(self, parameters: PyTree) -> bool:
-        """Whether these are the parameters of many runs side by side."""
         ...
 
     def __hash__(self) -> int:

@@ -28,6 +28,7 @@ from jax import Array, lax
 
 from clockwork.recurrence.arithmetic import accumulator, activate, below, gram, matmul, outer, put, row, transpose
 from clockwork.recurrence.plan import (
+    Grid,
     Module,
     Plan,
     Residuals,
@@ -42,7 +43,8 @@ from clockwork.recurrence.plan import (
 from clockwork.weights import Weights
 
 # The price of a loop, and of each of its steps, in multiply-adds: about 15 and 0.5 µs on a processor
-# that does ten of them in a nanosecond.
+# that does ten of them in a nanosecond. A loop's is mostly for its compilation: joined neighbours take a
+# third less of that in the smallest of the paper's networks and a tenth in the largest, at the same speed.
 LOOP, STEP = 150_000, 5_000
 
 
@@ -98,22 +100,40 @@ def forward(
     columns = 0 if readout is None else readout.shape[1]
     every, order = plan.grid(1), plan.order(_parts(plan, columns, hidden.shape[-1]))
     sources, apart = _sources(order)
-    values, slopes, sent = [], [], []
+    values: dict[int, Array] = {}
+    slopes: dict[int, Array | None] = {}
+    sent: list[Array] = []
+    ends: list[Array] = []
     for module, reads in zip(order, sources, strict=True):
-        found = _forwards(plan, module, reads, sent, weights, readout, inputs, hidden)
-        for kept, new in zip((values, slopes, sent), found, strict=True):
-            kept.append(new)
+        rows, tilts, sends = _forwards(plan, module, reads, sent, weights, readout, inputs, hidden)
+        sent.append(sends)
+        ends.append(rows[-1])
+        for j, units, own in _members(plan, module):
+            ticks = _ticks(module.own, own)
+            values[j] = (rows if own == module.own else jnp.concatenate([rows[:1], rows[ticks]]))[..., units, :]
+            slopes[j] = None if tilts is None else tilts[ticks][..., units, :]
+    indices = range(plan.clock.modules)
     if readout is None:
-        own = [hold(v[..., : m.size, :], m.own, every)[1:] for v, m in zip(values, order, strict=True)]
-        outputs = jnp.concatenate(own[::-1], -2)
+        outputs = jnp.concatenate([hold(values[j], plan.grid(plan.clock.periods[j]), every)[1:] for j in indices], -2)
     else:
         held = [hold(sent[i][..., :columns, :], order[i].own, every)[1:] for i in apart]
         outputs = functools.reduce(jnp.add, held).astype(hidden.dtype)
-    last = jnp.concatenate([v[-1][..., : m.size, :] for v, m in zip(values, order, strict=True)][::-1], -2)
-    # As many arrays as there are modules, whatever the layout: ``vmap`` must not change the tree.
-    spare = [jnp.zeros_like(last[None])] * (plan.clock.modules - len(order))
-    no_slopes = [None] * plan.clock.modules
-    return (outputs, last), Residuals((*values, *spare), tuple(no_slopes if slopes[0] is None else slopes + spare))
+    last = jnp.concatenate(ends[::-1], -2)
+    return (outputs, last), Residuals(tuple(values[j] for j in indices), tuple(slopes[j] for j in indices))
+
+
+def _members(plan: Plan, module: Module) -> list[tuple[int, slice, Grid]]:
+    """Each member of a part: its index, its units among those of the part, its own ticks."""
+    starts, sizes, periods = plan.clock.starts, plan.clock.sizes, plan.clock.periods
+    firsts = {j: starts[j] - module.start for j in module.members}
+    return [(j, slice(first, first + sizes[j]), plan.grid(periods[j])) for j, first in firsts.items()]
+
+
+def _ticks(part: Grid, own: Grid) -> slice:
+    """The rows from each of a member's ticks on."""
+    stride = own.period // part.period
+    first = (own.first - part.first) // part.period + 1
+    return slice(first, first + own.ticks * stride, stride)
 
 
 def _forwards(
@@ -129,8 +149,7 @@ def _forwards(
     """One module.
 
     Returns:
-        Its values with a unit that is always 1 after them, ``(S + 1, k + 1)``; its slopes ``(S + 1, k)``,
-        or None; all that was sent on its ticks, ``(S + 1, O + a)``.
+        Its values and its slopes (or None), ``(S + 1, k)``; all that was sent on its ticks, ``(S + 1, O + a)``.
     """
     a, k, ticks = module.start, module.size, module.own.ticks
     dtype = accumulator(hidden.dtype)
@@ -166,9 +185,7 @@ def _forwards(
         return h_t, put(values, h_t, s), slopes, sends
 
     # A fill and one row put in: XLA writes a concatenation or a padding of constants element by element.
-    one = (jnp.arange(k + 1) == k).astype(before.dtype)[:, None]
-    values = jnp.broadcast_to(one, (ticks + 1, *before.shape[:-2], k + 1, before.shape[-1]))
-    values = put(values, before, jnp.int32(0))
+    values = put(jnp.zeros((ticks + 1, *before.shape), before.dtype), before, jnp.int32(0))
     slopes = None if plan.activation is jnp.tanh else jnp.zeros((ticks + 1, *before.shape), dtype)
     first = send(before, 0)
     sends = put(jnp.zeros((ticks + 1, *first.shape), dtype), first, jnp.int32(0))
@@ -204,8 +221,9 @@ def backward(
         if readout is None:
             values_bar = values_bar + hold_transpose(outputs_bar[..., a : a + k, :], own, every)
         values_bar = values_bar.at[-1].add(last_bar[..., a : a + k, :])
-        errors, onwards_bar, within_bar = _backwards(
-            within(weights, module), plan.active(module), residuals.values[i], residuals.slopes[i], sent_bar, values_bar
+        values, slopes = _kept(plan, module, residuals)
+        errors, onwards_bar, within_bar, bias_bar = _backwards(
+            within(weights, module), plan.active(module), values, slopes, sent_bar, values_bar
         )
         delta = errors[1:]
         for source in sources[i]:
@@ -215,9 +233,9 @@ def backward(
             fine = plan.grid(math.gcd(slower.period, own.period))
             drive_bar = hold_transpose(seen_transpose(delta, fine, own), slower, fine)
             sent_bars[source.position] = jnp.concatenate([bar, drive_bar], -2)
-        recurrent_bars += sender_blocks(plan.clock, module, onwards_bar[:, columns:], within_bar[:k])
+        recurrent_bars += sender_blocks(plan.clock, module, onwards_bar[:, columns:], within_bar)
         readout_bars.append(onwards_bar[:, :columns])
-        bias_bars.append(within_bar[k])
+        bias_bars.append(bias_bar)
         hidden_bars.append(errors[0])
         if inputs is not None:
             x = inputs[own.first - plan.start :: own.period]
@@ -234,9 +252,22 @@ def backward(
     return weights_bar, readout_bar, inputs_bar, jnp.concatenate(hidden_bars, -2)
 
 
+def _kept(plan: Plan, module: Module, residuals: Residuals) -> tuple[Array, Array | None]:
+    """Values and slopes of a part, ``(S + 1, k)``; slopes have nothing in row 0."""
+    values, slopes = [], []
+    for j, _, own in _members(plan, module):
+        values.append(hold(residuals.values[j], own, module.own))
+        tilts = residuals.slopes[j]
+        if tilts is not None:
+            slopes.append(hold(pad_rows(tilts, 1, 0), own, module.own))
+    if len(values) == 1:
+        return values[0], slopes[0] if slopes else None
+    return jnp.concatenate(values, -2), jnp.concatenate(slopes, -2) if slopes else None
+
+
 def _backwards(
     feedback: Array, active: np.ndarray | None, values: Array, slopes: Array | None, sent_bar: Array, values_bar: Array
-) -> tuple[Array, Array, Array]:
+) -> tuple[Array, Array, Array, Array]:
     """One module backwards: ``δ_s = (h̄_s + δ_{s+1} @ feedback.T) f'(z_s)``, in place, and its gradients.
 
     Row s is a value that was sent on, and was the module's own past at tick s + 1. Row 0, the
@@ -246,14 +277,14 @@ def _backwards(
     Args:
         feedback: ``(k, k)``.
         active: ``(S, k)``, or None for always.
-        values: ``(S + 1, k + 1)``.
+        values: ``(S + 1, k)``.
         slopes: ``(S + 1, k)``, or None.
         sent_bar: errors of what was sent, ``(S + 1, O + a)``.
         values_bar: errors of the values, ``(S + 1, k)``.
 
     Returns:
         The error of the value before the first tick and ``δ``, ``(S + 1, k)``; the gradients of what
-        the module sends onwards ``(k, O + a)``, and of its feedback and bias ``(k + 1, k)``.
+        the module sends onwards ``(k, O + a)``, of its feedback ``(k, k)`` and of its bias ``(k,)``.
     """
     dtype, last, (k, _, runs) = values_bar.dtype, values.shape[0] - 1, feedback.shape
     back = transpose(feedback).astype(dtype)
@@ -269,7 +300,7 @@ def _backwards(
     # XLA runs a loop of more than eight kernels as a graph of tasks, which costs more than the kernels. So
     # masked errors are carried as one array, and δ and what goes on are computed from it where they are used.
     def tick(s: Array, carry: tuple) -> tuple:
-        error_tp1, errors, onwards_bar, within_bar = carry
+        error_tp1, errors, onwards_bar, within_bar, bias_bar = carry
         value = row(values, s).astype(dtype)
         error = row(errors, s)
         if factors is None or keeps is None:
@@ -281,14 +312,17 @@ def _backwards(
             error = error + matmul(delta_tp1, back) + error_tp1 * below(row(keeps, after)[:, None], error_tp1)
             delta = error * row(factors, s)
         if sent_bar.shape[-2]:
-            onwards_bar = onwards_bar + outer(value[..., :k, :], row(sent_bar, s))
-        return error, put(errors, delta, s), onwards_bar, within_bar + outer(value, delta_tp1)
+            onwards_bar = onwards_bar + outer(value, row(sent_bar, s))
+        within_bar = within_bar + outer(value, delta_tp1)
+        bias_bar = bias_bar + delta_tp1.sum(tuple(range(delta_tp1.ndim - 2)))
+        return error, put(errors, delta, s), onwards_bar, within_bar, bias_bar
 
     start = (
         jnp.zeros_like(values_bar[0]),
         values_bar,
         jnp.zeros((k, sent_bar.shape[-2], runs), dtype),
-        jnp.zeros((k + 1, k, runs), dtype),
+        jnp.zeros((k, k, runs), dtype),
+        jnp.zeros((k, runs), dtype),
     )
     return _loop(last, -1, tick, start)[1:]
 
@@ -300,7 +334,7 @@ def _mask(active: np.ndarray, s: Array, like: Array) -> Array:
 
 def _slopes(values: Array, slopes: Array | None, s: Array) -> Array:
     """``f'`` at row s or rows s; 1 at row 0."""
-    slope = 1 - jnp.square(values[..., :-1, :]) if slopes is None else slopes if s.ndim else row(slopes, s)
+    slope = 1 - jnp.square(values) if slopes is None else slopes if s.ndim else row(slopes, s)
     return jnp.where(s.reshape(s.shape + (1,) * (slope.ndim - s.ndim)) == 0, 1, slope)
 
 

@@ -1,9 +1,8 @@
-"""A long sequence of many runs, piece by piece.
+"""A long sequence, piece by piece.
 
 What one piece needs fits into the processor's cache; what a whole long sequence needs does not, and
-each step then takes more than twice as long. So the forward pass keeps the states between
-pieces alone, and the backward pass computes each piece again. That pays for many runs side by side;
-one network keeps what it needs, and can have the same by hand (``jax.checkpoint``).
+each step of many runs then takes more than twice as long. So the forward pass keeps the states
+between pieces alone, and the backward pass computes each piece again.
 """
 
 from typing import Any, NamedTuple
@@ -13,22 +12,20 @@ import jax.numpy as jnp
 
 from clockwork.recurrence.kernel import Kernel, PyTree
 
-# Steps of a piece, at least: at 100 runs of 40 units its working set is 4 MB.
+# Steps of a piece, at least: at 100 runs of 40 units their working set is 4 MB.
 PIECE = 512
 
 
 class InPieces(NamedTuple):
-    """A kernel of many steps whose arrays are cut along time where runs lie side by side.
+    """A kernel of many steps, cut along time. Its residuals are the states before each piece.
 
     Attributes:
-        whole: all steps at once.
         piece: ``steps`` of them; any piece that starts a multiple of ``steps`` later is the same.
         rest: what is left over, or None.
         steps: of a piece.
         count: how many whole pieces.
     """
 
-    whole: Any
     piece: Any
     rest: Any
     steps: int
@@ -37,16 +34,10 @@ class InPieces(NamedTuple):
     @property
     def small(self) -> bool:
         """As the kernel."""
-        return self.whole.small
-
-    def runs(self, parameters: PyTree) -> bool:
-        """As the kernel."""
-        return self.whole.runs(parameters)
+        return self.piece.small
 
     def forward(self, parameters: PyTree, inputs: PyTree, hidden: PyTree) -> tuple[PyTree, PyTree]:
-        """Outputs and last state; the residuals are the states before each piece."""
-        if not self.runs(parameters):
-            return self.whole.forward(parameters, inputs, hidden)
+        """Outputs and last state."""
 
         def step(hidden: PyTree, inputs: PyTree) -> tuple[PyTree, PyTree]:
             (outputs, last), _ = self.piece.forward(parameters, inputs, hidden)
@@ -59,20 +50,12 @@ class InPieces(NamedTuple):
             starts = _append(starts, jax.tree.map(lambda x: x[None], last))
             (more, last), _ = self.rest.forward(parameters, rest, last)
             outputs = _append(outputs, more)
-        # In the tree of the whole's, since ``vmap`` chooses between the two and must not change it.
-        tree = jax.tree.structure(jax.eval_shape(self.whole.forward, parameters, inputs, hidden)[1])
-        starts = jax.tree.leaves(starts)
-        spare = [jnp.zeros_like(starts[0][:1])] * (tree.num_leaves - len(starts))
-        return (outputs, last), jax.tree.unflatten(tree, starts + spare)
+        return (outputs, last), starts
 
     def backward(self, parameters: PyTree, inputs: PyTree, residuals: PyTree, cotangents: PyTree) -> PyTree:
         """The gradients, with each piece computed again."""
-        if not self.runs(parameters):
-            return self.whole.backward(parameters, inputs, residuals, cotangents)
         outputs_bar, last_bar = cotangents
-        starts = jax.tree.unflatten(
-            jax.tree.structure(last_bar), jax.tree.leaves(residuals)[: jax.tree.structure(last_bar).num_leaves]
-        )
+        starts = residuals
 
         def back(kernel: Kernel, start: PyTree, inputs: PyTree, outputs_bar: PyTree, last_bar: PyTree) -> PyTree:
             _, kept = kernel.forward(parameters, inputs, start)
@@ -113,7 +96,7 @@ def in_pieces(kernel: Any, steps: int, multiple: int = 1) -> Kernel:
     if count < 2:
         return kernel
     piece, rest = kernel._replace(steps=length), kernel._replace(steps=left) if left else None
-    return InPieces(kernel, piece, rest, length, count)
+    return InPieces(piece, rest, length, count)
 
 
 def _append(first: PyTree, second: PyTree) -> PyTree:

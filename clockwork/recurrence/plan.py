@@ -87,9 +87,12 @@ class Plan(NamedTuple):
 
 
 class Residuals(NamedTuple):
-    """What the backward pass needs: the values at ticks, and the slopes where they do not follow from those."""
+    """What the backward pass needs: the values at ticks, and the slopes where they do not follow from those.
 
-    values: tuple[Array, ...]  # (S_j + 1, k_j) each, in the order of the modules
+    The same for `wide` and `lanes`, so that ``vmap`` may choose between them anywhere.
+    """
+
+    values: tuple[Array, ...]  # (S_j + 1, k_j) each, fastest first
     slopes: tuple[Array | None, ...]  # (S_j, k_j) each
 
 
