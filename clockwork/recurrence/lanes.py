@@ -297,34 +297,40 @@ def _backwards(
         )
         keeps = jnp.asarray(~on, dtype)
 
-    # XLA runs a loop of more than eight kernels as a graph of tasks, which costs more than the kernels. So
-    # masked errors are carried as one array, and δ and what goes on are computed from it where they are used.
+    # A unit that is always 1 after the others: its feedback's gradient is that of the bias. Put in place, since
+    # XLA writes a concatenation element by element.
+    one = (jnp.arange(k + 1) == k).astype(dtype)[:, None]
+    senders = jnp.broadcast_to(one, (*values.shape[:-2], k + 1, runs))
+    senders = lax.dynamic_update_slice(senders, values.astype(dtype), (0,) * values.ndim)
+
+    # XLA runs a loop of more than eight kernels as a graph of tasks, which costs more than the kernels. So the
+    # bias has no sum of its own; and masked errors are carried as one array, and δ and what goes on are
+    # computed from it where they are used.
     def tick(s: Array, carry: tuple) -> tuple:
-        error_tp1, errors, onwards_bar, within_bar, bias_bar = carry
-        value = row(values, s).astype(dtype)
+        error_tp1, errors, onwards_bar, within_bar = carry
+        value = row(senders, s)
+        h = value[..., :k, :]
         error = row(errors, s)
         if factors is None or keeps is None:
             delta_tp1 = error_tp1
-            error = delta = (error + matmul(delta_tp1, back)) * _slopes(value, slopes, s)
+            error = delta = (error + matmul(delta_tp1, back)) * _slopes(h, slopes, s)
         else:
             after = jnp.minimum(s + 1, last)  # the first error_tp1 is zero
             delta_tp1 = error_tp1 * row(factors, after)
             error = error + matmul(delta_tp1, back) + error_tp1 * below(row(keeps, after)[:, None], error_tp1)
             delta = error * row(factors, s)
         if sent_bar.shape[-2]:
-            onwards_bar = onwards_bar + outer(value, row(sent_bar, s))
-        within_bar = within_bar + outer(value, delta_tp1)
-        bias_bar = bias_bar + delta_tp1.sum(tuple(range(delta_tp1.ndim - 2)))
-        return error, put(errors, delta, s), onwards_bar, within_bar, bias_bar
+            onwards_bar = onwards_bar + outer(h, row(sent_bar, s))
+        return error, put(errors, delta, s), onwards_bar, within_bar + outer(value, delta_tp1)
 
     start = (
         jnp.zeros_like(values_bar[0]),
         values_bar,
         jnp.zeros((k, sent_bar.shape[-2], runs), dtype),
-        jnp.zeros((k, k, runs), dtype),
-        jnp.zeros((k, runs), dtype),
+        jnp.zeros((k + 1, k, runs), dtype),
     )
-    return _loop(last, -1, tick, start)[1:]
+    _, errors, onwards_bar, within_bar = _loop(last, -1, tick, start)
+    return errors, onwards_bar, within_bar[:k], within_bar[k]
 
 
 def _mask(active: np.ndarray, s: Array, like: Array) -> Array:
