@@ -5,7 +5,7 @@ Every network is a function ``forward(params, inputs, steps) -> (T, O)``, of one
 """
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -110,12 +110,20 @@ def flax_rnn(cell, width, inputs=0, outputs=1):
         rnn = nnx.merge(graph, params[0], rest)
         return rnn(jnp.zeros((steps, 1)) if x is None else x) @ params[1]
 
-    forward.takes_batches = True  # and, under vmap, no weights from outside
-    return init, forward
+    return init, TakesBatches(forward)
 
 
 flax_simple = functools.partial(flax_rnn, nnx.SimpleCell)
 flax_lstm = functools.partial(flax_rnn, nnx.OptimizedLSTMCell)
+
+
+class TakesBatches(NamedTuple):
+    """A forward function that takes a batch as it is; under ``vmap`` it can't use weights from outside."""
+
+    forward: Any
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.forward(*arguments)
 
 
 class TorchRuns:
@@ -145,7 +153,7 @@ class TorchClockwork:
         self.torch, self.target = torch, torch.tensor(target)  # (T, O) or (T, B, O)
         self.inputs = None if inputs is None else torch.tensor(inputs)  # (T, B, I)
         width, outputs = clock.width, self.target.shape[-1]
-        into = 0 if inputs is None else self.inputs.shape[-1]
+        into = 0 if self.inputs is None else self.inputs.shape[-1]
         shapes = ((into, width), (width, width), (1, width), (width, outputs))
         self.params = [(0.05 * torch.randn(runs, *shape)).requires_grad_() for shape in shapes]
         steps = torch.arange(len(self.target))[:, None]

@@ -21,7 +21,13 @@ def draw(rows: list[dict], cores: int, path: Path) -> None:
         axes.errorbar(counts, ratios, yerr=errors, marker=marker, capsize=2, label=f"measured: {what}")
         if marker == "o":
             limits = [row["limit"] for row in group]
-            axes.plot(counts, limits, "--", color="gray", label="limit: dense multiply-adds by the cascade's")
+            axes.plot(
+                counts,
+                limits,
+                "--",
+                color="gray",
+                label=f"limit at {what.split(',')[0]}: dense multiply-adds by the cascade's",
+            )
             axes.plot(counts, [g / 4 for g in counts], ":", color="black", label="the paper's bound, g / 4")
     axes.axhline(1, color="lightgray", linewidth=0.8, zorder=0)
     axes.set_xticks(sorted({row["g"] for row in rows}))

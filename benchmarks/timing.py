@@ -24,7 +24,7 @@ class Timed(NamedTuple):
     temporary: int | None = None
 
 
-def compiled(fun: Callable[..., Any], *arguments: Any, times: int = 1) -> Timed:
+def compiled(fun: Any, *arguments: Any, times: int = 1) -> Timed:
     """``fun`` of the arguments, compiled."""
     began = time.perf_counter()
     program = (fun if hasattr(fun, "lower") else jax.jit(fun)).lower(*arguments).compile()

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from alternatives import (
+    TakesBatches,
     TorchClockwork,
     TorchRuns,
     cascade,
@@ -19,6 +20,7 @@ from alternatives import (
     plain_lstm,
     simple,
 )
+from flax import nnx
 from jax import lax
 from jax.sharding import Mesh
 from timing import Timed, compiled
@@ -63,8 +65,8 @@ class Work(NamedTuple):
 class MaskedGeneration(Generation):
     """The sweep's task with the reference method."""
 
-    def network(self, *arguments: Any) -> Any:
-        network: Any = super().network(*arguments)
+    def network(self, name: str, size: int, rngs: nnx.Rngs) -> Any:
+        network: Any = super().network(name, size, rngs)
         network.method = "masked"
         return network
 
@@ -127,7 +129,7 @@ def one_network(network: tuple, size: Size, train: bool) -> Timed:
     inputs = jax.random.normal(jax.random.key(1), shape)
 
     def outputs(params, inputs):
-        if hasattr(forward, "takes_batches"):
+        if isinstance(forward, TakesBatches):
             return forward(params, inputs, size.wide_steps)
         return jax.vmap(lambda x: forward(params, x, size.wide_steps))(inputs)
 

@@ -23,13 +23,13 @@ class InPieces(NamedTuple):
         piece: ``steps`` of them; any piece that starts a multiple of ``steps`` later is the same.
         rest: what is left over, or None.
         steps: of a piece.
-        count: how many whole pieces.
+        pieces: how many whole ones.
     """
 
     piece: Any
     rest: Any
     steps: int
-    count: int
+    pieces: int
 
     @property
     def small(self) -> bool:
@@ -44,7 +44,7 @@ class InPieces(NamedTuple):
             return last, (outputs, hidden)
 
         pieces, rest = self._cut(inputs)
-        last, (outputs, starts) = jax.lax.scan(step, hidden, pieces, length=self.count)
+        last, (outputs, starts) = jax.lax.scan(step, hidden, pieces, length=self.pieces)
         outputs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs)
         if self.rest is not None:
             starts = _append(starts, jax.tree.map(lambda x: x[None], last))
@@ -63,7 +63,8 @@ class InPieces(NamedTuple):
 
         def step(carry: tuple[PyTree, PyTree], xs: tuple) -> tuple[tuple[PyTree, PyTree], PyTree]:
             total, last_bar = carry
-            parameters_bar, inputs_bar, last_bar = back(self.piece, *xs, last_bar)
+            start, x, y_bar = xs
+            parameters_bar, inputs_bar, last_bar = back(self.piece, start, x, y_bar, last_bar)
             return (jax.tree.map(jnp.add, total, parameters_bar), last_bar), inputs_bar
 
         (x, x_rest), (y_bar, y_rest_bar) = self._cut(inputs), self._cut(outputs_bar)
@@ -78,8 +79,8 @@ class InPieces(NamedTuple):
         return total, inputs_bar if self.rest is None else _append(inputs_bar, rest_bar), hidden_bar
 
     def _cut(self, sequences: PyTree) -> tuple[PyTree, PyTree]:
-        end = self.steps * self.count
-        pieces = jax.tree.map(lambda x: x[:end].reshape(self.count, self.steps, *x.shape[1:]), sequences)
+        end = self.steps * self.pieces
+        pieces = jax.tree.map(lambda x: x[:end].reshape(self.pieces, self.steps, *x.shape[1:]), sequences)
         return pieces, jax.tree.map(lambda x: x[end:], sequences)
 
 
