@@ -185,6 +185,17 @@ def test_a_loop_over_layers_that_share_a_step(float64):
     assert_methods_agree(make, weights, inputs, hidden)
 
 
+def test_modules_that_never_tick_in_many_runs_with_inputs(float64, parts):
+    clock = cw.Clock(periods=(1, 7, 50), sizes=(2, 2, 3))
+    weights, readout, inputs, hidden = arguments(clock, runs=(3,))
+
+    def make(loss):
+        grad = jax.grad(functools.partial(loss, clock=clock), argnums=(0, 2, 3))
+        return jax.vmap(grad, in_axes=(0, 0, None, None))
+
+    assert_methods_agree(make, weights, readout, inputs[:2], hidden)
+
+
 def test_runs_of_runs(float64, parts):
     clock = CLOCKS[1]
     weights, readout, inputs, hidden = arguments(clock, runs=(2, 3), batch=(2,))

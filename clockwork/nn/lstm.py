@@ -103,8 +103,8 @@ def lstm_unroll(
     ``c_t = f_t c_{t-1} + i_t tanh(W_c x_t + R_c h_{t-1} + b_c)``,
     ``o_t = σ(W_o x_t + R_o h_{t-1} + p_o c_t + b_o)``, ``h_t = o_t tanh(c_t)``.
 
-    Unbatched, pure and differentiable in reverse mode; batches and runs are the caller's
-    ``jax.vmap``, which over weights puts the runs side by side as SIMD arithmetic.
+    Unbatched, pure and differentiable once; batches and runs are the caller's
+    ``jax.vmap``, which over weights puts the runs side by side as SIMD lanes.
 
     Args:
         weights: of one layer.

@@ -59,13 +59,14 @@ def outer(x: Array, y: Array) -> Array:
 
 
 def over_time(terms: Callable[..., PyTree], *rows: Array) -> PyTree:
-    """The sum of ``terms`` of each row.
+    """The sum of ``terms`` of each row; zeros if there is none.
 
     A loop that adds keeps the sum in the cache; XLA's own sum over the first axis does not, and takes
     many times as long.
     """
-    first = terms(*(x[0] for x in rows))
-    return lax.scan(lambda sums, xs: (jax.tree.map(jnp.add, sums, terms(*xs)), None), first, [x[1:] for x in rows])[0]
+    shapes = jax.eval_shape(terms, *(jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in rows))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return lax.scan(lambda sums, xs: (jax.tree.map(jnp.add, sums, terms(*xs)), None), zeros, rows)[0]
 
 
 def below(weights: Array, state: Array) -> Array:

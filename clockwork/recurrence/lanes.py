@@ -238,7 +238,7 @@ def backward(
         bias_bars.append(bias_bar)
         hidden_bars.append(errors[0])
         if inputs is not None:
-            x = inputs[own.first - plan.start :: own.period]
+            x = plan.at_ticks(inputs, own)
             input_bars.append(gram(x.astype(dtype), delta, runs=True))
             x_bar = matmul(delta, transpose(weights.input[:, a : a + k]).astype(dtype))
             x_bar = seen_transpose(x_bar, every, own)[:-1]

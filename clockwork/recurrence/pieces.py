@@ -54,8 +54,7 @@ class InPieces(NamedTuple):
 
     def backward(self, parameters: PyTree, inputs: PyTree, residuals: PyTree, cotangents: PyTree) -> PyTree:
         """The gradients, with each piece computed again."""
-        outputs_bar, last_bar = cotangents
-        starts = residuals
+        (outputs_bar, last_bar), starts = cotangents, residuals
 
         def back(kernel: Kernel, start: PyTree, inputs: PyTree, outputs_bar: PyTree, last_bar: PyTree) -> PyTree:
             _, kept = kernel.forward(parameters, inputs, start)

@@ -79,6 +79,10 @@ class Plan(NamedTuple):
             order.append(self.module(members, order[-1].after if order else None))
         return order
 
+    def at_ticks(self, inputs: Array, ticks: Grid) -> Array:
+        """The inputs that a module reads, ``(S, I)``."""
+        return inputs[ticks.first - self.start :: ticks.period]
+
     def active(self, module: Module) -> np.ndarray | None:
         """Which units change at which tick, ``(S, k)``; None if always all."""
         periods = self.clock.unit_periods[module.start : module.start + module.size].astype(object)

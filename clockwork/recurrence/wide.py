@@ -19,7 +19,6 @@ from jax import Array, lax
 
 from clockwork.recurrence.arithmetic import Activation, accumulator, activate, below, gram, matmul, put, row
 from clockwork.recurrence.plan import (
-    Grid,
     Plan,
     Residuals,
     hold,
@@ -53,7 +52,7 @@ def forward(
             drive = drive + seen(held[..., columns + a :], module.after, own)
             held = held[..., : columns + a]
         if inputs is not None:
-            drive = drive + matmul(_at_ticks(plan, inputs, own), weights.input[:, a : a + k])
+            drive = drive + matmul(plan.at_ticks(inputs, own), weights.input[:, a : a + k])
         drive = jnp.broadcast_to(drive, (own.ticks, *before.shape))  # (S, k)
         rows = jnp.concatenate([before.astype(dtype)[None], drive])
         rows, slopes[j] = _scan(plan.activation, rows, within(weights, module))
@@ -114,7 +113,7 @@ def backward(
         bias_bars.append(delta.sum(tuple(range(delta.ndim - 1))))
         hidden_bars.append(errors[0])
         if inputs is not None:
-            x = _at_ticks(plan, inputs, own)
+            x = plan.at_ticks(inputs, own)
             input_bars.append(gram(x.astype(dtype), delta, runs=False))
             x_bar = matmul(delta, weights.input[:, a : a + k].T.astype(dtype))
             x_bar = seen_transpose(x_bar, every, own)[:-1]
@@ -131,10 +130,6 @@ def backward(
     )
     readout_bar = None if readout is None else jnp.concatenate(readout_bars)
     return weights_bar, readout_bar, inputs_bar, jnp.concatenate(hidden_bars, -1)
-
-
-def _at_ticks(plan: Plan, inputs: Array, ticks: Grid) -> Array:
-    return inputs[ticks.first - plan.start :: ticks.period]
 
 
 def _scan(activation: Activation, rows: Array, feedback: Array) -> tuple[Array, Array | None]:
