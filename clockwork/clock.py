@@ -78,24 +78,30 @@ class Clock:
         return cls(periods, tuple(size + (i < rest) for i in range(len(periods))))
 
     @classmethod
-    def exponential(cls, width: int, modules: int) -> "Clock":
+    def exponential(cls, width: int, modules: int, *, fastest: int = 1) -> "Clock":
         """The paper's clock: periods 1, 2, 4, ..., 2^(modules - 1) (Koutník et al. 2014, sec. 3).
 
         Args:
             width: ``N``, the number of hidden units.
             modules: ``G``, the number of modules.
+            fastest: the period of the fastest module, which all others are multiples of: a layer on top
+                of another may start where that one ends.
 
         Raises:
-            ValueError: if there are no modules, or fewer units than modules.
+            ValueError: if there are no modules, fewer units than modules, or ``fastest`` is below 1.
 
         Example:
             >>> Clock.exponential(width=40, modules=9).sizes
             (5, 5, 5, 5, 4, 4, 4, 4, 4)
+            >>> Clock.exponential(width=8, modules=3, fastest=4).periods
+            (4, 8, 16)
         """
-        (modules,) = _integers("modules", (modules,))
+        modules, fastest = _integers("modules and fastest", (modules, fastest))
         if modules < 1:
             raise ValueError(f"modules must be at least 1, got {modules}")
-        return cls.even(width, tuple(2**i for i in range(modules)))
+        if fastest < 1:
+            raise ValueError(f"fastest must be at least 1, got {fastest}")
+        return cls.even(width, tuple(fastest * 2**i for i in range(modules)))
 
     @property
     def width(self) -> int:

@@ -1,6 +1,6 @@
 """What a clockwork layer learns."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -92,6 +92,45 @@ class Weights(NamedTuple):
             )
         blocks = tuple(recurrent[a:b, :b] for a, b in zip(clock.starts, ends, strict=True))
         return cls(input, blocks, bias)
+
+    def flat(self, prefix: str = "") -> dict[str, Array]:
+        """The same weights as a flat dictionary, as safetensors and other formats keep them.
+
+        Args:
+            prefix: before every name, such as ``"encoder."``.
+
+        Returns:
+            ``input``, ``recurrent.0`` to ``recurrent.{G - 1}`` (fastest first) and ``bias``.
+
+        Example:
+            >>> import clockwork as cw, jax
+            >>> weights = cw.init(jax.random.key(0), cw.Clock(periods=(1, 2), sizes=(4, 3)), inputs=2)
+            >>> sorted(weights.flat("encoder."))
+            ['encoder.bias', 'encoder.input', 'encoder.recurrent.0', 'encoder.recurrent.1']
+        """
+        blocks = {f"{prefix}recurrent.{j}": block for j, block in enumerate(self.recurrent)}
+        return {f"{prefix}input": self.input, **blocks, f"{prefix}bias": self.bias}
+
+    @classmethod
+    def from_flat(cls, clock: Clock, arrays: Mapping[str, ArrayLike], prefix: str = "") -> "Weights":
+        """The inverse of `flat`.
+
+        Args:
+            clock: the layer's clock.
+            arrays: by name; names that do not begin with the prefix are left alone.
+            prefix: before every name.
+
+        Raises:
+            ValueError: if a name is missing or unknown, or the weights are not those of a layer with this clock.
+        """
+        wanted = [f"{prefix}input", *(f"{prefix}recurrent.{j}" for j in range(clock.modules)), f"{prefix}bias"]
+        given = {name for name in arrays if name.startswith(prefix)}
+        if given != set(wanted):
+            raise ValueError(f"weights of {clock} must be named {wanted}, got {sorted(given)}")
+        first, *blocks, last = (jnp.asarray(arrays[name]) for name in wanted)
+        weights = cls(first, tuple(blocks), last)
+        check_weights(weights, clock)
+        return weights
 
 
 def init(key: Array, clock: Clock, inputs: int = 0, stddev: float = 0.1, dtype: DTypeLike = jnp.float32) -> Weights:

@@ -1,6 +1,27 @@
-"""Networks as Flax (nnx) modules, and the peephole LSTM as plain functions."""
+"""Flax (nnx) cells, layers and networks; `clockwork.nn.linen` has the same for linen. The LSTM as plain functions."""
 
+from clockwork.nn.cells import ClockworkCell, ClockworkOfCells, PeepholeLSTMCell
+from clockwork.nn.initializers import FLAX, PAPER
+from clockwork.nn.layers import Bidirectional, Clockwork, Stack
 from clockwork.nn.lstm import LSTMWeights, lstm_init, lstm_unroll
+from clockwork.nn.modules import CellsState
 from clockwork.nn.networks import ClockworkRNN, Network, PeepholeLSTM, SimpleRNN
 
-__all__ = ["ClockworkRNN", "LSTMWeights", "Network", "PeepholeLSTM", "SimpleRNN", "lstm_init", "lstm_unroll"]
+__all__ = [
+    "FLAX",
+    "PAPER",
+    "Bidirectional",
+    "CellsState",
+    "Clockwork",
+    "ClockworkCell",
+    "ClockworkOfCells",
+    "ClockworkRNN",
+    "LSTMWeights",
+    "Network",
+    "PeepholeLSTM",
+    "PeepholeLSTMCell",
+    "SimpleRNN",
+    "Stack",
+    "lstm_init",
+    "lstm_unroll",
+]

@@ -13,9 +13,10 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from clockwork.clock import Clock
-from clockwork.nn.lstm import LSTMWeights, lstm_init, lstm_unroll
+from clockwork.nn.lstm import lstm_init, lstm_unroll
+from clockwork.nn.parameters import ClockworkParameters, LSTMParameters
 from clockwork.recurrence import Method, unroll
-from clockwork.weights import Weights, init
+from clockwork.weights import init
 
 
 class Network(Protocol):
@@ -48,16 +49,7 @@ class Readout(nnx.Module):
         self.bias = nnx.Param(stddev * jax.random.normal(rngs.params(), (outputs,)))
 
 
-def _unless_empty(weights: Array) -> nnx.Param[Array] | None:
-    """A parameter, or None for weights of no inputs: arrays without elements crash XLA when spread over devices."""
-    return nnx.Param(weights) if weights.size else None
-
-
-def _input_weights(param: nnx.Param[Array] | None, columns: int) -> Array:
-    return jnp.zeros((0, columns)) if param is None else param[...]
-
-
-class ClockworkRNN(nnx.Module):
+class ClockworkRNN(ClockworkParameters):
     """A clockwork layer and a linear readout, CW-RNN in the paper.
 
     Args:
@@ -89,20 +81,9 @@ class ClockworkRNN(nnx.Module):
         method: Method = "auto",
         rngs: nnx.Rngs,
     ) -> None:
-        weights = init(rngs.params(), clock, inputs, stddev)
-        self.clock = clock
+        super().__init__(clock, init(rngs.params(), clock, inputs, stddev))
         self.method: Method = method
-        self.input = _unless_empty(weights.input)
-        self.recurrent = nnx.List([nnx.Param(block) for block in weights.recurrent])
-        self.bias = nnx.Param(weights.bias)
         self.readout = Readout(clock.width, outputs, stddev=stddev, rngs=rngs)
-
-    @property
-    def weights(self) -> Weights:
-        """The layer's weights, for the functions of the core."""
-        return Weights(
-            _input_weights(self.input, self.clock.width), tuple(block[...] for block in self.recurrent), self.bias[...]
-        )
 
     @property
     def parameters(self) -> int:
@@ -145,7 +126,7 @@ class SimpleRNN(ClockworkRNN):
         return super().parameters - 1
 
 
-class PeepholeLSTM(nnx.Module):
+class PeepholeLSTM(LSTMParameters):
     """A layer of LSTM cells with peepholes and a linear readout, LSTM in the paper.
 
     Args:
@@ -175,19 +156,8 @@ class PeepholeLSTM(nnx.Module):
         forget_bias: float | None = None,
         rngs: nnx.Rngs,
     ) -> None:
-        weights = lstm_init(rngs.params(), cells, inputs, stddev, forget_bias)
-        self.input = _unless_empty(weights.input)
-        self.recurrent = nnx.Param(weights.recurrent)
-        self.peepholes = nnx.Param(weights.peepholes)
-        self.bias = nnx.Param(weights.bias)
+        super().__init__(lstm_init(rngs.params(), cells, inputs, stddev, forget_bias))
         self.readout = Readout(cells, outputs, stddev=stddev, rngs=rngs)
-
-    @property
-    def weights(self) -> LSTMWeights:
-        """The layer's weights, for `lstm_unroll`."""
-        recurrent = self.recurrent[...]
-        input_weights = _input_weights(self.input, recurrent.shape[1])
-        return LSTMWeights(input_weights, recurrent, self.peepholes[...], self.bias[...])
 
     @property
     def parameters(self) -> int:

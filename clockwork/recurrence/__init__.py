@@ -1,10 +1,12 @@
 """The recurrence: one contract, several kernels."""
 
 import operator
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
 from clockwork.clock import Clock
@@ -26,8 +28,8 @@ class State(NamedTuple):
 
     Attributes:
         hidden: ``(N,)``, the hidden state.
-        time: ``()``, int32, the clock's value at the next step. `step` takes it back by a whole
-            number of the clock's cycles before it would overflow.
+        time: ``()``, int32, the clock's value at the next step, taken back by a whole number of the
+            clock's cycles before it would overflow. In the carry of a Flax cell, ``(*batch, 1)``.
     """
 
     hidden: Array
@@ -40,15 +42,21 @@ class State(NamedTuple):
 
 
 def step(
-    weights: Weights, clock: Clock, state: State, x_t: ArrayLike | None = None, *, activation: Activation = jnp.tanh
+    weights: Weights | tuple[Array, Array, Array],
+    clock: Clock,
+    state: State,
+    x_t: ArrayLike | None = None,
+    *,
+    activation: Activation = jnp.tanh,
 ) -> tuple[State, Array]:
     """One step of a clockwork layer.
 
     ``h_t = f(W_H h_{t-1} + W_I x_t + b)`` for the modules whose period divides t; the others
-    keep their value (Koutník et al. 2014, eqs. 1 and 4).
+    keep their value (Koutník et al. 2014, eqs. 1 and 4). For streaming; compile it with ``jax.jit``.
 
     Args:
-        weights: of one layer, `Weights`.
+        weights: of one layer, `Weights`, or what ``weights.dense(clock)`` made of them once: most of
+            the time that a step takes is to put the matrices together.
         clock: the layer's clock.
         state: hidden state ``(N,)`` and time ``()``.
         x_t: ``(I,)``; None for a layer without inputs.
@@ -68,25 +76,45 @@ def step(
         >>> state, y_t = cw.step(weights, clock, state, jnp.ones(2))
         >>> y_t.shape, int(state.time)
         ((11,), 1)
+
+        As fast as it goes, a sample at a time:
+
+        >>> tick = jax.jit(cw.step, static_argnames="clock")
+        >>> dense = weights.dense(clock)
+        >>> state, y_t = tick(dense, clock, state, jnp.ones(2))
     """
-    dtype, hidden = _check_hidden(weights, clock, state.hidden)
-    input_weights, recurrent, bias = _dense(weights, clock, dtype)
+    input_weights, recurrent, bias = weights.dense(clock) if isinstance(weights, Weights) else weights
+    n = clock.width
+    if recurrent.shape != (n, n):
+        raise ValueError(f"recurrent weights must have shape {(n, n)}, got {recurrent.shape}")
+    dtype, hidden = _check_hidden(bias, clock, state.hidden)
     drive = bias.astype(accumulator(dtype))
     if x_t is None:
-        _check_no_inputs(weights)
+        _check_no_inputs(input_weights)
     else:
         x_t = jnp.asarray(x_t)
-        if x_t.shape != weights.input.shape[:1]:
-            raise ValueError(f"x_t must have shape {weights.input.shape[:1]}, got {x_t.shape}")
-        drive = drive + matmul(x_t[None].astype(dtype), input_weights)[0]
+        if x_t.shape != input_weights.shape[:1]:
+            raise ValueError(f"x_t must have shape {input_weights.shape[:1]}, got {x_t.shape}")
+        drive = drive + matmul(x_t[None].astype(dtype), input_weights.astype(dtype))[0]
     time = jnp.asarray(state.time)
     active = time % jnp.asarray(clock.unit_periods, time.dtype) == 0
-    h_t = masked_step(activation, active, drive, recurrent, hidden)
+    h_t = masked_step(activation, active, drive, recurrent.astype(dtype), hidden)
+    return State(h_t, advance(clock, time, 1)), h_t
+
+
+def advance(clock: Clock, time: Any, steps: int | Array) -> Any:
+    """The clock's value some steps later, taken back by whole cycles before it would overflow.
+
+    Args:
+        clock: the layer's clock.
+        time: integers, of JAX or NumPy; so is what is returned.
+        steps: how many.
+    """
     limit = jnp.iinfo(time.dtype).max // clock.cycle * clock.cycle
-    time = time + 1
-    if limit:
-        time = jnp.where(time >= limit, 0, time)
-    return State(h_t, time), h_t
+    if not limit:  # the cycle does not fit an integer: as long as it lasts
+        return time + steps
+    where = np.where if isinstance(time, np.ndarray) else jnp.where
+    return where(time >= limit - steps, time - (limit - steps), time + steps)
 
 
 def unroll(
@@ -95,7 +123,7 @@ def unroll(
     inputs: ArrayLike | None = None,
     *,
     steps: int | None = None,
-    start: int = 0,
+    start: int | Array = 0,
     hidden: ArrayLike | None = None,
     readout: ArrayLike | None = None,
     method: Method = "auto",
@@ -123,7 +151,8 @@ def unroll(
         inputs: ``(T, I)``; None for a layer without inputs, which takes ``steps`` instead.
         steps: ``T``, where there are no inputs; static.
         start: the clock's value at the first step, so that a sequence can be cut anywhere and
-            continued; static.
+            continued. Static; an array ``()`` of integers, known only when the program runs, takes the
+            masked scan. The clock repeats itself: any multiple of ``clock.cycle`` is as good as 0.
         hidden: ``(N,)``, the state before the first step; zeros if None.
         readout: ``(N, O)``: return ``h @ readout`` in place of the hidden values. The cascade
             multiplies each module's values once, when they change, and builds no ``(T, N)`` array.
@@ -136,7 +165,8 @@ def unroll(
 
     Raises:
         ValueError: if both or neither of ``inputs`` and ``steps`` are given, a shape does not fit,
-            there is no step, ``start`` is negative, or the method is unknown.
+            there is no step, ``start`` is negative, the method is unknown, or it is the cascade and
+            ``start`` is an array.
 
     Example:
         >>> import clockwork as cw, jax, jax.numpy as jnp
@@ -153,7 +183,7 @@ def unroll(
     if (inputs is None) == (steps is None):
         raise ValueError(f"give either inputs or steps, got {'neither' if inputs is None else 'both'}")
     if inputs is None:
-        _check_no_inputs(weights)
+        _check_no_inputs(weights.input)
     else:
         inputs = jnp.asarray(inputs)
         if inputs.ndim != 2 or inputs.shape[1] != weights.input.shape[0]:
@@ -162,12 +192,11 @@ def unroll(
             )
         steps = inputs.shape[0]
     steps = check_steps(steps)
-    start = _index("start", start)
-    if start < 0:
-        raise ValueError(f"start must be at least 0, got {start}")
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}, got {method!r}")
-    dtype, hidden = _check_hidden(weights, clock, hidden, inputs)
+    start = _check_start(start, method)
+    check_weights(weights, clock)
+    dtype, hidden = _check_hidden(weights.bias, clock, hidden, inputs)
     if inputs is not None:
         inputs = inputs.astype(dtype)
     if readout is not None:
@@ -175,8 +204,9 @@ def unroll(
         if readout.ndim != 2 or readout.shape[0] != clock.width:
             raise ValueError(f"readout must have shape ({clock.width}, O), got {readout.shape}")
         readout = readout.astype(dtype)
-    if _choose(method, clock, steps) == "masked":
-        dense = _dense(weights, clock, dtype)
+    if not isinstance(start, int) or _choose(method, clock, steps) == "masked":
+        input_weights, recurrent, bias = weights.dense(clock)
+        dense = (input_weights.astype(dtype), recurrent.astype(dtype), bias.astype(dtype))
         return masked(activation, clock, start, steps, inputs, dense, hidden, readout)
     weights = Weights(
         weights.input.astype(dtype), tuple(b.astype(dtype) for b in weights.recurrent), weights.bias.astype(dtype)
@@ -200,17 +230,11 @@ def _choose(method: Method, clock: Clock, steps: int) -> Literal["masked", "casc
     return method
 
 
-def _dense(weights: Weights, clock: Clock, dtype: DTypeLike) -> tuple[Array, Array, Array]:
-    input_weights, recurrent, bias = weights.dense(clock)
-    return input_weights.astype(dtype), recurrent.astype(dtype), bias.astype(dtype)
-
-
 def _check_hidden(
-    weights: Weights, clock: Clock, hidden: ArrayLike | None, inputs: Array | None = None
+    bias: Array, clock: Clock, hidden: ArrayLike | None, inputs: Array | None = None
 ) -> tuple[DTypeLike, Array]:
-    check_weights(weights, clock)
     given = [x for x in (inputs, hidden) if x is not None]
-    dtype = jnp.result_type(weights.bias, *given)
+    dtype = jnp.result_type(bias, *given)
     if hidden is None:
         return dtype, jnp.zeros(clock.width, dtype)
     hidden = jnp.asarray(hidden)
@@ -219,9 +243,22 @@ def _check_hidden(
     return dtype, hidden.astype(dtype)
 
 
-def _check_no_inputs(weights: Weights) -> None:
-    if weights.input.shape[0]:
-        raise ValueError(f"weights are those of a layer with {weights.input.shape[0]} inputs, got none")
+def _check_no_inputs(input_weights: Array) -> None:
+    if input_weights.shape[0]:
+        raise ValueError(f"weights are those of a layer with {input_weights.shape[0]} inputs, got none")
+
+
+def _check_start(start: int | Array, method: Method) -> int | Array:
+    if isinstance(start, Tracer):
+        if start.shape or not jnp.issubdtype(start.dtype, jnp.integer):
+            raise ValueError(f"start must be one integer, got {start.dtype} of shape {start.shape}")
+        if method == "cascade":
+            raise ValueError("start must be known before compilation for the cascade, got an array")
+        return start
+    start = _index("start", start)
+    if start < 0:
+        raise ValueError(f"start must be at least 0, got {start}")
+    return start
 
 
 def check_steps(steps: int | None) -> int:

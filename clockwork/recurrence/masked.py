@@ -26,7 +26,7 @@ def masked_step(
 def masked(
     activation: arithmetic.Activation,
     clock: Clock,
-    start: int,
+    start: int | Array,
     steps: int,
     inputs: Array | None,
     dense: tuple[Array, Array, Array],
@@ -52,7 +52,10 @@ def masked(
     drive = bias.astype(arithmetic.accumulator(bias.dtype))
     drives = None if inputs is None else arithmetic.matmul(inputs, input_weights) + drive[None]
     periods = jnp.asarray(clock.unit_periods, jnp.int32)
-    first_ticks = jnp.asarray([-start % period for period in clock.unit_periods.tolist()], jnp.int32)
+    if isinstance(start, int):
+        first_ticks = jnp.asarray([-start % period for period in clock.unit_periods.tolist()], jnp.int32)
+    else:
+        first_ticks = -start.astype(jnp.int32) % periods
 
     def tick(h_tm1: Array, xs: tuple[Array, Array | None]) -> tuple[Array, Array]:
         t, drive_t = xs

@@ -28,6 +28,12 @@ class Grid(NamedTuple):
     first: int
     ticks: int
 
+    @classmethod
+    def of(cls, period: int, start: int, steps: int) -> "Grid":
+        """The ticks of a period."""
+        first = -(-start // period) * period
+        return cls(period, first, max(0, -(-(start + steps - first) // period)))
+
     def held(self, times: np.ndarray) -> np.ndarray:
         """The row that holds just after each of some steps: how many ticks there were up to then."""
         rows = (times - self.first) // self.period + 1
@@ -60,9 +66,7 @@ class Plan(NamedTuple):
 
     def grid(self, period: int) -> Grid:
         """The ticks of a period."""
-        first = -(-self.start // period) * period
-        end = self.start + self.steps
-        return Grid(period, first, max(0, -(-(end - first) // period)))
+        return Grid.of(period, self.start, self.steps)
 
     def module(self, members: range, before: Grid | None = None) -> Module:
         """Modules that follow each other, as one that ticks whenever any of them may."""

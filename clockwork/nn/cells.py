@@ -1,0 +1,352 @@
+"""Recurrent cells as Flax (nnx) modules: one step each, for ``nnx.RNN``, ``nnx.Bidirectional`` and `Clockwork`."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array, lax
+from jax.nn.initializers import Initializer
+from jax.typing import ArrayLike, DTypeLike
+
+from clockwork.clock import Clock
+from clockwork.nn import modules
+from clockwork.nn.initializers import initialize
+from clockwork.nn.lstm import LSTMWeights, lstm_init, lstm_unroll
+from clockwork.nn.modules import CellsState
+from clockwork.nn.parameters import ClockworkParameters, LSTMParameters
+from clockwork.nn.sequence import check_carry, check_features, step_batch, unroll_batch
+from clockwork.recurrence import Activation, Method, State
+
+PyTree = Any
+
+
+class ClockworkCell(ClockworkParameters, nnx.RNNCellBase):
+    """One step of a clockwork layer, as a cell for ``nnx.RNN`` and ``nnx.Bidirectional``.
+
+    ``h_t = f(W_H h_{t-1} + W_I x_t + b)`` for the modules whose period divides t; the others keep
+    their value (Koutník et al. 2014, eqs. 1 and 4). The carry holds the clock as well as the values.
+    Over whole sequences, `Clockwork` is the same function with the same parameters, and faster.
+
+    Args:
+        clock: when each module updates.
+        in_features: ``I``, the number of inputs.
+        activation: ``f``, elementwise; ``jnp.tanh`` if None.
+        dtype: of computation and carry; that of the parameters if None.
+        param_dtype: of the parameters.
+        kernel_init: of the input weights ``(I, N)``; the paper's N(0, 0.1²) if None. All three as Flax
+            has them: ``**clockwork.nn.FLAX``.
+        recurrent_kernel_init: of what each module receives, ``(N - a_i, k_i)``.
+        bias_init: of the biases ``(N,)``.
+        rngs: the source of the key, stream ``params``.
+
+    Raises:
+        ValueError: if ``in_features`` is negative.
+
+    Example:
+        >>> import clockwork as cw, jax.numpy as jnp
+        >>> from flax import nnx
+        >>> cell = ClockworkCell(cw.Clock.exponential(width=40, modules=9), 13, rngs=nnx.Rngs(0))
+        >>> nnx.RNN(cell)(jnp.ones((8, 320, 13))).shape
+        (8, 320, 40)
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        in_features: int,
+        *,
+        activation: Activation | None = None,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        kernel_init: Initializer | None = None,
+        recurrent_kernel_init: Initializer | None = None,
+        bias_init: Initializer | None = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        weights = initialize(
+            rngs.params(), clock, in_features, kernel_init=kernel_init, recurrent_kernel_init=recurrent_kernel_init,
+            bias_init=bias_init, dtype=param_dtype,
+        )  # fmt: skip
+        super().__init__(clock, weights)
+        self.in_features = in_features
+        self.activation: Activation = activation or jnp.tanh
+        self.dtype: DTypeLike = dtype or param_dtype
+
+    def __call__(self, carry: State, inputs: ArrayLike) -> tuple[State, Array]:
+        """One step.
+
+        Args:
+            carry: hidden state ``(*batch, N)`` and time ``(*batch, 1)``.
+            inputs: ``(*batch, I)``.
+
+        Returns:
+            The next carry, and its hidden values ``(*batch, N)``.
+
+        Raises:
+            ValueError: if the inputs have another width, or the carry is of another clock or batch.
+        """
+        return step_batch(self.weights, self.clock, carry, inputs, self.dtype, self.activation)
+
+    def initialize_carry(
+        self,
+        input_shape: tuple[int, ...],
+        rngs: nnx.Rngs | nnx.RngStream | None = None,
+        carry_init: Initializer | None = None,
+    ) -> State:
+        """The carry before the first step: zeros, at time zero.
+
+        Args:
+            input_shape: of the inputs of a step, ``(*batch, I)``.
+            rngs: the key for ``carry_init``, stream ``carry``.
+            carry_init: draws the hidden state; zeros if None.
+        """
+        shape = (*input_shape[:-1], self.clock.width)
+        if carry_init is None:
+            hidden = jnp.zeros(shape, self.dtype)
+        elif rngs is None:
+            raise ValueError("carry_init needs rngs, got None")
+        else:
+            hidden = carry_init((rngs.carry if isinstance(rngs, nnx.Rngs) else rngs)(), shape, self.dtype)
+        return State(hidden, np.zeros((*input_shape[:-1], 1), np.int32))  # pyright: ignore[reportArgumentType]
+
+    @property
+    def num_feature_axes(self) -> int:
+        """How many of the last axes are features: one."""
+        return 1
+
+    def unroll(
+        self, inputs: Array, carry: State, lengths: Array | None, *, start: int | None, method: Method
+    ) -> tuple[State, Array]:
+        """The fast kernels over ``(T, B, I)``; see `clockwork.nn.sequence.unroll_batch`."""
+        weights = jax.tree.map(lambda w: w.astype(self.dtype), self.weights)
+        return unroll_batch(
+            weights, self.clock, inputs.astype(self.dtype), carry, lengths,
+            start=start, method=method, activation=self.activation,
+        )  # fmt: skip
+
+
+class PeepholeLSTMCell(LSTMParameters, nnx.RNNCellBase):
+    """One step of a layer of LSTM cells with peepholes (Graves 2008; Gers et al. 2002), as a cell for ``nnx.RNN``.
+
+    The equations are those of `lstm_unroll`. As the cell of a `Clockwork`, its modules run that kernel.
+
+    Args:
+        in_features: ``I``, the number of inputs.
+        hidden_features: ``N``, the number of LSTM cells.
+        stddev: all weights and biases are drawn from N(0, stddev²).
+        forget_bias: the initial bias of every forget gate; None to draw it like all others.
+        dtype: of computation and carry; that of the parameters if None.
+        param_dtype: of the parameters.
+        rngs: the source of the key, stream ``params``.
+
+    Raises:
+        ValueError: if ``in_features``, ``hidden_features`` or ``stddev`` is out of range.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> nnx.RNN(PeepholeLSTMCell(13, 15, rngs=nnx.Rngs(0)))(jnp.ones((8, 320, 13))).shape
+        (8, 320, 15)
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        *,
+        stddev: float = 0.1,
+        forget_bias: float | None = None,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        weights = lstm_init(rngs.params(), hidden_features, in_features, stddev, forget_bias, param_dtype)
+        super().__init__(weights)
+        self.in_features = in_features
+        self.hidden_features = hidden_features
+        self.dtype: DTypeLike = dtype or param_dtype
+
+    def __call__(self, carry: tuple[Array, Array], inputs: ArrayLike) -> tuple[tuple[Array, Array], Array]:
+        """One step.
+
+        Args:
+            carry: ``c`` and ``h``, ``(*batch, N)`` each, in the order of flax's LSTM.
+            inputs: ``(*batch, I)``.
+
+        Returns:
+            The next carry, and ``h``.
+
+        Raises:
+            ValueError: if the inputs have another width.
+        """
+        return step_lstm(self.weights, carry, inputs, self.dtype)
+
+    def initialize_carry(
+        self,
+        input_shape: tuple[int, ...],
+        rngs: nnx.Rngs | nnx.RngStream | None = None,
+        carry_init: Initializer | None = None,
+    ) -> tuple[Array, Array]:
+        """The carry before the first step, ``c`` and ``h``; zeros if ``carry_init`` is None."""
+        shape = (*input_shape[:-1], self.hidden_features)
+        if carry_init is None:
+            return jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype)
+        if rngs is None:
+            raise ValueError("carry_init needs rngs, got None")
+        stream = rngs.carry if isinstance(rngs, nnx.Rngs) else rngs
+        return carry_init(stream(), shape, self.dtype), carry_init(stream(), shape, self.dtype)
+
+    @property
+    def num_feature_axes(self) -> int:
+        """How many of the last axes are features: one."""
+        return 1
+
+    def unroll(self, inputs: Array, carry: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
+        """The fast kernel over ``(T, B, I)``: the last carry, and ``(T, B, N)``."""
+        return unroll_lstm(self.weights, inputs, carry, self.dtype)
+
+
+class ClockworkOfCells(nnx.RNNCellBase):
+    """One step of a clockwork whose modules are cells of any kind, itself a cell for ``nnx.RNN``.
+
+    At the ticks of module i, ``c_i, y_i = cell_i(c_i, [x_t, y_{i+1}, ..., y_G])`` with the outputs that the
+    slower modules held before; at all other steps it holds its output and its whole carry. With
+    ``nnx.SimpleCell`` that is the clockwork layer (Koutník et al. 2014, eqs. 1 and 4).
+    Over whole sequences, ``Clockwork(clock, in_features, cell=...)`` is the same function, and faster.
+
+    Args:
+        clock: when each module updates; ``sizes`` are the features of the cells.
+        in_features: ``I``, the number of inputs of the layer.
+        cell: makes a cell, called as ``cell(in_features, hidden_features, rngs=rngs)``: ``nnx.LSTMCell``,
+            ``nnx.GRUCell``, ``nnx.SimpleCell``, `PeepholeLSTMCell`, one's own; other arguments by
+            ``functools.partial``.
+        rngs: for the cells.
+
+    Raises:
+        ValueError: if ``cell`` makes no cell.
+
+    Example:
+        >>> import clockwork as cw, jax.numpy as jnp
+        >>> from flax import nnx
+        >>> clock = cw.Clock.exponential(width=12, modules=3)
+        >>> cell = ClockworkOfCells(clock, 13, nnx.GRUCell, rngs=nnx.Rngs(0))
+        >>> nnx.RNN(cell)(jnp.ones((8, 320, 13))).shape
+        (8, 320, 12)
+    """
+
+    def __init__(self, clock: Clock, in_features: int, cell: Callable[..., nnx.RNNCellBase], *, rngs: nnx.Rngs) -> None:
+        self.clock = clock
+        self.in_features = in_features
+        sizes = zip(modules.widths(clock, in_features), clock.sizes, strict=True)
+        self.cells = nnx.List([_make(cell, width, size, rngs) for width, size in sizes])
+
+    def __call__(self, carry: CellsState, inputs: ArrayLike) -> tuple[CellsState, Array]:
+        """One step: carry and ``(*batch, I)`` to the next carry and ``(*batch, N)``.
+
+        Raises:
+            ValueError: if the inputs have another width, or a cell puts out another shape than it should.
+        """
+        x = jnp.asarray(inputs)
+        check_features(x, self.in_features)
+        return modules.step(self.clock, carry, x, lambda j, c, x: self.cells[j](c, x))
+
+    def initialize_carry(
+        self,
+        input_shape: tuple[int, ...],
+        rngs: nnx.Rngs | nnx.RngStream | None = None,
+        carry_init: Initializer | None = None,
+    ) -> CellsState:
+        """The carry before the first step: of each cell its own, no outputs yet, at time zero.
+
+        Args:
+            input_shape: of the inputs of a step, ``(*batch, I)``.
+            rngs: for the cells' carries; ``nnx.Rngs(0)`` if None.
+            carry_init: for the cells' carries.
+        """
+        batch, rngs = input_shape[:-1], nnx.Rngs(0) if rngs is None else rngs
+        shapes = [(*batch, width) for width in modules.widths(self.clock, self.in_features)]
+        carries = [
+            cell.initialize_carry(shape, rngs, **({} if carry_init is None else {"carry_init": carry_init}))
+            for cell, shape in zip(self.cells, shapes, strict=True)
+        ]
+        return modules.initial(self.clock, tuple(carries), batch)
+
+    @property
+    def num_feature_axes(self) -> int:
+        """How many of the last axes are features: one."""
+        return 1
+
+    def unroll(
+        self, inputs: Array, carry: CellsState, lengths: Array | None, *, start: int | None, method: Method
+    ) -> tuple[CellsState, Array]:
+        """The cascade over ``(T, B, I)``; see `clockwork.nn.modules.unroll`."""
+        return modules.unroll(
+            self.clock, inputs, carry, lengths, start=start, method=method,
+            scan=lambda j, c, x, ticks: _scan(self.cells[j], c, x, ticks),
+            stepwise=lambda c, x, ticks: _scan(self, c, x, ticks),
+        )  # fmt: skip
+
+
+def step_lstm(
+    weights: LSTMWeights, carry: tuple[Array, Array], inputs: ArrayLike, dtype: DTypeLike
+) -> tuple[tuple[Array, Array], Array]:
+    """One step of peephole LSTM cells: ``c`` and ``h``, ``(*batch, N)`` each, and ``(*batch, I)``."""
+    x = jnp.asarray(inputs)
+    check_features(x, weights.input.shape[0])
+    batch, cells = x.shape[:-1], weights.recurrent.shape[0]
+    wanted = jax.ShapeDtypeStruct((*batch, cells), dtype)
+    check_carry(carry, (wanted, wanted))
+    count = math.prod(batch)
+    flat = jax.tree.map(lambda leaf: leaf.reshape(count, cells), carry)
+    new, _ = unroll_lstm(weights, x.reshape(1, count, x.shape[-1]), flat, dtype)
+    c, h = (leaf.reshape(old.shape).astype(old.dtype) for leaf, old in zip(new, carry, strict=True))
+    return (c, h), h
+
+
+def unroll_lstm(
+    weights: LSTMWeights, inputs: Array, carry: tuple[Array, Array], dtype: DTypeLike
+) -> tuple[tuple[Array, Array], Array]:
+    """`lstm_unroll` over a batch ``(T, B, I)``, with flax's order of the carry, ``c`` and ``h`` ``(B, N)``."""
+    weights, inputs, (c, h) = jax.tree.map(lambda x: x.astype(dtype), (weights, inputs, carry))
+    steps, _, width = inputs.shape
+
+    def each(x: Array | None, h: Array, c: Array) -> tuple[Array, tuple[Array, Array]]:
+        return lstm_unroll(weights, x, steps=steps if x is None else None, hidden=(h, c))
+
+    y, (h, c) = jax.vmap(each, in_axes=(1, 0, 0), out_axes=(1, 0))(inputs if width else None, h, c)
+    return (c, h), y
+
+
+def _make(cell: Callable[..., nnx.RNNCellBase], width: int, size: int, rngs: nnx.Rngs) -> nnx.RNNCellBase:
+    try:
+        made = cell(width, size, rngs=rngs)
+    except TypeError as error:
+        raise ValueError(f"cell must be called as cell(in_features, hidden_features, rngs=rngs): {error}") from error
+    if not isinstance(made, nnx.RNNCellBase) or made.num_feature_axes != 1:
+        raise ValueError(
+            f"cell must make an nnx.RNNCellBase of one feature axis, such as nnx.LSTMCell, got {type(made)}"
+        )
+    return made
+
+
+def _scan(cell: nnx.RNNCellBase, carry: PyTree, inputs: Array, ticks: Array | None) -> tuple[PyTree, Array]:
+    """A cell over ``(S, B, I)``, with whatever state of its own it has."""
+    if isinstance(cell, PeepholeLSTMCell) and ticks is None:
+        return cell.unroll(inputs, carry)
+    graph, params, rest = nnx.split(cell, nnx.Param, ...)
+
+    def tick(state: tuple[nnx.State, PyTree], xs: tuple[Array, Array]) -> tuple[tuple[nnx.State, PyTree], Array]:
+        rest, carry = state
+        module = nnx.merge(graph, params, rest)
+        carry, y = modules.scan_ticks(module, ticks)(carry, xs)
+        return (nnx.state(module, nnx.Not(nnx.Param)), carry), y
+
+    carry = jax.tree.map(jnp.asarray, carry)
+    (rest, carry), outputs = lax.scan(tick, (rest, carry), (jnp.arange(inputs.shape[0]), inputs))
+    if jax.tree.leaves(rest):
+        nnx.update(cell, rest)
+    return carry, outputs

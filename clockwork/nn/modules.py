@@ -1,0 +1,155 @@
+"""A clockwork of any cell: each module is a recurrent cell that runs at its own period.
+
+At the ticks of module i, ``c_i, y_i = cell_i(c_i, [x_t, y_{i+1}, ..., y_G])`` with the outputs that slower
+modules held before; at all other steps the module holds its output and its whole carry. With cells
+``y = f(W x + R y + b)`` that is the clockwork layer (Koutník et al. 2014, eqs. 1 and 4).
+
+Independent of a Flax API: how a cell is called, or scanned over time, is an argument.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from clockwork.clock import Clock
+from clockwork.nn.sequence import start_of, time_after
+from clockwork.recurrence import Method, advance
+from clockwork.recurrence.plan import Grid, hold, seen
+
+PyTree = Any
+Call = Callable[[int, PyTree, Array], tuple[PyTree, Array]]
+Scan = Callable[[int, PyTree, Array, Array | None], tuple[PyTree, Array]]
+
+
+class CellsState(NamedTuple):
+    """A clockwork of cells between two steps.
+
+    Attributes:
+        cells: the carry of each module's cell, fastest first.
+        hidden: ``(*batch, N)``, the output that each module holds.
+        time: ``(*batch, 1)``, int32, the clock's value at the next step, as in `clockwork.State`.
+    """
+
+    cells: tuple[PyTree, ...]
+    hidden: Array
+    time: Array
+
+
+def initial(clock: Clock, carries: tuple[PyTree, ...], batch: tuple[int, ...]) -> CellsState:
+    """The carry before the first step: of each cell its own, no output yet, time zero."""
+    floats = [leaf.dtype for leaf in jax.tree.leaves(carries) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    dtype = jnp.result_type(*floats) if floats else jnp.float32
+    return CellsState(carries, jnp.zeros((*batch, clock.width), dtype), np.zeros((*batch, 1), np.int32))  # pyright: ignore[reportArgumentType]
+
+
+def widths(clock: Clock, inputs: int) -> list[int]:
+    """The inputs of each module's cell: the layer's, and the outputs of all slower modules."""
+    return [inputs + clock.width - a - k for a, k in zip(clock.starts, clock.sizes, strict=True)]
+
+
+def choose(on: Array, new: PyTree, old: PyTree) -> PyTree:
+    """The new carry where ``on`` ``(*batch)``, else the old one, in the old one's dtype."""
+
+    def leaf(new: Array, old: Array) -> Array:
+        chosen = on.reshape(*on.shape, *(1,) * (old.ndim - on.ndim))
+        return jnp.where(chosen, new.astype(old.dtype), old)
+
+    return jax.tree.map(leaf, new, old)
+
+
+def step(clock: Clock, carry: CellsState, x_t: Array, call: Call) -> tuple[CellsState, Array]:
+    """One step, ``(*batch, I)`` to ``(*batch, N)``: every cell is called, those of active modules are kept."""
+    time, held = jnp.asarray(carry.time), carry.hidden
+    x_t = x_t.astype(held.dtype)
+    cells, outputs = [], []
+    for j, (period, a, k) in enumerate(zip(clock.periods, clock.starts, clock.sizes, strict=True)):
+        new, y = call(j, carry.cells[j], jnp.concatenate([x_t, held[..., a + k :]], -1))
+        _check_output(y, (*x_t.shape[:-1], k))
+        on = time[..., 0] % period == 0
+        old = (carry.cells[j], held[..., a : a + k])
+        kept, output = choose(on, (new, y), old)
+        cells.append(kept)
+        outputs.append(output)
+    hidden = jnp.concatenate(outputs, -1)
+    return CellsState(tuple(cells), hidden, advance(clock, time, 1)), hidden
+
+
+def unroll(
+    clock: Clock,
+    inputs: Array,
+    carry: CellsState,
+    lengths: Array | None,
+    *,
+    start: int | None,
+    method: Method,
+    scan: Scan,
+    stepwise: Callable[[CellsState, Array, Array | None], tuple[CellsState, Array]],
+) -> tuple[CellsState, Array]:
+    """The `clockwork.nn.sequence.Unroll` of a clockwork of cells.
+
+    The cascade, slowest module first, each cell scanned over its own ticks alone; where the clock's
+    value is not known before compilation, step by step.
+
+    Args:
+        clock: the layer's clock.
+        inputs: ``(T, B, I)``.
+        carry: with B its one batch dimension.
+        lengths: ``(B,)``, the steps after which the returned carry is taken; None for all.
+        start: the clock's value at the first step, as far as the caller knows it.
+        method: ``"masked"``: step by step; ``"auto"``: the cascade where the clock's value is known.
+
+    Raises:
+        ValueError: for ``"cascade"`` where the clock's value is not known.
+        scan: module, carry, ``(S, B, I_j)`` and, if not None, the ticks ``(B,)`` after which the carry no longer
+            changes, to carry and ``(S, B, k_j)``.
+        stepwise: the same for the clockwork itself, step by step.
+    """
+    steps, count, _ = inputs.shape
+    begin = start_of(clock, carry.time, start, method)
+    time = time_after(clock, carry.time, steps, lengths)
+    inputs = inputs.astype(carry.hidden.dtype)
+    if not isinstance(begin, int) or method == "masked":
+        if method == "cascade":
+            raise ValueError("the cascade must know the clock's value before compilation, got one that varies")
+        carry, outputs = stepwise(carry, inputs, lengths)
+        return carry._replace(time=time), outputs
+    every = Grid.of(1, begin, steps)
+    cells: list[PyTree] = list(carry.cells)
+    held: dict[int, Array] = {}  # (T + 1, B, k_j): before the first step, then after each
+    for j in reversed(range(clock.modules)):
+        own = Grid.of(clock.periods[j], begin, steps)
+        slower = [seen(held[m], every, own) for m in range(j + 1, clock.modules)]
+        x = jnp.concatenate([inputs[own.first - begin :: own.period], *slower], -1)  # (S, B, I_j)
+        ticks = None if lengths is None else (lengths - 1 + begin - own.first) // own.period + 1
+        before = carry.hidden[:, clock.starts[j] :][:, : clock.sizes[j]]
+        rows = before[None]
+        if own.ticks:
+            cells[j], y = scan(j, carry.cells[j], x, ticks)
+            _check_output(y, (own.ticks, count, clock.sizes[j]))
+            rows = jnp.concatenate([rows, y.astype(before.dtype)])
+        held[j] = hold(rows, own, every)
+    outputs = jnp.concatenate([held[j][1:] for j in range(clock.modules)], -1)
+    hidden = outputs[-1] if lengths is None else outputs[lengths - 1, jnp.arange(count)]
+    return CellsState(tuple(cells), hidden, time), outputs
+
+
+def scan_ticks(call: Callable[[PyTree, Array], tuple[PyTree, Array]], ticks: Array | None) -> Callable:
+    """The body of a scan: a call of a cell that no longer changes its carry after so many ticks."""
+
+    def tick(carry: PyTree, xs: tuple[Array, Array]) -> tuple[PyTree, Array]:
+        s, x = xs
+        new, y = call(carry, x)
+        on = jnp.ones(x.shape[:-1], bool) if ticks is None else s < ticks
+        return choose(on, new, carry), y
+
+    return tick
+
+
+def _check_output(y: ArrayLike, shape: tuple[int, ...]) -> None:
+    if jnp.shape(y) != shape:
+        raise ValueError(f"a cell of {shape[-1]} features must put out arrays of shape {shape}, got {jnp.shape(y)}")

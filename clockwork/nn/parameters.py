@@ -1,0 +1,62 @@
+"""The weights of the core as parameters of nnx modules."""
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from clockwork.clock import Clock
+from clockwork.nn.lstm import LSTMWeights
+from clockwork.weights import Weights, check_weights
+
+
+class ClockworkParameters(nnx.Module):
+    """The parameters of a clockwork layer: ``input`` (None without inputs), ``recurrent`` and ``bias``."""
+
+    def __init__(self, clock: Clock, weights: Weights) -> None:
+        self.clock = clock
+        self.input = _unless_empty(weights.input)
+        self.recurrent = nnx.List([nnx.Param(block) for block in weights.recurrent])
+        self.bias = nnx.Param(weights.bias)
+
+    @property
+    def weights(self) -> Weights:
+        """The layer's weights, for the functions of the core; assign others to replace them."""
+        blocks = tuple(block[...] for block in self.recurrent)
+        return Weights(_input_weights(self.input, self.clock.width), blocks, self.bias[...])
+
+    @weights.setter
+    def weights(self, weights: Weights) -> None:
+        check_weights(weights, self.clock)
+        if weights.input.shape != self.weights.input.shape:
+            raise ValueError(f"input weights must have shape {self.weights.input.shape}, got {weights.input.shape}")
+        if self.input is not None:
+            self.input[...] = weights.input
+        for param, block in zip(self.recurrent, weights.recurrent, strict=True):
+            param[...] = block
+        self.bias[...] = weights.bias
+
+
+class LSTMParameters(nnx.Module):
+    """The parameters of a layer of peephole LSTM cells."""
+
+    def __init__(self, weights: LSTMWeights) -> None:
+        self.input = _unless_empty(weights.input)
+        self.recurrent = nnx.Param(weights.recurrent)
+        self.peepholes = nnx.Param(weights.peepholes)
+        self.bias = nnx.Param(weights.bias)
+
+    @property
+    def weights(self) -> LSTMWeights:
+        """The layer's weights, for `lstm_unroll`."""
+        recurrent = self.recurrent[...]
+        input_weights = _input_weights(self.input, recurrent.shape[1])
+        return LSTMWeights(input_weights, recurrent, self.peepholes[...], self.bias[...])
+
+
+def _unless_empty(weights: Array) -> nnx.Param[Array] | None:
+    """A parameter, or None for weights of no inputs: arrays without elements crash XLA when spread over devices."""
+    return nnx.Param(weights) if weights.size else None
+
+
+def _input_weights(param: nnx.Param[Array] | None, columns: int) -> Array:
+    return jnp.zeros((0, columns)) if param is None else param[...]
