@@ -1,4 +1,9 @@
-"""The Clockwork RNN (Koutník, Greff, Gomez, Schmidhuber 2014) for JAX and Flax."""
+"""The Clockwork RNN (Koutník, Greff, Gomez, Schmidhuber 2014) for JAX and Flax.
+
+In shapes, ``R`` stands for runs, ``B`` batch, ``T`` time steps, ``I`` inputs, ``N`` hidden units, ``G`` modules and
+``O`` outputs; ``()`` is a number. Vectors are rows: ``h @ W``. The functions here take one sequence; batches and runs
+are ``jax.vmap``. The cells and layers for Flax in `clockwork.nn` take any batch.
+"""
 
 from clockwork.clock import Clock
 from clockwork.recurrence import State, step, unroll

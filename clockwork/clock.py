@@ -115,7 +115,7 @@ class Clock:
 
     @property
     def starts(self) -> tuple[int, ...]:
-        """The index of each module's first unit."""
+        """``G`` integers, the index of each module's first unit."""
         return tuple(sum(self.sizes[:i]) for i in range(self.modules))
 
     @property
@@ -125,11 +125,11 @@ class Clock:
 
     @property
     def unit_periods(self) -> np.ndarray:
-        """The period of each unit, ``(N,)`` integers."""
+        """``(N,)``, int64, the period of each unit's module."""
         return np.repeat(np.asarray(self.periods), self.sizes)
 
     def active(self, time: int) -> np.ndarray:
-        """Which modules update at step ``time``: ``(G,)`` booleans."""
+        """Which modules update at step ``time``, counted from 0: ``(G,)``, bool."""
         return np.array([time % period == 0 for period in self.periods])
 
     @property
@@ -165,11 +165,13 @@ class Clock:
 
         Args:
             inputs: ``I``, the number of inputs.
-            method: ``"masked"``: every row at every step, N² + N I.
-                ``"paper"``: the rows of active modules, O_H + O_I = Σ_i k_i (Σ_{j>=i} k_j + I) / T_i
-                (Koutník et al. 2014, appendix, where all k_i are equal).
-                ``"cascade"``: what each module sends is computed once, when it changes,
-                Σ_j k_j (Σ_{i<=j} k_i + I) / T_j.
+            method: how the layer is evaluated, its modules having k_i units and period T_i:
+
+                - ``"masked"``: every row at every step, ``N² + N I``;
+                - ``"paper"``: the rows of active modules, ``O_H + O_I = Σ_i k_i (Σ_{j>=i} k_j + I) / T_i``
+                  (Koutník et al. 2014, appendix, where all k_i are equal);
+                - ``"cascade"``: what each module sends is computed once, when it changes,
+                  ``Σ_j k_j (Σ_{i<=j} k_i + I) / T_j``.
 
         Raises:
             ValueError: for another method.

@@ -12,13 +12,22 @@ import pytest
 import clockwork as cw
 import clockwork.data
 import clockwork.nn
+import clockwork.nn.linen
 import clockwork.report
 import clockwork.tasks
 import clockwork.training
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-MODULES = (cw, clockwork.nn, clockwork.data, clockwork.tasks, clockwork.training, clockwork.report)
+MODULES = (
+    cw,
+    clockwork.nn,
+    clockwork.nn.linen,
+    clockwork.data,
+    clockwork.tasks,
+    clockwork.training,
+    clockwork.report,
+)
 
 
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
@@ -56,3 +65,11 @@ def test_the_readmes_table_of_speed_is_that_of_the_stored_results():
     results = json.loads((ROOT / "benchmarks/results/cpu.json").read_text())
     assert run.summary(results) in README
     assert run.report(results) in (ROOT / "docs/speed.md").read_text()
+
+
+def test_the_api_reference_is_that_of_the_docstrings():
+    sys.path.insert(0, str(ROOT / "docs"))
+    make_api = importlib.import_module("make_api")
+    assert [module.__name__ for module in MODULES] == list(make_api.MODULES)
+    current = make_api.PAGE.read_text(encoding="utf-8") == make_api.page()
+    assert current, "docs/api.md is out of date: run python docs/make_api.py"

@@ -103,6 +103,12 @@ class ClockworkCell(ClockworkParameters, nnx.RNNCellBase):
             input_shape: of the inputs of a step, ``(*batch, I)``.
             rngs: the key for ``carry_init``, stream ``carry``.
             carry_init: draws the hidden state; zeros if None.
+
+        Returns:
+            Hidden state ``(*batch, N)``, and time ``(*batch, 1)``, int32.
+
+        Raises:
+            ValueError: if there is a ``carry_init`` and no ``rngs``.
         """
         shape = (*input_shape[:-1], self.clock.width)
         if carry_init is None:
@@ -121,7 +127,18 @@ class ClockworkCell(ClockworkParameters, nnx.RNNCellBase):
     def unroll(
         self, inputs: Array, carry: State, lengths: Array | None, *, start: int | None, method: Method
     ) -> tuple[State, Array]:
-        """The fast kernels over ``(T, B, I)``; see `clockwork.nn.sequence.unroll_batch`."""
+        """The fast kernels over a batch; what `Clockwork` calls.
+
+        Args:
+            inputs: ``(T, B, I)``.
+            carry: with B its one batch dimension.
+            lengths: ``(B,)``, the steps after which the returned carry is taken; None for all.
+            start: what the caller knows of the carry's time, up to whole cycles; None for nothing.
+            method: as of `Clockwork`.
+
+        Returns:
+            The carry, and the outputs ``(T, B, N)``.
+        """
         weights = jax.tree.map(lambda w: w.astype(self.dtype), self.weights)
         return unroll_batch(
             weights, self.clock, inputs.astype(self.dtype), carry, lengths,
@@ -181,7 +198,7 @@ class PeepholeLSTMCell(LSTMParameters, nnx.RNNCellBase):
             The next carry, and ``h``.
 
         Raises:
-            ValueError: if the inputs have another width.
+            ValueError: if the inputs have another width, or the carry another shape.
         """
         return step_lstm(self.weights, carry, inputs, self.dtype)
 
@@ -191,7 +208,19 @@ class PeepholeLSTMCell(LSTMParameters, nnx.RNNCellBase):
         rngs: nnx.Rngs | nnx.RngStream | None = None,
         carry_init: Initializer | None = None,
     ) -> tuple[Array, Array]:
-        """The carry before the first step, ``c`` and ``h``; zeros if ``carry_init`` is None."""
+        """The carry before the first step, ``c`` and ``h``.
+
+        Args:
+            rngs: the keys for ``carry_init``, stream ``carry``.
+            input_shape: of the inputs of a step, ``(*batch, I)``.
+            carry_init: draws both; zeros if None.
+
+        Returns:
+            Two arrays ``(*batch, N)``.
+
+        Raises:
+            ValueError: if there is a ``carry_init`` and no ``rngs``.
+        """
         shape = (*input_shape[:-1], self.hidden_features)
         if carry_init is None:
             return jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype)
@@ -206,7 +235,7 @@ class PeepholeLSTMCell(LSTMParameters, nnx.RNNCellBase):
         return 1
 
     def unroll(self, inputs: Array, carry: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
-        """The fast kernel over ``(T, B, I)``: the last carry, and ``(T, B, N)``."""
+        """The fast kernel over ``(T, B, I)``: the last carry, ``(B, N)`` each, and the outputs ``(T, B, N)``."""
         return unroll_lstm(self.weights, inputs, carry, self.dtype)
 
 
@@ -245,7 +274,14 @@ class ClockworkOfCells(nnx.RNNCellBase):
         self.cells = nnx.List([_make(cell, width, size, rngs) for width, size in sizes])
 
     def __call__(self, carry: CellsState, inputs: ArrayLike) -> tuple[CellsState, Array]:
-        """One step: carry and ``(*batch, I)`` to the next carry and ``(*batch, N)``.
+        """One step.
+
+        Args:
+            carry: of the cells, their held outputs ``(*batch, N)`` and time ``(*batch, 1)``.
+            inputs: ``(*batch, I)``.
+
+        Returns:
+            The next carry, and the held outputs ``(*batch, N)``.
 
         Raises:
             ValueError: if the inputs have another width, or a cell puts out another shape than it should.
@@ -283,7 +319,18 @@ class ClockworkOfCells(nnx.RNNCellBase):
     def unroll(
         self, inputs: Array, carry: CellsState, lengths: Array | None, *, start: int | None, method: Method
     ) -> tuple[CellsState, Array]:
-        """The cascade over ``(T, B, I)``; see `clockwork.nn.modules.unroll`."""
+        """The cascade over a batch; what `Clockwork` calls.
+
+        Args:
+            inputs: ``(T, B, I)``.
+            carry: with B its one batch dimension.
+            lengths: ``(B,)``, the steps after which the returned carry is taken; None for all.
+            start: what the caller knows of the carry's time, up to whole cycles; None for nothing.
+            method: as of `Clockwork`.
+
+        Returns:
+            The carry, and the outputs ``(T, B, N)``.
+        """
         return modules.unroll(
             self.clock, inputs, carry, lengths, start=start, method=method,
             scan=lambda j, c, x, ticks: _scan(self.cells[j], c, x, ticks),

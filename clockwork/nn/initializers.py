@@ -3,8 +3,7 @@
 Both are keyword arguments of the cells and layers: ``Clockwork(clock, 13, **FLAX, rngs=rngs)``.
 """
 
-from collections.abc import Mapping
-from types import MappingProxyType
+from typing import TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +14,21 @@ from jax.typing import DTypeLike
 from clockwork.clock import Clock
 from clockwork.weights import Weights
 
-# All weights and biases from N(0, 0.1²) (Koutník et al. 2014, sec. 4).
-PAPER: Mapping[str, Initializer] = MappingProxyType(
-    {"kernel_init": normal(0.1), "recurrent_kernel_init": normal(0.1), "bias_init": normal(0.1)}
-)
-# What flax's SimpleCell has.
-FLAX: Mapping[str, Initializer] = MappingProxyType(
-    {"kernel_init": lecun_normal(), "recurrent_kernel_init": orthogonal(), "bias_init": zeros}
-)
+
+class Initializers(TypedDict):
+    """What draws input weights, recurrent weights and biases."""
+
+    kernel_init: Initializer
+    recurrent_kernel_init: Initializer
+    bias_init: Initializer
+
+
+PAPER = Initializers(kernel_init=normal(0.1), recurrent_kernel_init=normal(0.1), bias_init=normal(0.1))
+"""The paper's: all weights and biases from N(0, 0.1²) (Koutník et al. 2014, sec. 4). What layers and cells take if
+they are given none."""
+
+FLAX = Initializers(kernel_init=lecun_normal(), recurrent_kernel_init=orthogonal(), bias_init=zeros)
+"""Those of flax's ``SimpleCell``: ``Clockwork(clock, 13, **FLAX, rngs=rngs)``."""
 
 
 def initialize(
@@ -58,9 +64,10 @@ def initialize(
     """
     if inputs < 0:
         raise ValueError(f"inputs must be at least 0, got {inputs}")
-    chosen = {"kernel_init": kernel_init, "recurrent_kernel_init": recurrent_kernel_init, "bias_init": bias_init}
-    kernel, recurrent, bias = (chosen[name] or PAPER[name] for name in PAPER)
-    drawn_in = jnp.promote_types(dtype, jnp.float32)
+    kernel = kernel_init or PAPER["kernel_init"]
+    recurrent = recurrent_kernel_init or PAPER["recurrent_kernel_init"]
+    bias = bias_init or PAPER["bias_init"]
+    drawn_in = dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
     n, starts = clock.width, clock.starts
     input_key, recurrent_key, bias_key = jax.random.split(key, 3)
     received = [

@@ -97,7 +97,7 @@ class Clockwork(nnx.Module):
         }  # fmt: skip
         if cell is None:
             given = {name: value for name, value in options.items() if value is not None}
-            self.cell: ClockworkCell | ClockworkOfCells = ClockworkCell(clock, in_features, rngs=rngs, **given)
+            self.cell: Any = ClockworkCell(clock, in_features, rngs=rngs, **given)
         else:
             own_modules_only(options)
             self.cell = ClockworkOfCells(clock, in_features, cell, rngs=rngs)
@@ -167,7 +167,9 @@ class Clockwork(nnx.Module):
 class Bidirectional(nnx.Bidirectional):
     """Two layers, one forwards and one backwards in time, and how their outputs are merged.
 
-    ``nnx.Bidirectional`` with the usual merges by name, and no random state of its own.
+    ``nnx.Bidirectional`` with the usual merges by name, and no random state of its own. It is called as `Clockwork` is,
+    and returns outputs ``(*batch, T, N_1 + N_2)``, or what else ``merge`` makes of them; with ``return_carry`` a pair
+    of carries before them.
 
     Args:
         forward_rnn: a layer with the call of ``nnx.RNN``: `Clockwork`, ``nnx.RNN``, `Stack`, ...
@@ -253,7 +255,15 @@ class Stack(nnx.Module):
         keep_order: bool = False,
         rngs: nnx.Rngs | nnx.RngStream | None = None,
     ) -> Any:
-        """Run all layers; arguments, shapes and errors as of `Clockwork`, with a carry for each layer."""
+        """Run all layers.
+
+        Arguments and errors are those of `Clockwork.__call__`, but for ``start``; ``initial_carry`` has one carry for
+        each layer.
+
+        Returns:
+            Outputs ``(*batch, T, N)`` of the last layer, with ``skip`` of all, side by side; before them a tuple of
+            the layers' carries where asked for.
+        """
         carry, outputs = stacked(
             self.layers, jnp.asarray(inputs), skip=self.skip, initial_carry=initial_carry, seq_lengths=seq_lengths,
             time_major=self.time_major if time_major is None else time_major, reverse=reverse, keep_order=keep_order,

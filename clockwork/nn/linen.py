@@ -74,7 +74,18 @@ def weights(params: Mapping[str, Array]) -> Weights:
 
 
 def params(weights: Weights) -> dict[str, Array]:
-    """The inverse of `weights`: the parameters of a `ClockworkCell`, and under ``["cell"]`` of a layer."""
+    """The inverse of `weights`: the parameters of a `ClockworkCell`, and under ``["cell"]`` of a layer.
+
+    Args:
+        weights: of the layer.
+
+    Example:
+        >>> import clockwork as cw, jax, jax.numpy as jnp
+        >>> clock = cw.Clock.exponential(width=40, modules=9)
+        >>> drawn = cw.init(jax.random.key(0), clock, inputs=13)
+        >>> Clockwork(clock).apply({"params": {"cell": params(drawn)}}, jnp.ones((320, 13))).shape
+        (320, 40)
+    """
     return {name.replace(".", "_"): array for name, array in weights.flat().items() if array.size}
 
 
@@ -131,7 +142,14 @@ class ClockworkCell(nn.RNNCellBase):
     bias_init: Initializer | None = None
 
     def __call__(self, carry: State, inputs: ArrayLike) -> tuple[State, Array]:
-        """One step: carry and ``(*batch, I)`` to the next carry and its hidden values ``(*batch, N)``.
+        """One step.
+
+        Args:
+            carry: hidden state ``(*batch, N)`` and time ``(*batch, 1)``.
+            inputs: ``(*batch, I)``.
+
+        Returns:
+            The next carry, and its hidden values ``(*batch, N)``.
 
         Raises:
             ValueError: if the inputs have another width, or the carry is of another clock or batch.
@@ -158,7 +176,18 @@ class ClockworkCell(nn.RNNCellBase):
     def unroll(
         self, inputs: Array, carry: State, lengths: Array | None, *, start: int | None, method: Method
     ) -> tuple[State, Array]:
-        """The fast kernels over ``(T, B, I)``; see `clockwork.nn.sequence.unroll_batch`."""
+        """The fast kernels over a batch; what `Clockwork` calls.
+
+        Args:
+            inputs: ``(T, B, I)``.
+            carry: with B its one batch dimension.
+            lengths: ``(B,)``, the steps after which the returned carry is taken; None for all.
+            start: what the caller knows of the carry's time, up to whole cycles; None for nothing.
+            method: as of `Clockwork`.
+
+        Returns:
+            The carry, and the outputs ``(T, B, N)``.
+        """
         weights = jax.tree.map(lambda w: w.astype(self._dtype), self._weights(inputs.shape[-1]))
         return unroll_batch(
             weights, self.clock, inputs.astype(self._dtype), carry, lengths,
@@ -208,12 +237,31 @@ class PeepholeLSTMCell(nn.RNNCellBase):
     param_dtype: DTypeLike = jnp.float32
 
     def __call__(self, carry: tuple[Array, Array], inputs: ArrayLike) -> tuple[tuple[Array, Array], Array]:
-        """One step: ``c`` and ``h``, ``(*batch, N)`` each, and ``(*batch, I)`` to the next carry and ``h``."""
+        """One step.
+
+        Args:
+            carry: ``c`` and ``h``, ``(*batch, N)`` each, in the order of flax's LSTM.
+            inputs: ``(*batch, I)``.
+
+        Returns:
+            The next carry, and ``h``.
+
+        Raises:
+            ValueError: if the inputs have another width, or the carry another shape.
+        """
         return step_lstm(self._weights(jnp.shape(inputs)[-1]), carry, inputs, self._dtype)
 
     @nn.nowrap
     def initialize_carry(self, rng: Array | None, input_shape: tuple[int, ...]) -> tuple[Array, Array]:
-        """The carry before the first step, zeros; ``rng`` is not used."""
+        """The carry before the first step, ``c`` and ``h``, zeros.
+
+        Args:
+            rng: not used.
+            input_shape: of the inputs of a step, ``(*batch, I)``.
+
+        Returns:
+            Two arrays ``(*batch, N)``.
+        """
         zeros = jnp.zeros((*input_shape[:-1], self.features), self._dtype)
         return zeros, zeros
 
@@ -223,7 +271,7 @@ class PeepholeLSTMCell(nn.RNNCellBase):
         return 1
 
     def unroll(self, inputs: Array, carry: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
-        """The fast kernel over ``(T, B, I)``: the last carry, and ``(T, B, N)``."""
+        """The fast kernel over ``(T, B, I)``: the last carry, ``(B, N)`` each, and the outputs ``(T, B, N)``."""
         return unroll_lstm(self._weights(inputs.shape[-1]), inputs, carry, self._dtype)
 
     @nn.compact
@@ -273,7 +321,14 @@ class ClockworkOfCells(nn.RNNCellBase):
         self.cells = [_make(self.cell, size) for size in self.clock.sizes]
 
     def __call__(self, carry: CellsState, inputs: ArrayLike) -> tuple[CellsState, Array]:
-        """One step: carry and ``(*batch, I)`` to the next carry and ``(*batch, N)``.
+        """One step.
+
+        Args:
+            carry: of the cells, their held outputs ``(*batch, N)`` and time ``(*batch, 1)``.
+            inputs: ``(*batch, I)``.
+
+        Returns:
+            The next carry, and the held outputs ``(*batch, N)``.
 
         Raises:
             ValueError: if a cell puts out another shape than it should.
@@ -303,7 +358,18 @@ class ClockworkOfCells(nn.RNNCellBase):
     def unroll(
         self, inputs: Array, carry: CellsState, lengths: Array | None, *, start: int | None, method: Method
     ) -> tuple[CellsState, Array]:
-        """The cascade over ``(T, B, I)``; see `clockwork.nn.modules.unroll`."""
+        """The cascade over a batch; what `Clockwork` calls.
+
+        Args:
+            inputs: ``(T, B, I)``.
+            carry: with B its one batch dimension.
+            lengths: ``(B,)``, the steps after which the returned carry is taken; None for all.
+            start: what the caller knows of the carry's time, up to whole cycles; None for nothing.
+            method: as of `Clockwork`.
+
+        Returns:
+            The carry, and the outputs ``(T, B, N)``.
+        """
         return modules.unroll(
             self.clock, inputs, carry, lengths, start=start, method=method,
             scan=lambda j, c, x, ticks: _scan(self.cells[j], c, x, ticks),
@@ -437,6 +503,9 @@ class Clockwork(nn.Module):
 class Bidirectional(nn.Bidirectional):
     """Two layers, one forwards and one backwards in time: ``nn.Bidirectional`` with the usual merges by name.
 
+    It is called as `Clockwork` is, and returns outputs ``(*batch, T, N_1 + N_2)``, or what else ``merge`` makes of
+    them; with ``return_carry`` a pair of carries before them.
+
     Attributes:
         forward_rnn: a layer with the call of ``nn.RNN``: `Clockwork`, ``nn.RNN``, `Stack`, ...
         backward_rnn: another.
@@ -504,7 +573,15 @@ class Stack(nn.Module):
         reverse: bool = False,
         keep_order: bool = False,
     ) -> Any:
-        """Run all layers; arguments, shapes and errors as of `Clockwork`, with a carry for each layer."""
+        """Run all layers.
+
+        Arguments and errors are those of `Clockwork.__call__`, but for ``start``; ``initial_carry`` has one carry for
+        each layer.
+
+        Returns:
+            Outputs ``(*batch, T, N)`` of the last layer, with ``skip`` of all, side by side; before them a tuple of
+            the layers' carries where asked for.
+        """
         carry, outputs = stacked(
             self.layers, jnp.asarray(inputs), skip=self.skip, initial_carry=initial_carry, seq_lengths=seq_lengths,
             time_major=self.time_major if time_major is None else time_major, reverse=reverse, keep_order=keep_order,

@@ -32,6 +32,8 @@ SMALL = 64
 class LSTMWeights(NamedTuple):
     """Weights of a layer of ``N`` peephole LSTM cells; gates in the order input, forget, cell, output.
 
+    Arrays of one floating-point dtype; a pytree.
+
     Attributes:
         input: ``(I, 4 N)``; I is 0 for a layer without inputs.
         recurrent: ``(N, 4 N)``, applied as ``h @ W``.

@@ -20,7 +20,7 @@ from clockwork.weights import init
 
 
 class Network(Protocol):
-    """What the three networks have in common."""
+    """What the networks have in common: all that a `clockwork.tasks.Task` needs of one."""
 
     @property
     def parameters(self) -> int:
@@ -92,7 +92,7 @@ class ClockworkRNN(ClockworkParameters):
         return self.clock.parameters(inputs, self.readout.bias.shape[0])
 
     def __call__(self, inputs: ArrayLike | None = None, *, steps: int | None = None) -> Array:
-        """``(T, I)``, or ``steps``, to ``(T, O)``; errors as `clockwork.unroll`."""
+        """``(T, I)``, or ``steps`` where there are no inputs, to ``(T, O)``; errors as of `clockwork.unroll`."""
         kernel, bias = self.readout.kernel[...], self.readout.bias[...]
         outputs, _ = unroll(self.weights, self.clock, inputs, steps=steps, readout=kernel, method=self.method)
         return outputs + bias[None]
@@ -165,6 +165,6 @@ class PeepholeLSTM(LSTMParameters):
         return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(self, nnx.Param)))
 
     def __call__(self, inputs: ArrayLike | None = None, *, steps: int | None = None) -> Array:
-        """``(T, I)``, or ``steps``, to ``(T, O)``; errors as `lstm_unroll`."""
+        """``(T, I)``, or ``steps`` where there are no inputs, to ``(T, O)``; errors as of `lstm_unroll`."""
         outputs, _ = lstm_unroll(self.weights, inputs, steps=steps, readout=self.readout.kernel[...])
         return outputs + jnp.asarray(self.readout.bias[...])[None]

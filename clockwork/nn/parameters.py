@@ -20,15 +20,23 @@ class ClockworkParameters(nnx.Module):
 
     @property
     def weights(self) -> Weights:
-        """The layer's weights, for the functions of the core; assign others to replace them."""
+        """The layer's weights, for the functions of the core."""
         blocks = tuple(block[...] for block in self.recurrent)
         return Weights(_input_weights(self.input, self.clock.width), blocks, self.bias[...])
 
-    @weights.setter
-    def weights(self, weights: Weights) -> None:
+    def set_weights(self, weights: Weights) -> None:
+        """Replace the layer's weights.
+
+        Args:
+            weights: of the same clock and number of inputs.
+
+        Raises:
+            ValueError: if they are those of another clock or number of inputs.
+        """
         check_weights(weights, self.clock)
-        if weights.input.shape != self.weights.input.shape:
-            raise ValueError(f"input weights must have shape {self.weights.input.shape}, got {weights.input.shape}")
+        inputs = self.weights.input.shape
+        if weights.input.shape != inputs:
+            raise ValueError(f"input weights must have shape {inputs}, got {weights.input.shape}")
         if self.input is not None:
             self.input[...] = weights.input
         for param, block in zip(self.recurrent, weights.recurrent, strict=True):

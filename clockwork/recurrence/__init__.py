@@ -24,7 +24,7 @@ SHORT = 800
 
 
 class State(NamedTuple):
-    """A clockwork layer between two steps.
+    """A clockwork layer between two steps; a pytree.
 
     Attributes:
         hidden: ``(N,)``, the hidden state.
@@ -37,7 +37,12 @@ class State(NamedTuple):
 
     @classmethod
     def initial(cls, clock: Clock, dtype: DTypeLike = jnp.float32) -> "State":
-        """The state before the first step: all zeros."""
+        """The state before the first step: all zeros.
+
+        Args:
+            clock: the layer's clock.
+            dtype: of the hidden state.
+        """
         return cls(jnp.zeros(clock.width, dtype), jnp.zeros((), jnp.int32))
 
 
@@ -55,8 +60,8 @@ def step(
     keep their value (Koutník et al. 2014, eqs. 1 and 4). For streaming; compile it with ``jax.jit``.
 
     Args:
-        weights: of one layer, `Weights`, or what ``weights.dense(clock)`` made of them once: most of
-            the time that a step takes is to put the matrices together.
+        weights: of one layer, `Weights`; or ``weights.dense(clock)``, made once, since to put these
+            matrices together takes longer than the step.
         clock: the layer's clock.
         state: hidden state ``(N,)`` and time ``()``.
         x_t: ``(I,)``; None for a layer without inputs.

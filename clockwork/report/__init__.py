@@ -15,14 +15,15 @@ def write_report(results: Results, folder: str | Path) -> list[Path]:
     """Write ``table.md``, the figures and the best outputs as sound into a results folder.
 
     Args:
-        results: of a sweep; at least one finished cell.
-        folder: where to.
+        results: of a sweep of `clockwork.tasks.Generation`; at least one finished cell.
+        folder: where to; it must exist.
 
     Returns:
-        The files written.
+        The files written: ``table.md``, ``figure3.png``, ``figure5.png``, ``curves.png``, ``best/*.wav``.
 
     Raises:
         ValueError: if no cell is finished.
+        ImportError: if matplotlib or soundfile is not installed; both are in the extra ``[experiments]``.
         OSError: if a file cannot be written.
     """
     folder = Path(folder)

@@ -30,8 +30,17 @@ def draw_errors(results: Results, path: Path) -> None:
 
     The box spans the quartiles and the line in it is the mean, as in the paper; whiskers
     reach the last run within 1.5 box lengths, all others are drawn as outliers. Runs that diverged
-    are not in the boxes; how many did is written below, and so is how many lie above `TOP`, where the
+    are not in the boxes; how many did is written below, and so is how many lie above 2, where the
     scale ends: they do worse than twice the variance of their target. The SRN has its own scale.
+    Where several learning rates were tried, the runs are those of the rate with the lowest mean error.
+
+    Args:
+        results: of a sweep of `clockwork.tasks.Generation`; at least one finished cell.
+        path: the file to write; its suffix says which format, such as ``.png`` or ``.pdf``.
+
+    Raises:
+        ImportError: if matplotlib is not installed; it is in the extra ``[experiments]``.
+        OSError: if the file cannot be written.
     """
     best, names = best_rows(results), _networks(results)
     sizes = sorted({size for _, size in best})
@@ -73,7 +82,18 @@ def _size_label(row: Row) -> str:
 
 
 def draw_outputs(results: Results, path: Path) -> None:
-    """Figure 5: the best output of each network (column) on each clip (row), over its target."""
+    """Figure 5: the best output of each network (column) on each clip (row), over its target.
+
+    The best is the run with the lowest error of all sizes and learning rates.
+
+    Args:
+        results: of a sweep of `clockwork.tasks.Generation`; at least one finished cell.
+        path: the file to write; its suffix says which format.
+
+    Raises:
+        ImportError: if matplotlib is not installed; it is in the extra ``[experiments]``.
+        OSError: if the file cannot be written.
+    """
     names = _networks(results)
     clips = list(dict.fromkeys(cell.data for cell in results.cells))
     figure, axes = _canvas(len(clips), len(names), 3.6, 1.5, sharex=True, sharey=True)
@@ -98,7 +118,18 @@ def draw_outputs(results: Results, path: Path) -> None:
 
 
 def draw_curves(results: Results, path: Path) -> None:
-    """Learning curves: the median and the quartiles of the error over all runs and clips that did not diverge."""
+    """Learning curves: the median and the quartiles of the error over all runs and clips that did not diverge.
+
+    A panel for each network, a line for each size; the runs are those of `draw_errors`.
+
+    Args:
+        results: of a sweep of `clockwork.tasks.Generation`; at least one finished cell.
+        path: the file to write; its suffix says which format.
+
+    Raises:
+        ImportError: if matplotlib is not installed; it is in the extra ``[experiments]``.
+        OSError: if the file cannot be written.
+    """
     best, names = best_rows(results), _networks(results)
     figure, axes = _canvas(1, len(names), 3.6, 3.2, sharey=True)
     for axis, name in zip(axes[0], names, strict=True):

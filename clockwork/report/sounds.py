@@ -16,10 +16,16 @@ def write_sounds(results: Results, folder: Path) -> list[Path]:
 
     Each is repeated to a second, so that it can be heard, and clipped to [-1, 1].
 
+    Args:
+        results: of a sweep.
+        folder: where to; it is made if it does not exist, but not the folder that it is in.
+
     Returns:
-        The files written.
+        The files written, ``CLIP-NETWORK.wav`` and ``CLIP-target.wav``. A network whose runs all diverged on a
+        clip is left out.
 
     Raises:
+        ImportError: if soundfile is not installed; it is in the extra ``[experiments]``.
         OSError: if one cannot be written.
     """
     soundfile = require("soundfile")

@@ -17,7 +17,23 @@ its Figure 5 shows an SRN that generates little more than the mean: it was norma
 
 
 def table(results: Results) -> str:
-    """The results as Markdown that reads well as plain text too."""
+    """The results as Markdown that reads well as plain text too.
+
+    A row for each network, size and learning rate, with the mean ± sd, the median and the best of the error over
+    all runs and clips that did not diverge, how many did, and the paper's figure; then the mean by clip.
+
+    Args:
+        results: of a sweep of `clockwork.tasks.Generation`; cells that are not finished are left out.
+
+    Example:
+        >>> import tempfile
+        >>> from clockwork.tasks import Generation
+        >>> from clockwork.training import Store
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     results = Store(folder, Generation(runs=2)).results()
+        >>> print(table(results).splitlines()[2])
+        0 of 120 networks, 2 runs each, 2000 epochs, gradient norm clipped at 30, seed 0.
+    """
     task = results.task
     assert isinstance(task, Generation)
     searched = task.learning_rates is not None and len(task.learning_rates) > 1

@@ -1,4 +1,4 @@
-"""The paper's experiments, one file each."""
+"""The paper's experiments, and what a task must have to be swept over."""
 
 from clockwork.tasks.generation import Generation
 from clockwork.tasks.task import Cell, Task

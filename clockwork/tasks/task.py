@@ -26,47 +26,56 @@ class Cell(NamedTuple):
 
     @property
     def name(self) -> str:
-        """A file name."""
+        """What its results are stored under, such as ``"cwrnn-1000-choir-0.0003"``."""
         return f"{self.network}-{self.size}-{self.data}-{self.learning_rate!r}"
 
 
 class Task(Protocol):
-    """Data, networks, loss, metric and protocol of one experiment."""
+    """Data, networks, loss, metric and protocol of one experiment: all that `clockwork.training.sweep` asks of one.
+
+    A task of one's own need not inherit from this class. What it computes must depend on its `settings` alone.
+    """
 
     @property
     def name(self) -> str:
-        """What the task is called."""
+        """What the task is called in ``runs.csv`` and ``config.json``."""
         ...
 
     @property
     def runs(self) -> int:
-        """Runs of each cell."""
+        """``R``, the runs of each cell."""
         ...
 
     @property
     def epochs(self) -> int:
-        """Updates of each run."""
+        """Updates of each run; one epoch is one update."""
         ...
 
     @property
     def seed(self) -> int:
-        """Run i is a function of this and i."""
+        """Run i draws its weights from ``fold_in(key(seed), i)``."""
         ...
 
     def cells(self) -> list[Cell]:
-        """All cells, in the order of the table."""
+        """All cells, in the order of the table; those of one network and size follow one another."""
         ...
 
     def settings(self) -> dict[str, Any]:
-        """All that decides the results, as JSON-able values."""
+        """All that decides the results, by name, as values that JSON can hold."""
         ...
 
     def network(self, name: str, size: int, rngs: nnx.Rngs) -> Network:
-        """A network with fresh weights."""
+        """A network with fresh weights.
+
+        Args:
+            name: of a cell's network.
+            size: of a cell.
+            rngs: the source of the keys, stream ``params``.
+        """
         ...
 
     def data(self, cell: Cell) -> Array:
-        """What the runs of a cell are trained on."""
+        """What the runs of a cell are trained on: an array, of one shape for all cells of a network and size."""
         ...
 
     def rate(self, cell: Cell) -> int:
@@ -74,13 +83,27 @@ class Task(Protocol):
         ...
 
     def optimizer(self, learning_rate: Array) -> optax.GradientTransformation:
-        """The optimiser of one run; its state's structure does not depend on the rate."""
+        """The optimiser of one run.
+
+        Args:
+            learning_rate: ``()``, float32; the structure of the optimiser's state must not depend on it.
+        """
         ...
 
     def loss(self, network: Network, target: Array) -> tuple[Array, Array]:
-        """The loss whose gradient is taken, and the error that is reported."""
+        """The loss whose gradient is taken, and the error that is reported, both ``()``; it is traced by JAX.
+
+        Args:
+            network: of one run.
+            target: the cell's `data`.
+        """
         ...
 
     def outputs(self, network: Network, target: Array) -> Array:
-        """What a trained network is remembered by."""
+        """What a trained network puts out, ``(T,)``, to be kept in `clockwork.training.CellResult`.
+
+        Args:
+            network: of one run.
+            target: the cell's `data`.
+        """
         ...

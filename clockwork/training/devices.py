@@ -26,8 +26,9 @@ def use_all_cores() -> None:
 def keep_compiled() -> None:
     """Keep compiled programs on disk, so that the same sweep starts at once the next time.
 
-    In ``$XDG_CACHE_HOME/clockwork``, or ``~/.cache/clockwork``; where JAX has been told of a folder
-    of its own (``JAX_COMPILATION_CACHE_DIR``), there. Does nothing where that cannot be written.
+    Call it before the sweep. They are kept in ``$XDG_CACHE_HOME/clockwork``, or ``~/.cache/clockwork``;
+    where JAX has been told of a folder of its own (``JAX_COMPILATION_CACHE_DIR``), there. Does nothing
+    where that cannot be written.
 
     Example:
         >>> keep_compiled()  # doctest: +SKIP

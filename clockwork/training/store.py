@@ -42,15 +42,15 @@ class CellResult(NamedTuple):
     """What is kept of a cell's ``R`` runs.
 
     Attributes:
-        error: ``(R,)``, NaN for a run that diverged.
-        epochs: ``(R,)``, how many epochs each run was trained.
-        diverged: ``(R,)``, bool.
-        curve: ``(P, R)``, errors while training.
-        curve_epochs: ``(P,)``, after how many updates.
-        outputs: ``(R, T)``, of the trained networks.
-        target: ``(T,)``.
-        rate: ``()``, samples per second of the target.
-        parameters: ``()``, of one network.
+        error: ``(R,)``, float32, of the trained networks; NaN for a run that diverged.
+        epochs: ``(R,)``, int32, how many epochs each run was trained; fewer than asked if it diverged.
+        diverged: ``(R,)``, bool, whether the loss or the norm of the gradient was ever not finite.
+        curve: ``(P, R)``, float32, errors at ``P`` moments of the training.
+        curve_epochs: ``(P,)``, int64, these moments, by the number of updates before them.
+        outputs: ``(R, T)``, float32, of the trained networks.
+        target: ``(T,)``, float32, what they learnt.
+        rate: ``()``, integer, samples per second of the target.
+        parameters: ``()``, integer, the number of parameters of one network.
     """
 
     error: np.ndarray
@@ -65,14 +65,22 @@ class CellResult(NamedTuple):
 
 
 class Results(NamedTuple):
-    """The finished cells of a task, in the order of its table."""
+    """The finished cells of a task.
+
+    Attributes:
+        task: the task.
+        cells: what is kept of each finished cell, in the order of the task's table.
+    """
 
     task: Task
     cells: dict[Cell, CellResult]
 
 
 class Store:
-    """The results folder of one task.
+    """The results folder of one task. A sweep writes it; ``Store(folder, task).results()`` reads it.
+
+    Everything is written whole or not at all, so that a folder can be read at any time. What is damaged
+    counts as not there; a warning names it.
 
     Args:
         folder: is made if it does not exist.
@@ -81,6 +89,17 @@ class Store:
     Raises:
         ValueError: if the folder holds another configuration's results, or something else.
         OSError: if it cannot be written.
+
+    Warns:
+        UserWarning: if the folder was begun with other versions or devices, or a result is damaged.
+
+    Example:
+        >>> import tempfile
+        >>> from clockwork.tasks import Generation
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     store = Store(folder, Generation(runs=2))
+        ...     len(store.results().cells)
+        0
     """
 
     def __init__(self, folder: str | Path, task: Task) -> None:
@@ -111,27 +130,50 @@ class Store:
         (self.folder / "partial").mkdir(exist_ok=True)
 
     def save(self, cell: Cell, result: CellResult) -> None:
-        """Store a finished cell."""
+        """Store a finished cell, as ``cells/NAME.npz``.
+
+        Args:
+            cell: one of the task's.
+            result: of all its runs.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
         write_arrays(_cell_path(self.folder, cell), result._asdict())
 
     def save_partial(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
-        """Store cells in training under the name they share."""
+        """Store cells in training under the name they share, as ``partial/NAME.npz``.
+
+        Args:
+            name: of network and size, such as ``"cwrnn-1000"``.
+            arrays: all that is needed to go on, by name.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
         write_arrays(self.folder / "partial" / f"{name}.npz", arrays)
 
     def load_partial(self, name: str) -> dict[str, np.ndarray] | None:
-        """Cells in training, or None if there are none, or the file is damaged; then a warning names it."""
+        """The arrays of `save_partial`; None if there are none, or the file is damaged, and then a warning names it."""
         return read_arrays(self.folder / "partial" / f"{name}.npz")
 
     def drop_partial(self, name: str) -> None:
-        """Forget cells in training: they are finished."""
+        """Remove the arrays of `save_partial`, if there are any: the cells are finished."""
         (self.folder / "partial" / f"{name}.npz").unlink(missing_ok=True)
 
     def results(self) -> Results:
-        """All finished cells."""
+        """All finished cells, read from the folder."""
         return _load_results(self.folder, self.task)
 
     def write_runs(self, results: Mapping[Cell, CellResult]) -> None:
-        """Write ``runs.csv``, one row for each trained network of the cells given, in the task's order."""
+        """Write ``runs.csv``, one row for each trained network.
+
+        Args:
+            results: by cell; rows are in the task's order.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(COLUMNS)

@@ -58,16 +58,22 @@ def sweep(
 
     Args:
         task: such as `clockwork.tasks.Generation`.
-        out: the results folder.
-        devices: to lay the runs over; all there are if None.
-        progress: what to tell of it; nothing if None.
+        out: the results folder; it is made if it does not exist.
+        devices: of JAX, to lay the runs over; all there are if None. `clockwork.training.use_all_cores`
+            makes one of each core.
+        progress: is told what the sweep does; ``clockwork.training.progress.for_output()`` prints it.
+            Nothing is told if None.
 
     Returns:
-        All finished cells of the task.
+        All cells of the task, those that were in the folder before among them.
 
     Raises:
-        ValueError: if the folder holds another configuration's results.
+        ValueError: if the folder holds another configuration's results, or something else.
         OSError: if it cannot be written.
+        KeyboardInterrupt: on Ctrl-C or SIGTERM, once the runs in training are stored.
+
+    Warns:
+        UserWarning: if the folder was begun with other versions or devices, or a result in it is damaged.
 
     Example:
         >>> import tempfile
