@@ -32,7 +32,7 @@ class GenerationCommand:
     runs: int = 10
     """Training runs of each network, size and clip; the paper has 100."""
     networks: tuple[str, ...] = NETWORKS
-    """Of srn, lstm, cwrnn."""
+    """Of srn, lstm, cwrnn, the paper's, and cwlstm, a clockwork of LSTM cells."""
     sizes: tuple[int, ...] = tuple(UNITS)
     """Nominal numbers of parameters: of 100, 250, 500, 1000."""
     clips: tuple[str, ...] = Generation.clips  # pyright: ignore[reportAssignmentType]
@@ -139,12 +139,12 @@ class InfoCommand:
         use_all_cores()
         for name, value in environment().items():
             print(f"{name:<10} {', '.join(value) if isinstance(value, list) else value}")
-        print("\nSequence generation, Table 1: units and parameters, weights, biases and the CW-RNN's periods counted")
-        print("nominal " + "".join(f"{LABELS[name]:>20}" for name in NETWORKS))
+        print("\nSequence generation, Table 1 and CW-LSTM: units and parameters (weights, biases, clocks' periods)")
+        print("nominal " + "".join(f"{LABELS[name]:>20}" for name in LABELS))
         task = Generation()
         for size, units in UNITS.items():
-            counts = [nnx.eval_shape(lambda n=n, s=size: task.network(n, s, nnx.Rngs(0))).parameters for n in NETWORKS]
-            cells = [f"{units[name]:>3} units {count:>6}" for name, count in zip(NETWORKS, counts, strict=True)]
+            counts = [nnx.eval_shape(lambda n=n, s=size: task.network(n, s, nnx.Rngs(0))).parameters for n in LABELS]
+            cells = [f"{units[name]:>3} units {count:>6}" for name, count in zip(LABELS, counts, strict=True)]
             print(f"{size:>7} " + "".join(f"{cell:>20}" for cell in cells))
         print("\nProtocols: learning rates; gradient clipping")
         for name, protocol in PROTOCOLS.items():

@@ -149,7 +149,7 @@ def one_sentence(done):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--networks", "gru"], "unknown network 'gru'; choose of srn, lstm, cwrnn"),
+        (["--networks", "gru"], "unknown network 'gru'; choose of srn, lstm, cwrnn, cwlstm"),
         (["--sizes", "123"], "unknown size 123; choose of 100, 250, 500, 1000"),
         (["--clips", "piano"], "unknown clip 'piano'; choose of guitar, choir, mika, safari, tabla"),
         (["--networks"], "at least one network must be chosen"),

@@ -22,6 +22,11 @@ def run(script, *arguments, cwd=None):
     ).stdout  # fmt: skip
 
 
+def figures(line):
+    """The numbers of a line that have a decimal point."""
+    return [float(x) for x in re.findall(r"\d+\.\d+", line)]
+
+
 def test_quickstart_learns():
     lines = run("examples/quickstart.py").splitlines()
     first, last = (float(line.rsplit(" ", 1)[1]) for line in (lines[0], lines[-1]))
@@ -48,6 +53,48 @@ def test_a_long_sequence_trains_in_little_memory():
     assert float(cost.split(" MB")[0].rsplit(" ", 1)[1]) < 20  # what a whole sequence would keep: 25
     first, last = (float(x) for x in re.findall(r"\d\.\d+", learnt))
     assert last < first
+
+
+@pytest.mark.parametrize("example", ["drop_in", "drop_in_linen"])
+def test_a_clockwork_layer_where_an_lstm_stood(example):
+    lstm, clockwork = run(f"examples/{example}.py").splitlines()
+    assert lstm.startswith("LSTM, 4385 parameters")
+    assert clockwork.startswith("Clockwork, 737 parameters")
+    first, last = figures(lstm)
+    assert last < first
+    first, last = figures(clockwork)
+    assert last < first / 20  # one end alone: half of it
+
+
+def test_beside_layers_of_equinox():
+    pytest.importorskip("equinox")
+    before, after = (figures(line)[0] for line in run("examples/with_equinox.py").splitlines())
+    assert before < 60
+    assert after > 90
+
+
+def test_labels_of_padded_sequences_need_both_directions():
+    forwards, both_ways = run("examples/padded_classifier.py").splitlines()
+    assert figures(forwards)[0] < 80
+    assert figures(both_ways)[0] > 90
+    assert forwards.endswith("the same with NaN as padding: True")
+    assert both_ways.endswith("the same with NaN as padding: True")
+
+
+def test_streaming_equals_the_whole():
+    first, *_, streamed, whole, difference, latency = run("examples/streaming.py").splitlines()
+    assert figures(streamed)[0] < figures(first)[0] / 50
+    assert figures(streamed)[0] == pytest.approx(figures(whole)[0], rel=1e-2, abs=2e-6)
+    assert float(difference.rsplit(" ", 1)[1]) < 1e-4
+    assert re.fullmatch(r"median time of a step: \d+ µs", latency)
+
+
+def test_an_ensemble_is_better_than_its_models():
+    first, *_, trained = run("examples/ensemble.py").splitlines()
+    mean, sd, together = figures(trained)
+    assert mean < figures(first)[0] / 2
+    assert sd > 0
+    assert together < 0.9 * mean
 
 
 def test_the_benchmarks_run_and_report(tmp_path):

@@ -8,7 +8,7 @@ from flax import nnx
 from jax import lax
 
 import clockwork as cw
-from clockwork.nn import ClockworkRNN, PeepholeLSTM, SimpleRNN, lstm_init, lstm_unroll
+from clockwork.nn import ClockworkLSTM, ClockworkRNN, PeepholeLSTM, SimpleRNN, lstm_init, lstm_unroll
 
 
 def plain_lstm(weights, inputs, steps, h, c):
@@ -137,6 +137,8 @@ TABLE1 = [
     (100, "srn", 9, 100), (250, "srn", 15, 256), (500, "srn", 22, 529), (1000, "srn", 31, 1024),
     (100, "lstm", 4, 97), (250, "lstm", 7, 253), (500, "lstm", 10, 481), (1000, "lstm", 15, 1021),
     (100, "cwrnn", 11, 100), (250, "cwrnn", 19, 249), (500, "cwrnn", 27, 469), (1000, "cwrnn", 40, 980),
+    # Not in it: clockworks of LSTMs of about as many parameters.
+    (100, "cwlstm", 5, 106), (250, "cwlstm", 8, 226), (500, "cwlstm", 13, 518), (1000, "cwlstm", 19, 1026),
 ]  # fmt: skip
 
 
@@ -149,7 +151,7 @@ def test_networks_have_table_1s_sizes(nominal, name, units, parameters):
     network = Generation().network(name, nominal, nnx.Rngs(0))
     assert network.parameters == parameters
     stored = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param)))
-    assert stored == parameters - (9 if name == "cwrnn" else 0)  # the nine periods are counted and not learnt
+    assert stored == parameters - {"cwrnn": 9, "cwlstm": 5}.get(name, 0)  # periods are counted and not learnt
 
 
 @pytest.mark.parametrize(
@@ -158,6 +160,7 @@ def test_networks_have_table_1s_sizes(nominal, name, units, parameters):
         ClockworkRNN(cw.Clock.exponential(6, 3), inputs=2, outputs=3, rngs=nnx.Rngs(0)),
         SimpleRNN(6, inputs=2, outputs=3, rngs=nnx.Rngs(0)),
         PeepholeLSTM(6, inputs=2, outputs=3, rngs=nnx.Rngs(0)),
+        ClockworkLSTM(cw.Clock.exponential(6, 3), inputs=2, outputs=3, rngs=nnx.Rngs(0)),
     ],
     ids=lambda network: type(network).__name__,
 )
@@ -165,6 +168,8 @@ def test_networks_read_their_hidden_layer_out(network):
     inputs = jax.random.normal(jax.random.key(0), (8, 2))
     if isinstance(network, PeepholeLSTM):
         hidden, _ = lstm_unroll(network.weights, inputs)
+    elif isinstance(network, ClockworkLSTM):
+        hidden = nnx.RNN(network.layer.cell)(inputs)
     else:
         hidden, _ = cw.unroll(network.weights, network.clock, inputs, method="masked")
     want = hidden @ network.readout.kernel[...] + network.readout.bias[...][None]
@@ -184,6 +189,14 @@ def test_a_network_trains_with_nnx_and_keeps_its_clock():
     loss, grads = loss_and_grad(network)
     assert jnp.isfinite(loss)
     assert all(jnp.abs(leaf).sum() > 0 for leaf in jax.tree.leaves(grads))
+
+
+def test_a_clockwork_of_lstms_has_inputs_or_steps():
+    network = ClockworkLSTM(cw.Clock.exponential(6, 3), forget_bias=5.0, rngs=nnx.Rngs(0))
+    assert network(steps=7).shape == (7, 1)
+    assert all((cell.bias[2:4] == 5).all() for cell in network.layer.cell.cells)  # two cells each
+    with pytest.raises(ValueError, match="give either inputs or steps, got neither"):
+        network()
 
 
 def test_networks_without_outputs_are_refused():

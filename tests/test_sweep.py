@@ -342,7 +342,7 @@ def test_folders_that_are_something_else_are_refused(tmp_path):
         ({"runs": 0}, "runs must be an integer, 1 or more, got 0"),
         ({"epochs": 0}, "epochs must be an integer, 1 or more, got 0"),
         ({"seed": -1}, "seed must be an integer, 0 or more, got -1"),
-        ({"networks": ("gru",)}, "unknown network 'gru'; choose of srn, lstm, cwrnn"),
+        ({"networks": ("gru",)}, "unknown network 'gru'; choose of srn, lstm, cwrnn, cwlstm"),
         ({"networks": ()}, "at least one network must be chosen"),
         ({"networks": ("srn", "srn")}, "each network can be chosen once, got srn, srn"),
         ({"sizes": (200,)}, "unknown size 200; choose of 100, 250, 500, 1000"),

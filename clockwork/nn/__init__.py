@@ -5,7 +5,7 @@ from clockwork.nn.initializers import FLAX, PAPER
 from clockwork.nn.layers import Bidirectional, Clockwork, Stack
 from clockwork.nn.lstm import LSTMWeights, lstm_init, lstm_unroll
 from clockwork.nn.modules import CellsState
-from clockwork.nn.networks import ClockworkRNN, Network, PeepholeLSTM, SimpleRNN
+from clockwork.nn.networks import ClockworkLSTM, ClockworkRNN, Network, PeepholeLSTM, SimpleRNN
 
 __all__ = [
     "FLAX",
@@ -14,6 +14,7 @@ __all__ = [
     "CellsState",
     "Clockwork",
     "ClockworkCell",
+    "ClockworkLSTM",
     "ClockworkOfCells",
     "ClockworkRNN",
     "LSTMWeights",

@@ -1,9 +1,10 @@
-"""The paper's three networks: one hidden layer and a linear readout, as Flax (nnx) modules.
+"""The paper's three networks and a clockwork of LSTMs: one hidden layer and a linear readout, as Flax (nnx) modules.
 
 Each takes one sequence ``(T, I)``, or a number of steps where it has no inputs, and returns
 ``(T, O)``. Batches and runs are the caller's ``jax.vmap``.
 """
 
+import functools
 from typing import Protocol
 
 import jax
@@ -13,9 +14,12 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from clockwork.clock import Clock
+from clockwork.nn.cells import PeepholeLSTMCell
+from clockwork.nn.layers import Clockwork
 from clockwork.nn.lstm import lstm_init, lstm_unroll
 from clockwork.nn.parameters import ClockworkParameters, LSTMParameters
-from clockwork.recurrence import Method, unroll
+from clockwork.recurrence import Method, check_steps, unroll
+from clockwork.recurrence.arithmetic import matmul
 from clockwork.weights import init
 
 
@@ -168,3 +172,52 @@ class PeepholeLSTM(LSTMParameters):
         """``(T, I)``, or ``steps`` where there are no inputs, to ``(T, O)``; errors as of `lstm_unroll`."""
         outputs, _ = lstm_unroll(self.weights, inputs, steps=steps, readout=self.readout.kernel[...])
         return outputs + jnp.asarray(self.readout.bias[...])[None]
+
+
+class ClockworkLSTM(nnx.Module):
+    """A clockwork whose modules are layers of peephole LSTM cells, and a linear readout; not in the paper.
+
+    Args:
+        clock: the clock; ``sizes`` are the LSTM cells of each module.
+        inputs: ``I``; 0 for none.
+        outputs: ``O``.
+        stddev: all weights and biases are drawn from N(0, stddev²).
+        forget_bias: the initial bias of every forget gate; None to draw it like all others.
+        rngs: the source of the keys, stream ``params``.
+
+    Raises:
+        ValueError: if ``inputs``, ``outputs`` or ``stddev`` is out of range.
+
+    Example:
+        >>> import clockwork as cw
+        >>> from flax import nnx
+        >>> network = ClockworkLSTM(cw.Clock.even(19, (1, 4, 16, 64, 256)), rngs=nnx.Rngs(0))
+        >>> network(steps=320).shape, network.parameters
+        ((320, 1), 1026)
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        inputs: int = 0,
+        outputs: int = 1,
+        *,
+        stddev: float = 0.1,
+        forget_bias: float | None = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        cell = functools.partial(PeepholeLSTMCell, stddev=stddev, forget_bias=forget_bias)
+        self.layer = Clockwork(clock, inputs, cell=cell, rngs=rngs)
+        self.readout = Readout(clock.width, outputs, stddev=stddev, rngs=rngs)
+
+    @property
+    def parameters(self) -> int:
+        """The number of weights, peepholes, biases and the ``G`` periods, as Table 1 counts a CW-RNN's."""
+        return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(self, nnx.Param))) + self.layer.clock.modules
+
+    def __call__(self, inputs: ArrayLike | None = None, *, steps: int | None = None) -> Array:
+        """``(T, I)``, or ``steps`` where there are no inputs, to ``(T, O)``; errors as of `Clockwork`."""
+        if (inputs is None) == (steps is None):
+            raise ValueError(f"give either inputs or steps, got {'neither' if inputs is None else 'both'}")
+        outputs = self.layer(jnp.zeros((check_steps(steps), 0)) if inputs is None else inputs)
+        return matmul(outputs, self.readout.kernel[...]) + self.readout.bias[...][None]

@@ -17,8 +17,8 @@ from clockwork.clock import Clock
 from clockwork.recurrence.arithmetic import Activation
 from clockwork.weights import Weights
 
-# The rows of a span are added one by one up to here: XLA's own sum over so few is many times slower.
-FEW = 16
+# Rows of a span are added one by one, so many at a time: XLA's own sum over a short axis is many times slower.
+FEW = 8
 
 
 class Grid(NamedTuple):
@@ -148,10 +148,18 @@ def hold_transpose(rows: Array, coarse: Grid, fine: Grid) -> Array:
     ratio, offset = _offset(coarse, fine)
     total = (coarse.ticks + 1) * ratio
     padded = pad_rows(rows, offset, total - offset - rows.shape[0])
-    spans = padded.reshape(coarse.ticks + 1, ratio, *rows.shape[1:])
-    if ratio > FEW:
-        return spans.sum(1)
-    return functools.reduce(jnp.add, [spans[:, i] for i in range(ratio)])
+    return _sum_spans(padded.reshape(coarse.ticks + 1, ratio, *rows.shape[1:]))
+
+
+def _sum_spans(spans: Array) -> Array:
+    """The sum over the second axis, a few rows at a time."""
+    count = spans.shape[1]
+    if count <= FEW:
+        return functools.reduce(jnp.add, [spans[:, i] for i in range(count)])
+    groups, rest = divmod(count, FEW)
+    grouped = spans[:, : groups * FEW].reshape(spans.shape[0], FEW, groups, *spans.shape[2:])
+    total = _sum_spans(functools.reduce(jnp.add, [grouped[:, i] for i in range(FEW)]))
+    return total + _sum_spans(spans[:, groups * FEW :]) if rest else total
 
 
 def _offset(coarse: Grid, fine: Grid) -> tuple[int, int]:

@@ -72,7 +72,7 @@ def _settings(task: Generation, results: Results) -> str:
 
 def _row(row: Row) -> list[str]:
     ok = row.converged
-    published = PUBLISHED[row.network] if row.size == max(UNITS) else None
+    published = PUBLISHED.get(row.network) if row.size == max(UNITS) else None
     return [
         LABELS[row.network],
         str(row.size),
@@ -88,7 +88,7 @@ def _row(row: Row) -> list[str]:
 
 
 def _ratios(results: Results) -> str:
-    """The mean errors of SRN and LSTM as multiples of the CW-RNN's, at the largest size that has all."""
+    """The mean errors of the others as multiples of the CW-RNN's, at the largest size that has all."""
     best = best_rows(results)
     for size in sorted({size for _, size in best}, reverse=True):
         means = {name: best[name, size].converged for name in LABELS if (name, size) in best}
@@ -96,7 +96,11 @@ def _ratios(results: Results) -> str:
             own = means.pop("cwrnn").mean()
             parts = [
                 f"{LABELS[name]} {errors.mean() / own:.3g} times the CW-RNN's"
-                + f" (paper: {PUBLISHED[name][0] / PUBLISHED['cwrnn'][0]:.1f})" * (size == max(UNITS))
+                + (
+                    f" (paper: {PUBLISHED[name][0] / PUBLISHED['cwrnn'][0]:.1f})"
+                    if name in PUBLISHED and size == max(UNITS)
+                    else ""
+                )
                 for name, errors in means.items()
             ]
             return f"Mean NMSE at size {size}: {'; '.join(parts)}."
