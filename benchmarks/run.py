@@ -26,8 +26,9 @@ from clockwork.training.store import environment
 
 HERE = Path(__file__).parent
 QUICK = Size(
-    runs=8, clockwork=11, simple=9, lstm=4, nominal=100, wide=64, wide_modules=3, wide_steps=32, batch=4, features=4
-)
+    runs=8, clockwork=11, simple=9, lstm=4, nominal=100, wide=64, wide_modules=3, wide_steps=32, batch=4, features=4,
+    layer=16, layer_modules=3, layer_steps=64, layer_batch=2, streamed=10,
+)  # fmt: skip
 
 
 def machine() -> dict:
@@ -109,7 +110,7 @@ def summary(results: dict) -> str:
     for work in results["works"]:
         (_, ours), *others = work["rows"].items()
         others = "; ".join(f"{way}: **{row['ratio']:.1f}**" for way, row in others)
-        lines.append(f"| {work['name']} | {ours['ms']:.2f} | {others} |")
+        lines.append(f"| {work['name']} | {ours['ms']:.3g} | {others} |")
     return "\n".join(lines)
 
 
@@ -138,7 +139,7 @@ def report(results: dict) -> str:
             compiling = "" if row["compiling"] is None else f"{row['compiling']:.1f}"
             memory = "" if row["temporary"] is None else f"{row['temporary'] / 1e6:.1f}"
             lines.append(
-                f"| {name} | {way} | {row['ms']:.2f} ({low:.2f} to {high:.2f}) | {ratio} | {compiling} | {memory} |"
+                f"| {name} | {way} | {row['ms']:.3g} ({low:.3g} to {high:.3g}) | {ratio} | {compiling} | {memory} |"
             )
             name = ""
     lines += [

@@ -20,12 +20,14 @@ from alternatives import (
     plain_lstm,
     simple,
 )
+from flax import linen as nn
 from flax import nnx
 from jax import lax
 from jax.sharding import Mesh
 from timing import Timed, compiled
 
 import clockwork as cw
+from clockwork.nn import Clockwork, ClockworkCell
 from clockwork.tasks import Generation
 from clockwork.training.sweep import SIMD, program
 
@@ -46,6 +48,11 @@ class Size(NamedTuple):
     wide_steps: int = 512
     batch: int = 32
     features: int = 32
+    layer: int = 128
+    layer_modules: int = 7
+    layer_steps: int = 256
+    layer_batch: int = 16
+    streamed: int = 1000
 
 
 class Work(NamedTuple):
@@ -144,6 +151,77 @@ def one_network(network: tuple, size: Size, train: bool) -> Timed:
     return compiled(outputs, params, inputs)
 
 
+def layer_steps(make: Callable[[nnx.Rngs], Any], size: Size) -> Timed:
+    """Training steps of a recurrent layer of a Flax model, in a loop: loss over all outputs, gradient, update."""
+    graph, params, rest = nnx.split(make(nnx.Rngs(0)), nnx.Param, ...)
+    inputs = jax.random.normal(jax.random.key(1), (size.layer_batch, size.layer_steps, size.features))
+    wanted = jax.random.normal(jax.random.key(2), (size.layer_batch, size.layer_steps, size.layer))
+
+    def step(params, _):
+        def loss(params):
+            state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), rest)  # made at this trace's level
+            return jnp.square(nnx.merge(graph, params, state)(inputs) - wanted).mean()
+
+        value, gradient = jax.value_and_grad(loss)(params)
+        return jax.tree.map(lambda p, g: p - 1e-3 * g, params, gradient), value
+
+    return compiled(lambda params: lax.scan(step, params, length=EPOCHS), params, times=EPOCHS)
+
+
+def streaming(step: Callable[..., Any], state: Any, size: Size, *arguments: Any) -> Timed:
+    """Steps one by one, each waited for: ``step(*arguments, state, x_t)`` to state and output."""
+    jitted = jax.jit(step)
+    samples = np.random.default_rng(0).normal(size=(size.streamed, size.features)).astype(np.float32)
+
+    def call() -> None:
+        carry = state
+        for x_t in samples:
+            carry, y_t = jitted(*arguments, carry, x_t)
+            jax.block_until_ready(y_t)
+
+    return Timed(call, times=size.streamed)
+
+
+def streams(clock: cw.Clock, size: Size, torch: Any) -> dict[str, Callable[[], Timed] | None]:
+    """Ways to stream through a layer, a sample at a time."""
+    weights = cw.init(jax.random.key(0), clock, size.features)
+    hidden, state = jnp.zeros(clock.width), cw.State.initial(clock)
+
+    def step(weights, state, x_t):
+        return cw.step(weights, clock, state, x_t)
+
+    def by_hand(dense, state, x_t):
+        into, recurrent, bias = dense
+        hidden, t = state
+        new = jnp.tanh(hidden @ recurrent + x_t @ into + bias)
+        hidden = jnp.where(t % jnp.asarray(clock.unit_periods) == 0, new, hidden)
+        return (hidden, t + 1), hidden
+
+    def flax() -> Timed:
+        cell = nn.SimpleCell(clock.width)
+        variables = cell.init(jax.random.key(0), hidden, jnp.zeros(size.features))
+        return streaming(cell.apply, hidden, size, variables)
+
+    def pytorch() -> Timed:
+        cell, samples = torch.nn.RNNCell(size.features, clock.width), torch.randn(size.streamed, 1, size.features)
+
+        def call() -> None:
+            h = torch.zeros(1, clock.width)
+            with torch.no_grad():
+                for x_t in samples:
+                    h = cell(x_t, h)
+
+        return Timed(call, times=size.streamed)
+
+    return {
+        "clockwork: step of dense weights": lambda: streaming(step, state, size, weights.dense(clock)),
+        "clockwork: step of Weights": lambda: streaming(step, state, size, weights),
+        "masked step by hand": lambda: streaming(by_hand, (hidden, jnp.int32(0)), size, weights.dense(clock)),
+        "SRN: nn.SimpleCell": flax,
+        "SRN: PyTorch nn.RNNCell": None if torch is None else pytorch,
+    }
+
+
 def works(size: Size, torch: Any) -> list[Work]:
     """All of it; PyTorch's ways are None without PyTorch."""
     clock = cw.Clock.exponential(size.clockwork, MODULES)
@@ -151,6 +229,7 @@ def works(size: Size, torch: Any) -> list[Work]:
     sweep = functools.partial(library_sweep, size=size)
     user = functools.partial(user_epochs, size=size)
     wide_clock = cw.Clock.exponential(size.wide, size.wide_modules)
+    layer_clock = cw.Clock.exponential(size.layer, size.layer_modules)
     io = {"inputs": size.features, "outputs": size.features, "stddev": 0.05}
     rng = np.random.default_rng(0)
     sequence = rng.normal(size=(size.wide_steps, size.batch, size.features)).astype(np.float32)
@@ -266,6 +345,29 @@ def works(size: Size, torch: Any) -> list[Work]:
                 "PyTorch: masked loop": with_torch(torch_forward),
             },
             sequences,
+        ),
+        Work(
+            f"training step of a Flax layer, N = {size.layer}, g = {size.layer_modules}, batch {size.layer_batch}, "
+            f"T = {size.layer_steps}, all outputs",
+            {
+                "clockwork.nn.Clockwork": lambda: layer_steps(
+                    lambda rngs: Clockwork(layer_clock, size.features, rngs=rngs), size
+                ),
+                "nnx.RNN(ClockworkCell)": lambda: layer_steps(
+                    lambda rngs: nnx.RNN(ClockworkCell(layer_clock, size.features, rngs=rngs), rngs=False), size
+                ),
+                "nnx.RNN(SimpleCell)": lambda: layer_steps(
+                    lambda rngs: nnx.RNN(nnx.SimpleCell(size.features, size.layer, rngs=rngs)), size
+                ),
+                "nnx.RNN(OptimizedLSTMCell)": lambda: layer_steps(
+                    lambda rngs: nnx.RNN(nnx.OptimizedLSTMCell(size.features, size.layer, rngs=rngs)), size
+                ),
+            },
+            3 * size.layer_batch * macs(layer_clock, size.layer_steps, 0, size.features),
+        ),
+        *(
+            Work(f"one step, streaming, N = {c.width}, g = {c.modules}", streams(c, size, torch))
+            for c in (clock, wide_clock)
         ),
     ]
 

@@ -11,8 +11,8 @@ from jax.sharding import PartitionSpec
 
 import clockwork as cw
 from clockwork.nn import lstm_init, lstm_unroll
-from clockwork.recurrence import cascade, kernel, lanes, pieces
-from clockwork.recurrence.plan import Plan
+from clockwork.recurrence import cascade, kernel, lanes, pieces, wide
+from clockwork.recurrence.plan import Plan, Price, cheapest_parts
 
 CLOCKS = [
     cw.Clock.exponential(width=11, modules=4),
@@ -27,14 +27,13 @@ def parts(request, monkeypatch):
     """Neighbours of many runs joined where that is cheaper, as always for so few runs, and never."""
 
     def forget():
-        lanes._parts.cache_clear()
         kernel._forward.shapes.cache_clear()
         jax.clear_caches()
 
     forget()
     if request.param == "apart":
-        monkeypatch.setattr(lanes, "LOOP", 0)
-        monkeypatch.setattr(lanes, "STEP", 0)
+        for layout in (lanes, wide):
+            monkeypatch.setattr(layout, "PRICE", Price(0, 0, 0))
     yield request.param
     forget()
 
@@ -370,13 +369,13 @@ def test_long_sequences_of_many_runs_keep_the_states_between_pieces_alone():
 @pytest.mark.parametrize("runs", [1, 100, 10_000])
 def test_parts_are_neighbours_that_cover_the_layer(runs):
     plan = Plan(cw.Clock.exponential(width=40, modules=9), 3, 320, jnp.tanh)
-    parts = lanes._parts(plan, 1, runs)
+    parts = cheapest_parts(plan, 1, runs, lanes.PRICE)
     assert [j for part in parts for j in part] == list(range(9))
 
 
 def test_neighbours_are_joined_only_where_loops_are_dear():
     plan = Plan(cw.Clock.exponential(width=40, modules=9), 0, 320, jnp.tanh)
-    counts = [len(lanes._parts(plan, 1, runs)) for runs in (1, 100, 10_000)]
+    counts = [len(cheapest_parts(plan, 1, runs, lanes.PRICE)) for runs in (1, 100, 10_000)]
     assert counts[0] < counts[1] < counts[2] == 9
 
 

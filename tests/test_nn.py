@@ -1,4 +1,5 @@
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -169,7 +170,7 @@ def test_networks_read_their_hidden_layer_out(network):
     if isinstance(network, PeepholeLSTM):
         hidden, _ = lstm_unroll(network.weights, inputs)
     elif isinstance(network, ClockworkLSTM):
-        hidden = nnx.RNN(network.layer.cell)(inputs)
+        hidden: Any = nnx.RNN(network.layer.cell)(inputs)
     else:
         hidden, _ = cw.unroll(network.weights, network.clock, inputs, method="masked")
     want = hidden @ network.readout.kernel[...] + network.readout.bias[...][None]

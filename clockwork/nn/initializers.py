@@ -65,15 +65,19 @@ def initialize(
     if inputs < 0:
         raise ValueError(f"inputs must be at least 0, got {inputs}")
     kernel = kernel_init or PAPER["kernel_init"]
-    recurrent = recurrent_kernel_init or PAPER["recurrent_kernel_init"]
     bias = bias_init or PAPER["bias_init"]
     drawn_in = dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
     n, starts = clock.width, clock.starts
     input_key, recurrent_key, bias_key = jax.random.split(key, 3)
-    received = [
-        recurrent(module_key, (n - a, k), drawn_in)
-        for module_key, a, k in zip(jax.random.split(recurrent_key, clock.modules), starts, clock.sizes, strict=True)
-    ]
+    if recurrent_kernel_init is None:  # all alike: drawn at once, since every shape is compiled anew
+        dense = PAPER["recurrent_kernel_init"](recurrent_key, (n, n), drawn_in)
+        received = [dense[a:, a : a + k] for a, k in zip(starts, clock.sizes, strict=True)]
+    else:
+        keys = jax.random.split(recurrent_key, clock.modules)
+        received = [
+            recurrent_kernel_init(module_key, (n - a, k), drawn_in)
+            for module_key, a, k in zip(keys, starts, clock.sizes, strict=True)
+        ]
     blocks = [
         jnp.concatenate([received[i][b - starts[i] : b - starts[i] + k] for i in range(j + 1)], axis=1)
         for j, (b, k) in enumerate(zip(starts, clock.sizes, strict=True))

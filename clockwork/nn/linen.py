@@ -486,8 +486,10 @@ class Clockwork(nn.Module):
                 out of range, or ``start`` is not the carry's time, as far as these are known before compilation.
         """
         start = start_for(initial_carry, start)
+        # Parameters do not depend on the method, and the masked scan is compiled soonest.
+        method = "masked" if self.is_initializing() else self.method
         return over_sequences(
-            lambda x, carry, lengths: self.cell.unroll(x, carry, lengths, start=start, method=self.method),
+            lambda x, carry, lengths: self.cell.unroll(x, carry, lengths, start=start, method=method),
             lambda shape: self.cell.initialize_carry(init_key, shape),
             inputs,
             features=jnp.shape(inputs)[-1] if jnp.ndim(inputs) else 0,

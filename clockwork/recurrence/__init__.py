@@ -61,7 +61,7 @@ def step(
 
     Args:
         weights: of one layer, `Weights`; or ``weights.dense(clock)``, made once, since to put these
-            matrices together takes longer than the step.
+            matrices together at every step may take longer than all else in it.
         clock: the layer's clock.
         state: hidden state ``(N,)`` and time ``()``.
         x_t: ``(I,)``; None for a layer without inputs.

@@ -14,7 +14,7 @@ Which row of a slower module's array a tick reads is known beforehand (`Grid.hel
 is what was there before the tick, what it passes on is what is there after it.
 
 Every loop has its price, so neighbours are evaluated as one module, their own products masked,
-where that is cheaper (`_parts`).
+where that is cheaper (`cheapest_parts`).
 """
 
 import functools
@@ -28,12 +28,15 @@ from jax import Array, lax
 
 from clockwork.recurrence.arithmetic import accumulator, activate, below, gram, matmul, outer, put, row, transpose
 from clockwork.recurrence.plan import (
-    Grid,
     Module,
     Plan,
+    Price,
     Residuals,
+    cheapest_parts,
     hold,
     hold_transpose,
+    kept,
+    members,
     onwards,
     pad_rows,
     seen_transpose,
@@ -42,29 +45,10 @@ from clockwork.recurrence.plan import (
 )
 from clockwork.weights import Weights
 
-# The price of a loop, and of each of its steps, in multiply-adds: about 15 and 0.5 µs on a processor
-# that does ten of them in a nanosecond. A loop's is mostly for its compilation: joined neighbours take a
-# third less of that in the smallest of the paper's networks and a tenth in the largest, at the same speed.
-LOOP, STEP = 150_000, 5_000
-
-
-@functools.lru_cache(maxsize=256)
-def _parts(plan: Plan, columns: int, runs: int) -> tuple[range, ...]:
-    """Which neighbours are evaluated as one module: the cheapest of all partitions.
-
-    A part of ``k`` units with ``a`` faster ones takes ``k (k + a + O)`` multiply-adds for each run and
-    tick, and it ticks whenever one of its members may.
-    """
-    modules = plan.clock.modules
-    cheapest: list[tuple[float, tuple[range, ...]]] = [(0.0, ())]
-    for end in range(1, modules + 1):
-        options = []
-        for first in range(end):
-            part = plan.module(range(first, end))
-            step = STEP * (1 if len(part.members) == 1 else 2) + runs * part.size * (part.size + part.start + columns)
-            options.append((cheapest[first][0] + LOOP + part.own.ticks * step, (*cheapest[first][1], part.members)))
-        cheapest.append(min(options, key=lambda option: option[0]))
-    return cheapest[-1][1]
+# A loop's price is mostly for its compilation: joined neighbours take a third less of that in the smallest of
+# the paper's networks and a tenth in the largest, at the same speed. About 15 and 0.5 µs on a processor that does
+# ten multiply-adds in a nanosecond.
+PRICE = Price(loop=150_000, step=5_000, joined=10_000)
 
 
 class Source(NamedTuple):
@@ -98,7 +82,7 @@ def forward(
 ) -> tuple[tuple[Array, Array], Residuals]:
     """Outputs and last state, and what `backward` needs."""
     columns = 0 if readout is None else readout.shape[1]
-    every, order = plan.grid(1), plan.order(_parts(plan, columns, hidden.shape[-1]))
+    every, order = plan.grid(1), plan.order(cheapest_parts(plan, columns, hidden.shape[-1], PRICE))
     sources, apart = _sources(order)
     values: dict[int, Array] = {}
     slopes: dict[int, Array | None] = {}
@@ -108,10 +92,9 @@ def forward(
         rows, tilts, sends = _forwards(plan, module, reads, sent, weights, readout, inputs, hidden)
         sent.append(sends)
         ends.append(rows[-1])
-        for j, units, own in _members(plan, module):
-            ticks = _ticks(module.own, own)
-            values[j] = (rows if own == module.own else jnp.concatenate([rows[:1], rows[ticks]]))[..., units, :]
-            slopes[j] = None if tilts is None else tilts[ticks][..., units, :]
+        for j, member in members(plan, module).items():
+            values[j] = member.values(rows[..., member.units, :])
+            slopes[j] = None if tilts is None else tilts[member.rows][..., member.units, :]
     indices = range(plan.clock.modules)
     if readout is None:
         outputs = jnp.concatenate([hold(values[j], plan.grid(plan.clock.periods[j]), every)[1:] for j in indices], -2)
@@ -120,20 +103,6 @@ def forward(
         outputs = functools.reduce(jnp.add, held).astype(hidden.dtype)
     last = jnp.concatenate(ends[::-1], -2)
     return (outputs, last), Residuals(tuple(values[j] for j in indices), tuple(slopes[j] for j in indices))
-
-
-def _members(plan: Plan, module: Module) -> list[tuple[int, slice, Grid]]:
-    """Each member of a part: its index, its units among those of the part, its own ticks."""
-    starts, sizes, periods = plan.clock.starts, plan.clock.sizes, plan.clock.periods
-    firsts = {j: starts[j] - module.start for j in module.members}
-    return [(j, slice(first, first + sizes[j]), plan.grid(periods[j])) for j, first in firsts.items()]
-
-
-def _ticks(part: Grid, own: Grid) -> slice:
-    """The rows from each of a member's ticks on."""
-    stride = own.period // part.period
-    first = (own.first - part.first) // part.period + 1
-    return slice(first, first + own.ticks * stride, stride)
 
 
 def _forwards(
@@ -205,7 +174,7 @@ def backward(
     """The gradients of weights, readout, inputs and hidden state: `forward` transposed."""
     dtype, runs = outputs_bar.dtype, last_bar.shape[-1]
     columns = 0 if readout is None else readout.shape[1]
-    every, order = plan.grid(1), plan.order(_parts(plan, columns, runs))
+    every, order = plan.grid(1), plan.order(cheapest_parts(plan, columns, runs, PRICE))
     sources, apart = _sources(order)
     outputs_bar = pad_rows(outputs_bar, 1, 0)  # row 0: the value before the first step is no output
     # The errors of what each module sent. What is passed on by a faster module comes from there.
@@ -221,7 +190,7 @@ def backward(
         if readout is None:
             values_bar = values_bar + hold_transpose(outputs_bar[..., a : a + k, :], own, every)
         values_bar = values_bar.at[-1].add(last_bar[..., a : a + k, :])
-        values, slopes = _kept(plan, module, residuals)
+        values, slopes = kept(plan, module, residuals, -2)
         errors, onwards_bar, within_bar, bias_bar = _backwards(
             within(weights, module), plan.active(module), values, slopes, sent_bar, values_bar
         )
@@ -250,19 +219,6 @@ def backward(
     )
     readout_bar = None if readout is None else jnp.concatenate(readout_bars)
     return weights_bar, readout_bar, inputs_bar, jnp.concatenate(hidden_bars, -2)
-
-
-def _kept(plan: Plan, module: Module, residuals: Residuals) -> tuple[Array, Array | None]:
-    """Values and slopes of a part, ``(S + 1, k)``; slopes have nothing in row 0."""
-    values, slopes = [], []
-    for j, _, own in _members(plan, module):
-        values.append(hold(residuals.values[j], own, module.own))
-        tilts = residuals.slopes[j]
-        if tilts is not None:
-            slopes.append(hold(pad_rows(tilts, 1, 0), own, module.own))
-    if len(values) == 1:
-        return values[0], slopes[0] if slopes else None
-    return jnp.concatenate(values, -2), jnp.concatenate(slopes, -2) if slopes else None
 
 
 def _backwards(

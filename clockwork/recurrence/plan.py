@@ -94,6 +94,77 @@ class Plan(NamedTuple):
         return None if active.all() else active
 
 
+class Price(NamedTuple):
+    """What a loop costs besides its multiply-adds, as so many of them.
+
+    Attributes:
+        loop: of a loop.
+        step: of each of its steps.
+        joined: the same, of neighbours that are evaluated as one, whose changes are masked.
+    """
+
+    loop: int
+    step: int
+    joined: int
+
+
+@functools.lru_cache(maxsize=512)
+def cheapest_parts(plan: Plan, columns: int, count: int, price: Price) -> tuple[range, ...]:
+    """Which neighbours are evaluated as one module: the cheapest of all partitions.
+
+    A part of ``k`` units with ``a`` faster ones takes ``k (k + a + O)`` multiply-adds for each run or sequence
+    and tick, and it ticks whenever one of its members may.
+
+    Args:
+        plan: of the layer.
+        columns: ``O``.
+        count: runs or sequences.
+        price: of loops.
+    """
+    cheapest: list[tuple[float, tuple[range, ...]]] = [(0.0, ())]
+    for end in range(1, plan.clock.modules + 1):
+        options = []
+        for first in range(end):
+            part = plan.module(range(first, end))
+            step = price.step if len(part.members) == 1 else price.joined
+            step += count * part.size * (part.size + part.start + columns)
+            options.append(
+                (cheapest[first][0] + price.loop + part.own.ticks * step, (*cheapest[first][1], part.members))
+            )
+        cheapest.append(min(options, key=lambda option: option[0]))
+    return cheapest[-1][1]
+
+
+class Member(NamedTuple):
+    """A module in the part that it is evaluated in.
+
+    Attributes:
+        units: its units among those of the part.
+        rows: the part's rows from each of the module's ticks on.
+        all: whether the part ticks whenever the module does, and never else.
+    """
+
+    units: slice
+    rows: slice
+    all: bool
+
+    def values(self, rows: Array) -> Array:
+        """Of the part's rows of its units, those that the module keeps: before the first tick, and from each on."""
+        return rows if self.all else put_together([(rows[:1], 0), (rows[self.rows], 1)], 0)
+
+
+def members(plan: Plan, part: Module) -> dict[int, Member]:
+    """The modules of a part, fastest first."""
+    found = {}
+    for j in part.members:
+        own = plan.grid(plan.clock.periods[j])
+        stride, first = own.period // part.own.period, (own.first - part.own.first) // part.own.period + 1
+        unit = plan.clock.starts[j] - part.start
+        rows = slice(first, first + own.ticks * stride, stride)
+        found[j] = Member(slice(unit, unit + plan.clock.sizes[j]), rows, own == part.own)
+    return found
+
+
 class Residuals(NamedTuple):
     """What the backward pass needs: the values at ticks, and the slopes where they do not follow from those.
 
@@ -102,6 +173,31 @@ class Residuals(NamedTuple):
 
     values: tuple[Array, ...]  # (S_j + 1, k_j) each, fastest first
     slopes: tuple[Array | None, ...]  # (S_j, k_j) each
+
+
+def kept(plan: Plan, part: Module, residuals: Residuals, axis: int) -> tuple[Array, Array | None]:
+    """Values and slopes of a part, ``(S + 1, k)``; slopes have nothing in row 0. The units are on the given axis."""
+    values, slopes = [], []
+    for j in part.members:
+        own, unit = plan.grid(plan.clock.periods[j]), plan.clock.starts[j] - part.start
+        values.append((hold(residuals.values[j], own, part.own), unit))
+        tilts = residuals.slopes[j]
+        if tilts is not None:
+            slopes.append((hold(pad_rows(tilts, 1, 0), own, part.own), unit))
+    return put_together(values, axis), put_together(slopes, axis) if slopes else None
+
+
+def put_together(pieces: Sequence[tuple[Array, int]], axis: int) -> Array:
+    """Arrays, each from an index on: what a concatenation makes, which XLA's is slower at than a fill and copies."""
+    (first, _), *others = pieces
+    if not others:
+        return first
+    axis %= first.ndim
+    size = sum(piece.shape[axis] for piece, _ in pieces)
+    whole = jnp.zeros((*first.shape[:axis], size, *first.shape[axis + 1 :]), first.dtype)
+    for piece, start in pieces:
+        whole = lax.dynamic_update_slice_in_dim(whole, piece, start, axis)
+    return whole
 
 
 def onwards(weights: Weights, readout: Array | None, module: Module) -> Array:
