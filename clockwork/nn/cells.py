@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import Array, lax
 from jax.nn.initializers import Initializer
@@ -18,7 +17,7 @@ from clockwork.nn.initializers import initialize
 from clockwork.nn.lstm import LSTMWeights, lstm_init, lstm_unroll
 from clockwork.nn.modules import CellsState
 from clockwork.nn.parameters import ClockworkParameters, LSTMParameters
-from clockwork.nn.sequence import check_carry, check_features, step_batch, unroll_batch
+from clockwork.nn.sequence import check_carry, check_features, step_batch, time_zero, unroll_batch
 from clockwork.recurrence import Activation, Method, State
 
 PyTree = Any
@@ -117,7 +116,7 @@ class ClockworkCell(ClockworkParameters, nnx.RNNCellBase):
             raise ValueError("carry_init needs rngs, got None")
         else:
             hidden = carry_init((rngs.carry if isinstance(rngs, nnx.Rngs) else rngs)(), shape, self.dtype)
-        return State(hidden, np.zeros((*input_shape[:-1], 1), np.int32))  # pyright: ignore[reportArgumentType]
+        return State(hidden, time_zero(input_shape[:-1]))
 
     @property
     def num_feature_axes(self) -> int:
@@ -284,10 +283,12 @@ class ClockworkOfCells(nnx.RNNCellBase):
             The next carry, and the held outputs ``(*batch, N)``.
 
         Raises:
-            ValueError: if the inputs have another width, or a cell puts out another shape than it should.
+            ValueError: if the inputs have another width, the carry is of another clock or batch, or a cell
+                puts out another shape than it should.
         """
         x = jnp.asarray(inputs)
         check_features(x, self.in_features)
+        check_carry(carry, jax.eval_shape(lambda: self.initialize_carry(x.shape)))
         return modules.step(self.clock, carry, x, lambda j, c, x: self.cells[j](c, x))
 
     def initialize_carry(

@@ -30,7 +30,7 @@ class Clockwork(nnx.Module):
     ``h_t = f(W_H h_{t-1} + W_I x_t + b)`` for the modules whose period divides t; the others keep
     their value (Koutník et al. 2014, eqs. 1 to 4). Or, with ``cell``, a clockwork whose modules are cells of any
     kind; see `ClockworkOfCells`. It is ``nnx.RNN(layer.cell)`` with the same parameters under the same names,
-    so that a state of one is a state of the other.
+    so that a state of one is a state of the other; only what is beyond the length of a sequence differs.
 
     Args:
         clock: when each module updates.
@@ -153,6 +153,7 @@ class Clockwork(nnx.Module):
         return over_sequences(
             lambda x, carry, lengths: self.cell.unroll(x, carry, lengths, start=start, method=self.method),
             lambda shape: self.cell.initialize_carry(shape, rngs),
+            self.cell.initialize_carry,  # draws nothing from ``rngs``
             inputs,
             features=self.cell.in_features,
             initial_carry=initial_carry,
@@ -168,8 +169,8 @@ class Bidirectional(nnx.Bidirectional):
     """Two layers, one forwards and one backwards in time, and how their outputs are merged.
 
     ``nnx.Bidirectional`` with the usual merges by name, and no random state of its own. It is called as `Clockwork` is,
-    and returns outputs ``(*batch, T, N_1 + N_2)``, or what else ``merge`` makes of them; with ``return_carry`` a pair
-    of carries before them.
+    but ``reverse`` and ``keep_order`` mean nothing to it, as in flax. Outputs are ``(*batch, T, N_1 + N_2)``, or what
+    else ``merge`` makes of them; with ``return_carry`` a pair of carries comes before them.
 
     Args:
         forward_rnn: a layer with the call of ``nnx.RNN``: `Clockwork`, ``nnx.RNN``, `Stack`, ...
@@ -220,7 +221,7 @@ class Stack(nnx.Module):
         return_carry: whether to return a tuple of the layers' carries too.
 
     Raises:
-        ValueError: if there is no layer; when called, if there is not one carry for each.
+        ValueError: when called, if there is no layer or not one carry for each.
 
     Example:
         >>> import clockwork as cw, jax.numpy as jnp
@@ -236,8 +237,6 @@ class Stack(nnx.Module):
     def __init__(
         self, layers: Sequence[Any], *, skip: bool = False, time_major: bool = False, return_carry: bool = False
     ) -> None:
-        if not layers:
-            raise ValueError("a stack must have at least one layer, got none")
         self.layers = nnx.List(layers)
         self.skip = skip
         self.time_major = time_major
@@ -264,10 +263,9 @@ class Stack(nnx.Module):
             Outputs ``(*batch, T, N)`` of the last layer, with ``skip`` of all, side by side; before them a tuple of
             the layers' carries where asked for.
         """
-        carry, outputs = stacked(
+        return stacked(
             self.layers, jnp.asarray(inputs), skip=self.skip, initial_carry=initial_carry, seq_lengths=seq_lengths,
+            return_carry=self.return_carry if return_carry is None else return_carry,
             time_major=self.time_major if time_major is None else time_major, reverse=reverse, keep_order=keep_order,
             options={} if rngs is None else {"rngs": rngs},
         )  # fmt: skip
-        asked = self.return_carry if return_carry is None else return_carry
-        return (carry, outputs) if asked else outputs

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jax import Array
 from jax.nn.initializers import Initializer
@@ -23,6 +22,7 @@ from clockwork.nn.lstm import LSTMWeights, lstm_init
 from clockwork.nn.modules import CellsState
 from clockwork.nn.sequence import (
     Merge,
+    check_carry,
     check_method,
     merge_function,
     over_sequences,
@@ -30,6 +30,7 @@ from clockwork.nn.sequence import (
     stacked,
     start_for,
     step_batch,
+    time_zero,
     unroll_batch,
 )
 from clockwork.recurrence import Activation, Method, State
@@ -165,8 +166,8 @@ class ClockworkCell(nn.RNNCellBase):
             rng: not used.
             input_shape: of the inputs of a step, ``(*batch, I)``.
         """
-        time = np.zeros((*input_shape[:-1], 1), np.int32)
-        return State(jnp.zeros((*input_shape[:-1], self.clock.width), self._dtype), time)  # pyright: ignore[reportArgumentType]
+        hidden = jnp.zeros((*input_shape[:-1], self.clock.width), self._dtype)
+        return State(hidden, time_zero(input_shape[:-1]))
 
     @property
     def num_feature_axes(self) -> int:
@@ -331,8 +332,9 @@ class ClockworkOfCells(nn.RNNCellBase):
             The next carry, and the held outputs ``(*batch, N)``.
 
         Raises:
-            ValueError: if a cell puts out another shape than it should.
+            ValueError: if the carry is of another clock or batch, or a cell puts out another shape than it should.
         """
+        check_carry(carry, jax.eval_shape(lambda: self.initialize_carry(None, jnp.shape(inputs))))
         return modules.step(self.clock, carry, jnp.asarray(inputs), lambda j, c, x: self.cells[j](c, x))
 
     @nn.nowrap
@@ -382,7 +384,8 @@ class Clockwork(nn.Module):
 
     ``h_t = f(W_H h_{t-1} + W_I x_t + b)`` for the modules whose period divides t; the others keep
     their value (Koutník et al. 2014, eqs. 1 to 4). Or, with ``cell``, a clockwork whose modules are cells of any
-    kind; see `ClockworkOfCells`. It is ``nn.RNN(layer.cell)`` with the same variables.
+    kind; see `ClockworkOfCells`. It is ``nn.RNN(layer.cell)`` with the same variables; only what is beyond the length
+    of a sequence differs.
 
     Attributes:
         clock: when each module updates.
@@ -437,9 +440,13 @@ class Clockwork(nn.Module):
         check_method(self.method)
         options = {name: getattr(self, name) for name in OPTIONS}
         made = self.cell
-        if isinstance(made, (ClockworkCell, ClockworkOfCells)):  # a clone
-            if made.clock != self.clock:
-                made = made.clone(clock=self.clock)
+        if isinstance(made, (ClockworkCell, ClockworkOfCells)):  # a clone, perhaps with other fields
+            if isinstance(made, ClockworkOfCells):
+                own_modules_only(options)
+                options = {}
+            changed = {"clock": self.clock, **options}
+            if any(getattr(made, name) != value for name, value in changed.items()):
+                made = made.clone(**changed)
         elif made is None:
             made = ClockworkCell(self.clock, **options, parent=None)
         else:
@@ -491,6 +498,7 @@ class Clockwork(nn.Module):
         return over_sequences(
             lambda x, carry, lengths: self.cell.unroll(x, carry, lengths, start=start, method=method),
             lambda shape: self.cell.initialize_carry(init_key, shape),
+            lambda shape: self.cell.initialize_carry(None, shape),
             inputs,
             features=jnp.shape(inputs)[-1] if jnp.ndim(inputs) else 0,
             initial_carry=initial_carry,
@@ -505,13 +513,15 @@ class Clockwork(nn.Module):
 class Bidirectional(nn.Bidirectional):
     """Two layers, one forwards and one backwards in time: ``nn.Bidirectional`` with the usual merges by name.
 
-    It is called as `Clockwork` is, and returns outputs ``(*batch, T, N_1 + N_2)``, or what else ``merge`` makes of
-    them; with ``return_carry`` a pair of carries before them.
+    It is called as `Clockwork` is, but
+    ``reverse`` and ``keep_order`` mean nothing to it, as in flax. Outputs are ``(*batch, T, N_1 + N_2)``, or what else
+    ``merge`` makes of them; with ``return_carry`` a pair of carries comes before them.
 
     Attributes:
         forward_rnn: a layer with the call of ``nn.RNN``: `Clockwork`, ``nn.RNN``, `Stack`, ...
         backward_rnn: another.
-        merge: ``"concatenate"``, ``"sum"`` or a function of both outputs.
+        merge: ``"concatenate"``, ``"sum"`` or a function of both outputs; None for flax's ``merge_fn``, which
+            concatenates if it is not given.
         time_major: whether time is the first axis of inputs and outputs.
         return_carry: whether to return both carries too.
 
@@ -526,10 +536,11 @@ class Bidirectional(nn.Bidirectional):
         (8, 320, 40)
     """
 
-    merge: Merge = "concatenate"
+    merge: Merge | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "merge_fn", merge_function(self.merge))
+        if self.merge is not None:
+            object.__setattr__(self, "merge_fn", merge_function(self.merge))
         super().__post_init__()
 
 
@@ -584,13 +595,12 @@ class Stack(nn.Module):
             Outputs ``(*batch, T, N)`` of the last layer, with ``skip`` of all, side by side; before them a tuple of
             the layers' carries where asked for.
         """
-        carry, outputs = stacked(
+        return stacked(
             self.layers, jnp.asarray(inputs), skip=self.skip, initial_carry=initial_carry, seq_lengths=seq_lengths,
+            return_carry=self.return_carry if return_carry is None else return_carry,
             time_major=self.time_major if time_major is None else time_major, reverse=reverse, keep_order=keep_order,
             options={"init_key": init_key},
         )  # fmt: skip
-        asked = self.return_carry if return_carry is None else return_carry
-        return (carry, outputs) if asked else outputs
 
 
 # What a layer passes on to its own cell.

@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
 from clockwork.clock import Clock
-from clockwork.nn.sequence import start_of, time_after
+from clockwork.nn.sequence import start_of, time_after, time_zero
 from clockwork.recurrence import Method, advance
 from clockwork.recurrence.plan import Grid, hold, seen
 
@@ -44,7 +43,7 @@ def initial(clock: Clock, carries: tuple[PyTree, ...], batch: tuple[int, ...]) -
     """The carry before the first step: of each cell its own, no output yet, time zero."""
     floats = [leaf.dtype for leaf in jax.tree.leaves(carries) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     dtype = jnp.result_type(*floats) if floats else jnp.float32
-    return CellsState(carries, jnp.zeros((*batch, clock.width), dtype), np.zeros((*batch, 1), np.int32))  # pyright: ignore[reportArgumentType]
+    return CellsState(carries, jnp.zeros((*batch, clock.width), dtype), time_zero(batch))
 
 
 def widths(clock: Clock, inputs: int) -> list[int]:
@@ -102,12 +101,12 @@ def unroll(
         lengths: ``(B,)``, the steps after which the returned carry is taken; None for all.
         start: the clock's value at the first step, as far as the caller knows it.
         method: ``"masked"``: step by step; ``"auto"``: the cascade where the clock's value is known.
-
-    Raises:
-        ValueError: for ``"cascade"`` where the clock's value is not known.
         scan: module, carry, ``(S, B, I_j)`` and, if not None, the ticks ``(B,)`` after which the carry no longer
             changes, to carry and ``(S, B, k_j)``.
         stepwise: the same for the clockwork itself, step by step.
+
+    Raises:
+        ValueError: for ``"cascade"`` where the clock's value is not known.
     """
     steps, count, _ = inputs.shape
     begin = start_of(clock, carry.time, start, method)

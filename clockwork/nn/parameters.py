@@ -22,13 +22,13 @@ class ClockworkParameters(nnx.Module):
     def weights(self) -> Weights:
         """The layer's weights, for the functions of the core."""
         blocks = tuple(block[...] for block in self.recurrent)
-        return Weights(_input_weights(self.input, self.clock.width), blocks, self.bias[...])
+        return Weights(_input_weights(self.input, self.bias[...]), blocks, self.bias[...])
 
     def set_weights(self, weights: Weights) -> None:
         """Replace the layer's weights.
 
         Args:
-            weights: of the same clock and number of inputs.
+            weights: of the same clock and number of inputs; converted to the dtype of the parameters.
 
         Raises:
             ValueError: if they are those of another clock or number of inputs.
@@ -38,10 +38,10 @@ class ClockworkParameters(nnx.Module):
         if weights.input.shape != inputs:
             raise ValueError(f"input weights must have shape {inputs}, got {weights.input.shape}")
         if self.input is not None:
-            self.input[...] = weights.input
+            self.input[...] = weights.input.astype(self.input.dtype)
         for param, block in zip(self.recurrent, weights.recurrent, strict=True):
-            param[...] = block
-        self.bias[...] = weights.bias
+            param[...] = block.astype(param.dtype)
+        self.bias[...] = weights.bias.astype(self.bias.dtype)
 
 
 class LSTMParameters(nnx.Module):
@@ -56,9 +56,8 @@ class LSTMParameters(nnx.Module):
     @property
     def weights(self) -> LSTMWeights:
         """The layer's weights, for `lstm_unroll`."""
-        recurrent = self.recurrent[...]
-        input_weights = _input_weights(self.input, recurrent.shape[1])
-        return LSTMWeights(input_weights, recurrent, self.peepholes[...], self.bias[...])
+        bias = self.bias[...]
+        return LSTMWeights(_input_weights(self.input, bias), self.recurrent[...], self.peepholes[...], bias)
 
 
 def _unless_empty(weights: Array) -> nnx.Param[Array] | None:
@@ -66,5 +65,5 @@ def _unless_empty(weights: Array) -> nnx.Param[Array] | None:
     return nnx.Param(weights) if weights.size else None
 
 
-def _input_weights(param: nnx.Param[Array] | None, columns: int) -> Array:
-    return jnp.zeros((0, columns)) if param is None else param[...]
+def _input_weights(param: nnx.Param[Array] | None, bias: Array) -> Array:
+    return jnp.zeros((0, *bias.shape), bias.dtype) if param is None else param[...]

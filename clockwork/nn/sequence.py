@@ -13,7 +13,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
 from clockwork.clock import Clock
-from clockwork.recurrence import METHODS, Activation, Method, State, advance, step, unroll
+from clockwork.recurrence import METHODS, Activation, Method, State, advance, as_index, step, unroll
 from clockwork.weights import Weights
 
 PyTree = Any
@@ -25,6 +25,7 @@ Merge = str | Callable[[Array, Array], Array]
 def over_sequences(
     run: Unroll,
     initialize_carry: Callable[[tuple[int, ...]], PyTree],
+    carry_like: Callable[[tuple[int, ...]], PyTree],
     inputs: ArrayLike,
     *,
     features: int,
@@ -42,6 +43,7 @@ def over_sequences(
     Args:
         run: see `Unroll`; where there are no batch dimensions B is 1.
         initialize_carry: the shape of the inputs without time to a carry.
+        carry_like: the same, for its shapes alone.
         inputs: ``(*batch, T, I)``, or ``(T, *batch, I)`` where ``time_major``.
         features: ``I``.
         initial_carry: leaves ``(*batch, ...)``; None for what ``initialize_carry`` makes.
@@ -64,11 +66,11 @@ def over_sequences(
     count = math.prod(batch)
     if steps < 1:
         raise ValueError(f"a sequence must have at least one step, got inputs of shape {inputs.shape}")
-    lengths = None if seq_lengths is None else _check_lengths(seq_lengths, tuple(batch), steps).reshape(count)
+    lengths = None if seq_lengths is None else check_lengths(seq_lengths, tuple(batch), steps).reshape(count)
     if initial_carry is None:
         carry = initialize_carry((count, width))
     else:
-        check_carry(initial_carry, jax.eval_shape(lambda: initialize_carry((*batch, width))))
+        check_carry(initial_carry, jax.eval_shape(lambda: carry_like((*batch, width))))
         carry = jax.tree.map(lambda leaf: leaf.reshape(count, *leaf.shape[len(batch) :]), initial_carry)
     x = x.reshape(steps, count, width)  # (T, B, I)
     if reverse:
@@ -88,7 +90,8 @@ def over_sequences(
     return jax.tree.map(lambda leaf: leaf.reshape(*batch, *leaf.shape[1:]), carry), y
 
 
-def _check_lengths(seq_lengths: ArrayLike, batch: tuple[int, ...], steps: int) -> Array:
+def check_lengths(seq_lengths: ArrayLike, batch: tuple[int, ...], steps: int) -> Array:
+    """The lengths, if they are integers of this shape from 1 to the steps, as far as is known, else ``ValueError``."""
     lengths = jnp.asarray(seq_lengths)
     if lengths.shape != batch or not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise ValueError(f"seq_lengths must be integers of shape {batch}, got {lengths.dtype} of shape {lengths.shape}")
@@ -140,20 +143,25 @@ def start_of(clock: Clock, time: ArrayLike, start: int | None, method: Method) -
         method: how the layer is to be evaluated.
 
     Raises:
-        ValueError: if ``start`` is negative, or the carry's time is known and is not ``start``, up to whole cycles.
+        ValueError: if the carry's time is known and is not ``start``, up to whole cycles.
     """
     known = known_values(time)
+    known = None if known is None else known.astype(object)  # a cycle may be longer than int32 can count
     if start is not None:
-        if start < 0:
-            raise ValueError(f"start must be at least 0, got {start}")
         if known is not None and ((known - start) % clock.cycle).any():
             wrong = known[(known - start) % clock.cycle != 0]
             raise ValueError(f"start must be the time of the carry up to whole cycles, {wrong.flat[0]}, got {start}")
         return start % clock.cycle
-    phases = None if known is None else np.unique(known % clock.cycle)
-    if phases is not None and len(phases) == 1 and (phases[0] == 0 or method == "cascade"):
-        return int(phases[0])
+    phases = None if known is None else set((known % clock.cycle).flat) or {0}
+    if phases is not None and len(phases) == 1 and (method == "cascade" or 0 in phases):
+        return int(phases.pop())
     return jnp.asarray(time)[:, 0]
+
+
+def time_zero(batch: tuple[int, ...]) -> Any:
+    """The time of a carry before the first step, ``(*batch, 1)``: known, but for a batch of any size (`jax.export`)."""
+    numpy = all(isinstance(size, int) for size in batch)
+    return (np if numpy else jnp).zeros((*batch, 1), np.int32)
 
 
 def time_after(clock: Clock, time: ArrayLike, steps: int, lengths: Array | None) -> Array:
@@ -243,7 +251,11 @@ def own_modules_only(options: Mapping[str, Any]) -> None:
 
 
 def start_for(initial_carry: PyTree | None, start: int | None) -> int | None:
-    """What the caller says of the clock: without a carry, that it stands at zero."""
+    """What the caller says of the clock, if it is a number of steps: without a carry, that it stands at zero."""
+    if start is not None:
+        start = as_index("start", start)
+        if start < 0:
+            raise ValueError(f"start must be at least 0, got {start}")
     if initial_carry is not None:
         return start
     if start:
@@ -280,16 +292,20 @@ def stacked(
     skip: bool,
     initial_carry: Sequence[PyTree] | None,
     seq_lengths: ArrayLike | None,
+    return_carry: bool,
     time_major: bool,
     reverse: bool,
     keep_order: bool,
     options: Mapping[str, Any],
-) -> tuple[tuple[PyTree, ...], Array]:
-    """Layers on layers: their carries, and the outputs of the last, or with ``skip`` of all."""
-    carries = [None] * len(layers) if initial_carry is None else list(initial_carry)
+) -> Array | tuple[tuple[PyTree, ...], Array]:
+    """Layers on layers: the outputs of the last, or with ``skip`` of all; before them their carries if asked for."""
+    if not layers:
+        raise ValueError("a stack must have at least one layer, got none")
+    carries: list[PyTree] = [None] * len(layers) if initial_carry is None else list(initial_carry)
     if len(carries) != len(layers):
         raise ValueError(f"initial_carry must have one carry for each of the {len(layers)} layers, got {len(carries)}")
-    lengths = None if seq_lengths is None else jnp.asarray(seq_lengths).astype(int)
+    steps, *batch = inputs.shape[:-1] if time_major else (inputs.shape[-2], *inputs.shape[:-2])
+    lengths = None if seq_lengths is None else check_lengths(seq_lengths, tuple(batch), steps)
 
     def flip(x: Array) -> Array:
         return flip_sequences(x, lengths, num_batch_dims=x.ndim - 2, time_major=time_major)
@@ -298,15 +314,18 @@ def stacked(
         inputs = flip(inputs)
     below, outputs = inputs, []
     for i, layer in enumerate(layers):
-        carries[i], y = layer(
+        y = layer(
             below,
             initial_carry=carries[i],
             seq_lengths=seq_lengths,
-            return_carry=True,
+            return_carry=return_carry,
             time_major=time_major,
             **options,
         )
+        if return_carry:
+            carries[i], y = y
         outputs.append(y)
         below = jnp.concatenate([inputs.astype(y.dtype), y], -1) if skip else y
     y = jnp.concatenate(outputs, -1) if skip else outputs[-1]
-    return tuple(carries), flip(y) if reverse and keep_order else y
+    y = flip(y) if reverse and keep_order else y
+    return (tuple(carries), y) if return_carry else y

@@ -29,7 +29,8 @@ class State(NamedTuple):
     Attributes:
         hidden: ``(N,)``, the hidden state.
         time: ``()``, int32, the clock's value at the next step, taken back by a whole number of the
-            clock's cycles before it would overflow. In the carry of a Flax cell, ``(*batch, 1)``.
+            clock's cycles before it would overflow. In the carry of a Flax cell, ``(*batch, 1)``, and
+            of NumPy where it is known before compilation.
     """
 
     hidden: Array
@@ -260,7 +261,7 @@ def _check_start(start: int | Array, method: Method) -> int | Array:
         if method == "cascade":
             raise ValueError("start must be known before compilation for the cascade, got an array")
         return start
-    start = _index("start", start)
+    start = as_index("start", start)
     if start < 0:
         raise ValueError(f"start must be at least 0, got {start}")
     return start
@@ -268,13 +269,14 @@ def _check_start(start: int | Array, method: Method) -> int | Array:
 
 def check_steps(steps: int | None) -> int:
     """``T``, if it is an integer of at least 1, else ``ValueError``."""
-    steps = _index("steps", steps)
+    steps = as_index("steps", steps)
     if steps < 1:
         raise ValueError(f"a sequence must have at least one step, got {steps}")
     return steps
 
 
-def _index(name: str, value: object) -> int:
+def as_index(name: str, value: object) -> int:
+    """The value, if it is an integer known before compilation, else ``ValueError``."""
     try:
         return operator.index(value)  # pyright: ignore[reportArgumentType]
     except TypeError:

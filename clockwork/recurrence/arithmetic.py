@@ -7,6 +7,7 @@ stand for a batch.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -47,7 +48,8 @@ def matmul(x: Array, w: Array) -> Array:
 def gram(x: Array, y: Array, *, runs: bool) -> Array:
     """``x.T @ y`` for ``x (..., K)`` and ``y (..., N)``: the gradient of the weights in ``x @ w``."""
     if not runs:
-        x, y = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
+        rows = math.prod(x.shape[:-1])
+        x, y = x.reshape(rows, x.shape[-1]), y.reshape(rows, y.shape[-1])
         return jnp.matmul(x.T, y, preferred_element_type=accumulator(x.dtype))
     return over_time(outer, x, y)
 

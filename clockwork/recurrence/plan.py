@@ -234,7 +234,7 @@ def hold(rows: Array, coarse: Grid, fine: Grid) -> Array:
         return rows
     ratio, offset = _offset(coarse, fine)
     repeated = jnp.broadcast_to(rows[:, None], (rows.shape[0], ratio, *rows.shape[1:]))
-    return repeated.reshape(-1, *rows.shape[1:])[offset : offset + fine.ticks + 1]
+    return repeated.reshape(rows.shape[0] * ratio, *rows.shape[1:])[offset : offset + fine.ticks + 1]
 
 
 def hold_transpose(rows: Array, coarse: Grid, fine: Grid) -> Array:
