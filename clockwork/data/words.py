@@ -1,0 +1,275 @@
+"""Corpora of spoken words as features, and their division into training and test speakers."""
+
+import functools
+import hashlib
+import importlib.resources
+import io
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from clockwork.data.mfcc import CHANNELS, mfcc
+from clockwork.data.speech import AUDIO_SUFFIXES, PAPER_WORDS, Utterance, files_below, read_folder, read_timit
+
+# Part of each cache's name: to be changed with the definition of the features or the reading of the files.
+FEATURES = "mfcc 1"
+
+EMBEDDED_NOTES = (
+    "this is synthetic speech, not TIMIT: 7 synthetic voices, one token of each word by each voice",
+    "its error rates are not comparable to the paper's",
+)
+EMBEDDED_TEST_SPEAKERS = ("rms", "ked")
+
+# In a search for a split: how often it starts anew, how many speakers change sides before it does, how often
+# the speaker is any that would help one word rather than the best for all, and what a word costs that has
+# tokens on one side only.
+RESTARTS, STEPS, NOISE, ONE_SIDED = 20, 500, 0.1, 1000
+
+
+class Corpus(NamedTuple):
+    """Sequences of features of spoken words, ``S`` in all, the longest of ``T`` steps.
+
+    Attributes:
+        name: what it is called in tables and file names.
+        features: ``(S, T, 13)``, float32, as `mfcc` gives them, not normalised; zeros beyond each length.
+        lengths: ``(S,)``, int32.
+        labels: ``(S,)``, int32, index into ``words``.
+        words: the classes.
+        speakers: of each sequence, the person; a voice made from another voice counts as the same person.
+        sources: of each sequence, its file.
+        notes: sentences to be shown wherever a figure from this corpus is.
+        synthetic: whether it is the embedded set of synthetic speech.
+    """
+
+    name: str
+    features: np.ndarray
+    lengths: np.ndarray
+    labels: np.ndarray
+    words: tuple[str, ...]
+    speakers: tuple[str, ...]
+    sources: tuple[str, ...]
+    notes: tuple[str, ...]
+    synthetic: bool
+
+
+class Split(NamedTuple):
+    """Indices of the sequences of a `Corpus`, ascending.
+
+    Attributes:
+        train: ``(K,)``, int32.
+        test: ``(M,)``, int32; no speaker is in both.
+    """
+
+    train: np.ndarray
+    test: np.ndarray
+
+
+@functools.cache
+def embedded_words() -> Corpus:
+    """The embedded set: the paper's 25 words by 7 synthetic voices, a stand-in for TIMIT (see `embedded_credits`).
+
+    Example:
+        >>> corpus = embedded_words()
+        >>> corpus.features.shape[0], len(corpus.words), sorted(set(corpus.speakers))
+        (175, 25, ['awb', 'kal16', 'ked', 'rms', 'slt'])
+    """
+    return _unpack(_resource("words.npz"), "embedded", EMBEDDED_NOTES, synthetic=True)
+
+
+def embedded_credits() -> dict:
+    """Voices, tools, source packages and licence notices of the embedded words, and how they were made."""
+    return json.loads(_resource("words.json"))
+
+
+def _resource(name: str) -> bytes:
+    return importlib.resources.files("clockwork.data").joinpath(name).read_bytes()
+
+
+def read_words(path: str | Path, words: Iterable[str] | None = None) -> Corpus:
+    """Read the user's own recordings: TIMIT where there is a ``.WRD`` file below, else ``SPEAKER/WORD.wav``.
+
+    The features are kept in ``$XDG_CACHE_HOME/clockwork/features`` (``~/.cache`` by default) until a file
+    changes, where that can be written.
+
+    Args:
+        path: the folder; see `read_timit` and `read_folder`.
+        words: which words; by default the paper's 25 from TIMIT, and all there are from another folder.
+
+    Returns:
+        The corpus, word by word. Words of which there is no token are left out, and the notes say so.
+
+    Raises:
+        ValueError: if the folder or a file in it is not as `read_timit` or `read_folder` and `mfcc` ask.
+        ImportError: if soundfile or kaldi-native-fbank is not installed; both are in ``[experiments]``.
+
+    Example:
+        >>> import os, pathlib, tempfile, unittest.mock
+        >>> import numpy as np, soundfile
+        >>> with tempfile.TemporaryDirectory() as root, unittest.mock.patch.dict(os.environ, XDG_CACHE_HOME=root):
+        ...     pathlib.Path(root, "ann").mkdir()
+        ...     for word in ("yes", "no"):
+        ...         soundfile.write(f"{root}/ann/{word}.wav", np.zeros(4000 + 160 * len(word)), 16000)
+        ...     corpus = read_words(root)
+        >>> corpus.words, corpus.labels.tolist(), corpus.lengths.tolist()
+        (('no', 'yes'), [0, 1], [25, 26])
+    """
+    root = Path(path)
+    files = files_below(root) if root.is_dir() else []
+    marked = any(file.suffix.lower() == ".wrd" for file in files)
+    name = "timit" if marked else root.resolve().name
+    wanted = (PAPER_WORDS if marked else None) if words is None else tuple(words)
+    cache = _cache_file(_digest(root, files, wanted))
+    try:
+        return _unpack(cache.read_bytes(), name)
+    except Exception:  # However a cache is missing or damaged, what it held can be had again.
+        pass
+    utterances, missing = read_timit(root, wanted or ()) if marked else read_folder(root, wanted)
+    arrays = pack(utterances, [_features(utterance) for utterance in utterances], missing)
+    _store(cache, arrays)
+    return _corpus(arrays, name)
+
+
+def _features(utterance: Utterance) -> np.ndarray:
+    try:
+        return mfcc(utterance.samples, utterance.rate)
+    except ValueError as error:
+        raise ValueError(f"{utterance.word!r} in {utterance.source} cannot be used: {error}") from None
+
+
+def pack(utterances: list[Utterance], features: list[np.ndarray], notes: Iterable[str] = ()) -> dict[str, np.ndarray]:
+    """A corpus as arrays to be stored: the frames of all sequences one after another, the classes in order."""
+    words = list(dict.fromkeys(utterance.word for utterance in utterances))
+    return {
+        "frames": np.concatenate(features),  # (sum of lengths, 13)
+        "lengths": np.array([len(frames) for frames in features], np.int32),
+        "labels": np.array([words.index(utterance.word) for utterance in utterances], np.int32),
+        "words": np.array(words),
+        "speakers": np.array([utterance.speaker for utterance in utterances]),
+        "sources": np.array([utterance.source for utterance in utterances]),
+        "notes": np.array(list(notes), np.str_),
+    }
+
+
+def _unpack(stored: bytes, name: str, notes: tuple[str, ...] = (), synthetic: bool = False) -> Corpus:
+    with np.load(io.BytesIO(stored)) as arrays:
+        return _corpus(dict(arrays), name, notes, synthetic)
+
+
+def _corpus(
+    arrays: Mapping[str, np.ndarray], name: str, notes: tuple[str, ...] = (), synthetic: bool = False
+) -> Corpus:
+    lengths, labels = arrays["lengths"].astype(np.int32), arrays["labels"].astype(np.int32)
+    words, speakers, sources, stored = (
+        tuple(arrays[key].tolist()) for key in ("words", "speakers", "sources", "notes")
+    )
+    features = np.zeros((len(lengths), lengths.max(), CHANNELS), np.float32)
+    features[np.arange(lengths.max()) < lengths[:, None]] = arrays["frames"]
+    # The embedded corpus is handed out many times: nobody may change it for the others.
+    for array in (features, lengths, labels):
+        array.setflags(write=False)
+    return Corpus(name, features, lengths, labels, words, speakers, sources, notes + stored, synthetic)
+
+
+def _digest(root: Path, files: list[Path], words: tuple[str, ...] | None) -> str:
+    stats = [
+        (file.relative_to(root).as_posix(), file.stat().st_size, file.stat().st_mtime_ns)
+        for file in files
+        if file.suffix.lower() in (".wrd", *AUDIO_SUFFIXES)
+    ]
+    return hashlib.sha256(json.dumps([FEATURES, words, sorted(stats)]).encode()).hexdigest()[:32]
+
+
+def _cache_file(digest: str) -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(base, "clockwork", "features", f"{digest}.npz")
+
+
+def _store(cache: Path, arrays: dict[str, np.ndarray]) -> None:
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        # Renamed when whole, so that another process never reads half a file.
+        with tempfile.TemporaryDirectory(dir=cache.parent) as folder:
+            whole = Path(folder, cache.name)
+            np.savez_compressed(whole, allow_pickle=False, **arrays)
+            whole.replace(cache)
+    except OSError:
+        pass
+
+
+def split(corpus: Corpus, number: int, test_per_word: int = 2) -> Split:
+    """Divide a corpus by speakers, so that each word has ``test_per_word`` tokens for test and the rest for training.
+
+    Split 0 of the embedded words tests on the voices rms and ked. Every other split is drawn by a random local search
+    with the seed ``number``; different numbers may give the same split where there are few: the embedded words have
+    five, as a voice made from another goes where that one goes. Where no set of test speakers gives every word its
+    tokens, the nearest found is taken that leaves each word at least one token on either side.
+
+    Args:
+        corpus: see `embedded_words` and `read_words`.
+        number: which split, 0 or more.
+        test_per_word: how many test tokens of each word, at least 1 (2 of 7 in Koutník et al. 2014, sec. 4.2).
+
+    Returns:
+        The split; the same for the same arguments.
+
+    Raises:
+        ValueError: if ``number`` or ``test_per_word`` is out of range, or a word cannot have a token on either side.
+
+    Example:
+        >>> corpus = embedded_words()
+        >>> train, test = split(corpus, 0)
+        >>> len(train), len(test), sorted({corpus.speakers[i] for i in test})
+        (125, 50, ['ked', 'rms'])
+    """
+    if number < 0:
+        raise ValueError(f"number of the split must be 0 or more, got {number}")
+    if test_per_word < 1:
+        raise ValueError(f"test_per_word must be at least 1, got {test_per_word}")
+    if corpus.synthetic and number == 0 and test_per_word == 2:
+        test = np.isin(corpus.speakers, EMBEDDED_TEST_SPEAKERS)
+    else:
+        test = _draw(corpus, np.random.default_rng(number), test_per_word)
+    return Split(np.flatnonzero(~test).astype(np.int32), np.flatnonzero(test).astype(np.int32))
+
+
+def _draw(corpus: Corpus, rng: np.random.Generator, test_per_word: int) -> np.ndarray:
+    people, person = np.unique(corpus.speakers, return_inverse=True)  # (P,), (S,)
+    tokens = np.zeros((len(corpus.words), len(people)), np.int64)  # (W, P)
+    np.add.at(tokens, (corpus.labels, person), 1)
+    total = tokens.sum(1)  # (W,)
+    if alone := [word for word, row in zip(corpus.words, tokens, strict=True) if np.count_nonzero(row) < 2]:
+        raise ValueError(
+            f"every word needs two speakers, one for training and one for test, but not so {', '.join(alone)}: "
+            "leave out such words"
+        )
+    target = np.minimum(test_per_word, total - 1)  # (W,)
+
+    def costs(counts: np.ndarray) -> np.ndarray:
+        one_sided = (counts == 0) | (counts == total[:, None])
+        return (np.abs(counts - target[:, None]) + ONE_SIDED * one_sided).sum(0)
+
+    best, least = np.zeros(len(people), bool), np.inf
+    for _ in range(RESTARTS):
+        tested = rng.random(len(people)) < target.sum() / total.sum()  # (P,)
+        for _ in range(STEPS):
+            counts = tokens @ tested  # (W,)
+            if (cost := costs(counts[:, None])[0]) < least:
+                best, least = tested.copy(), cost
+            if cost == 0:
+                return best[person]
+            word = rng.choice(np.flatnonzero(counts != target))
+            movable = np.flatnonzero((tokens[word] > 0) & (tested == (counts[word] > target[word])))
+            change = tokens[:, movable] * np.where(tested[movable], -1, 1)
+            after = costs(counts[:, None] + change) if rng.random() > NOISE else np.zeros(len(movable))
+            chosen = movable[rng.choice(np.flatnonzero(after == after.min()))]
+            tested[chosen] = not tested[chosen]
+    counts = tokens @ best
+    if least >= ONE_SIDED:
+        stuck = [corpus.words[i] for i in np.flatnonzero((counts == 0) | (counts == total))]
+        raise ValueError(f"no division by speakers found that leaves {', '.join(stuck)} a token on either side")
+    return best[person]
