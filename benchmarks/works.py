@@ -88,10 +88,10 @@ def library_sweep(task: Callable[..., Generation], name: str, size: Size) -> Tim
     block = SIMD * len(devices)
     runs = -(-size.runs // block) * block
     one = task(runs=runs, networks=(name,), sizes=(size.nominal,), clips=("guitar",), epochs=SEGMENT)
-    compiling = program(one, name, size.nominal, Mesh(np.asarray(devices), ("runs",)))
-    state = compiling.begin(jax.random.split(jax.random.key(0), runs))
-    data = jnp.tile(one.data(one.cells()[0])[None], (runs, 1))
-    return compiled(compiling.segment, state, data, jnp.full(runs, 1e-5), times=SEGMENT)
+    compiling = program(one, name, size.nominal, Mesh(np.asarray(devices), ("runs",)), shared=True)
+    keys = jax.random.split(jax.random.key(0), runs)
+    arguments = (compiling.begin(keys), keys, one.data(one.cells()[0]), jnp.full(runs, 1e-5), jnp.int32(0))
+    return compiled(compiling.segment, *arguments, times=SEGMENT)
 
 
 def user_epochs(network: tuple, size: Size, over_runs: Callable = jax.vmap) -> Timed:

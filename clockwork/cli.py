@@ -8,11 +8,12 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from clockwork.extras import require
-from clockwork.tasks import Generation
-from clockwork.tasks.generation import LABELS, NETWORKS, PROTOCOLS, UNITS
+from clockwork.tasks import TASKS, Experiment, Generation, Words
+from clockwork.tasks.experiment import LABELS, NETWORKS
+from clockwork.tasks.generation import PROTOCOLS, UNITS
 
 try:
     tyro: Any = require("tyro")
@@ -21,13 +22,64 @@ except ImportError as error:
 
 
 @dataclasses.dataclass(frozen=True)
-class GenerationCommand:
+class SweepCommand:
+    """What the experiments' commands have in common."""
+
+    name: ClassVar[str]
+    out: Path
+
+    def task(self) -> Experiment:
+        raise NotImplementedError
+
+    def run(self) -> int:
+        from clockwork.report import write_report
+        from clockwork.training import for_output, keep_compiled, sweep, use_all_cores
+
+        use_all_cores()
+        keep_compiled()
+        with _bad_input():
+            task = self.task()
+            task.settings()  # whatever cannot be read is found out now
+            _check_folder(task, self.out)
+            for module in ("matplotlib", "soundfile", "rich"):
+                require(module)
+        progress = for_output()
+        try:
+            results = sweep(task, self.out, progress=progress)
+            print(_report_text(write_report(results, self.out), self.out))
+        except KeyboardInterrupt:
+            progress.end()
+            print(f"\nStopped. What is done is safe in {self.out}; to go on: {self.again()}", file=sys.stderr)
+            return 130
+        except OSError as error:
+            progress.end()
+            print(f"clockwork: {error}; what is done is safe in {self.out}", file=sys.stderr)
+            return 2
+        return 0
+
+    def again(self) -> str:
+        """The command line that stands for these options."""
+        words = ["clockwork", self.name]
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value != field.default:
+                words += [
+                    "--" + field.name.replace("_", "-"),
+                    *map(str, value if isinstance(value, tuple) else (value,)),
+                ]
+        return shlex.join(words)
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerationCommand(SweepCommand):
     """Train networks without input to generate a piece of sound (Koutník et al. 2014, sec. 4.1).
 
     Trains every chosen network at every size on every clip, `--runs` times each, and writes a
     table, the paper's figures 3 and 5, learning curves and the best outputs as sound. The same
     command started again skips what is done and goes on with what was cut.
     """
+
+    name: ClassVar[str] = "generation"
 
     runs: int = 10
     """Training runs of each network, size and clip; the paper has 100."""
@@ -57,57 +109,95 @@ class GenerationCommand:
     out: Path = Path("results/generation")
     """The results folder."""
 
+    def task(self) -> Generation:
+        return Generation(
+            runs=self.runs,
+            networks=self.networks,
+            sizes=self.sizes,
+            clips=self.clips,
+            epochs=self.epochs,
+            protocol=self.protocol,
+            learning_rates=self.learning_rate or None,
+            clip_norm=self.clip_norm,
+            audio=None if self.audio is None else str(self.audio),
+            audio_start=self.start,
+            samples=self.samples,
+            seed=self.seed,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class WordsCommand(SweepCommand):
+    """Train networks to tell spoken words apart (Koutník et al. 2014, sec. 4.2).
+
+    Trains every chosen network at every size, `--runs` times each, and writes a table, the paper's
+    figure 4, learning curves and confusion matrices. Without --data the words are embedded, and synthetic. The same
+    command started again skips what is done and goes on with what was cut. The paper's experiment is
+    --runs 100 --sizes 500 1000 2500 5000 10000.
+    """
+
+    name: ClassVar[str] = "words"
+
+    runs: int = Words.runs
+    """Training runs of each network, size and split; the paper has 100."""
+    networks: tuple[str, ...] = NETWORKS
+    """Of srn, lstm, cwrnn, the paper's, and cwlstm, a clockwork of LSTM cells."""
+    sizes: tuple[int, ...] = Words.sizes
+    """Nominal numbers of parameters: of 500, 1000, 2500, 5000, 10000."""
+    epochs: int = Words.epochs
+    """Passes over the training set, at most."""
+    data: Path | None = None
+    """A folder to read in place of the embedded words: TIMIT, or any SPEAKER/WORD.wav."""
+    word_list: tuple[str, ...] = ()
+    """The words to tell apart; by default the paper's 25 of TIMIT, all there are of another folder."""
+    splits: tuple[int, ...] = Words.splits
+    """Numbers of the splits into speakers for training and for testing, each drawn from its number."""
+    batch: int = Words.batch
+    """Sequences in an update."""
+    noise: float = Words.noise
+    """Standard deviation of the noise on the normalised inputs in training."""
+    loss_at: str = Words.loss_at
+    """last: the loss is that of the last frame's output; every: the mean over all frames."""
+    stop_on: str = Words.stop_on
+    """What must become lower on the training set without noise: loss or error."""
+    stop_after: int = Words.stop_after
+    """A run stops when for so many epochs it has not."""
+    learning_rate: tuple[float, ...] = ()
+    """In place of the paper's 3e-4, for all networks; several make a search."""
+    seed: int = 0
+    """Run i draws its weights and its noise from this seed and i alone."""
+    classify: Path | None = None
+    """Train nothing: let the best network in the results folder name the word in this sound file."""
+    out: Path = Path("results/words")
+    """The results folder."""
+
+    def task(self) -> Words:
+        return Words(
+            runs=self.runs,
+            networks=self.networks,
+            sizes=self.sizes,
+            epochs=self.epochs,
+            data_folder=None if self.data is None else str(self.data),
+            word_list=self.word_list or None,
+            splits=self.splits,
+            batch=self.batch,
+            noise=self.noise,
+            loss_at=self.loss_at,
+            stop_on=self.stop_on,
+            stop_after=self.stop_after,
+            learning_rates=self.learning_rate or None,
+            seed=self.seed,
+        )
+
     def run(self) -> int:
-        from clockwork.report import write_report
-        from clockwork.training import keep_compiled, sweep, use_all_cores
-        from clockwork.training.progress import for_output
+        if self.classify is None:
+            return super().run()
+        from clockwork.report.classify import classify, describe
+        from clockwork.training import open_results
 
-        use_all_cores()
-        keep_compiled()
         with _bad_input():
-            task = Generation(
-                runs=self.runs,
-                networks=self.networks,
-                sizes=self.sizes,
-                clips=self.clips,
-                epochs=self.epochs,
-                protocol=self.protocol,
-                learning_rates=self.learning_rate or None,
-                clip_norm=self.clip_norm,
-                audio=None if self.audio is None else str(self.audio),
-                audio_start=self.start,
-                samples=self.samples,
-                seed=self.seed,
-            )
-            _ = task.sounds
-            _check_folder(task, self.out)
-            for module in ("matplotlib", "soundfile", "rich"):
-                require(module)
-        progress = for_output()
-        try:
-            results = sweep(task, self.out, progress=progress)
-            print(_report_text(write_report(results, self.out), self.out))
-        except KeyboardInterrupt:
-            progress.end()
-            print(f"\nStopped. What is done is safe in {self.out}; to go on: {self.again()}", file=sys.stderr)
-            return 130
-        except OSError as error:
-            progress.end()
-            print(f"clockwork: {error}; what is done is safe in {self.out}", file=sys.stderr)
-            return 2
+            print(describe(classify(open_results(self.out), self.classify)))
         return 0
-
-    def again(self) -> str:
-        """The command line that stands for these options."""
-        words = ["clockwork", "generation"]
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value != field.default:
-                words += [
-                    "--" + field.name.replace("_", "-"),
-                    *map(str, value if isinstance(value, tuple) else (value,)),
-                ]
-        return shlex.join(words)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +209,7 @@ class ReportCommand:
 
     def run(self) -> int:
         from clockwork.report import write_report
-        from clockwork.training.store import open_results
+        from clockwork.training import open_results
 
         with _bad_input():
             print(_report_text(write_report(open_results(self.folder), self.folder), self.folder))
@@ -128,7 +218,7 @@ class ReportCommand:
 
 @dataclasses.dataclass(frozen=True)
 class InfoCommand:
-    """Print versions, devices, and the networks of sequence generation with their parameter counts."""
+    """Print versions, devices, and the networks of the experiments with their parameter counts."""
 
     def run(self) -> int:
         from flax import nnx
@@ -139,14 +229,16 @@ class InfoCommand:
         use_all_cores()
         for name, value in environment().items():
             print(f"{name:<10} {', '.join(value) if isinstance(value, list) else value}")
-        print("\nSequence generation, Table 1 and CW-LSTM: units and parameters (weights, biases, clocks' periods)")
-        print("nominal " + "".join(f"{LABELS[name]:>20}" for name in LABELS))
-        task = Generation()
-        for size, units in UNITS.items():
-            counts = [nnx.eval_shape(lambda n=n, s=size: task.network(n, s, nnx.Rngs(0))).parameters for n in LABELS]
-            cells = [f"{units[name]:>3} units {count:>6}" for name, count in zip(LABELS, counts, strict=True)]
-            print(f"{size:>7} " + "".join(f"{cell:>20}" for cell in cells))
-        print("\nProtocols: learning rates; gradient clipping")
+        for kind in TASKS.values():
+            task = kind()
+            print(f"\n{task.title}, Table 1 and CW-LSTM: units and parameters (weights, biases, clocks' periods)")
+            print("nominal " + "".join(f"{LABELS[name]:>20}" for name in LABELS))
+            for size, units in task.units.items():
+                abstract = [lambda n=n, s=size, t=task: t.network(n, s, nnx.Rngs(0)) for n in LABELS]
+                counts = [nnx.eval_shape(network).parameters for network in abstract]
+                cells = [f"{units[name]:>3} units {count:>6}" for name, count in zip(LABELS, counts, strict=True)]
+                print(f"{size:>7} " + "".join(f"{cell:>20}" for cell in cells))
+        print("\nSequence generation, protocols: learning rates; gradient clipping")
         for name, protocol in PROTOCOLS.items():
             rates = ", ".join(f"{LABELS[network]} {rate:g}" for network, rate in protocol.learning_rates.items())
             print(f"{name:<7} {rates}; {'none' if protocol.clip_norm is None else f'norm {protocol.clip_norm:g}'}")
@@ -155,6 +247,7 @@ class InfoCommand:
 
 Command = (
     Annotated[GenerationCommand, tyro.conf.subcommand("generation")]
+    | Annotated[WordsCommand, tyro.conf.subcommand("words")]
     | Annotated[ReportCommand, tyro.conf.subcommand("report")]
     | Annotated[InfoCommand, tyro.conf.subcommand("info")]
 )
@@ -170,7 +263,7 @@ def _bad_input() -> Iterator[None]:
         sys.exit(2)
 
 
-def _check_folder(task: Generation, folder: Path) -> None:
+def _check_folder(task: Experiment, folder: Path) -> None:
     from clockwork.training import Store
 
     try:
@@ -182,7 +275,7 @@ def _check_folder(task: Generation, folder: Path) -> None:
 def _report_text(written: Sequence[Path], folder: Path) -> str:
     sounds = [path for path in written if path.suffix == ".wav"]
     files = [str(path) for path in written if path.suffix != ".wav"]
-    listed = ", ".join([*files, f"{len(sounds)} sounds in {folder / 'best'}"])
+    listed = ", ".join([*files, *([f"{len(sounds)} sounds in {folder / 'best'}"] if sounds else [])])
     return f"{(folder / 'table.md').read_text()}\nWritten: {listed}"
 
 

@@ -75,4 +75,4 @@ def test_networks_generate_without_seeing_the_target():
         network = task.network(name, 100, nnx.Rngs(0))
         assert network.weights.input.shape[0] == 0  # pyright: ignore[reportAttributeAccessIssue]
         target = jnp.linspace(-1, 1, 20)
-        np.testing.assert_array_equal(task.outputs(network, target), task.outputs(network, -target))
+        np.testing.assert_array_equal(task.generated(network, target), task.generated(network, -target))

@@ -67,7 +67,7 @@ def test_runs_differ_and_curves_fall(finished):
         np.testing.assert_array_equal(result.curve_epochs, [0, 10, 12])
         np.testing.assert_array_equal(result.curve[-1], result.error)
         assert np.median(result.curve[-1]) < np.median(result.curve[0])
-        np.testing.assert_array_equal(result.target, SMALL.data(cell))
+        np.testing.assert_array_equal(result.data["target"], SMALL.data(cell))
 
 
 def test_runs_csv_has_a_row_for_each_network(finished):
@@ -255,14 +255,14 @@ def test_a_diverged_run_keeps_the_parameters_it_had():
     graph = runs.structure(SMALL, "srn", 100)
     state = runs.begin(SMALL, "srn", 100, jax.random.key(0))
     broken = state._replace(params=jax.tree.map(lambda x: x.at[...].set(jnp.inf), state.params))
-    after, error = runs.epoch(SMALL, graph, broken, jnp.linspace(-1, 1, 20), jnp.asarray(1e-3))
+    after, error = runs.epoch(SMALL, graph, broken, jax.random.key(0), jnp.linspace(-1, 1, 20), jnp.asarray(1e-3), 0)
     assert after.diverged
     assert after.epoch == 0
     assert not jnp.isfinite(error)
     jax.tree.map(np.testing.assert_array_equal, after.params, broken.params)
     # and it stays frozen even if its loss were finite again
     healthy = after._replace(params=state.params)
-    later, _ = runs.epoch(SMALL, graph, healthy, jnp.linspace(-1, 1, 20), jnp.asarray(1e-3))
+    later, _ = runs.epoch(SMALL, graph, healthy, jax.random.key(0), jnp.linspace(-1, 1, 20), jnp.asarray(1e-3), 1)
     jax.tree.map(np.testing.assert_array_equal, later.params, state.params)
 
 
@@ -278,7 +278,7 @@ def test_a_run_whose_last_update_blows_up_has_diverged(tmp_path):
 def test_a_finished_run_no_longer_changes():
     graph = runs.structure(SMALL, "srn", 100)
     state = runs.begin(SMALL, "srn", 100, jax.random.key(0))._replace(epoch=jnp.asarray(SMALL.epochs, jnp.int32))
-    after, _ = runs.epoch(SMALL, graph, state, jnp.linspace(-1, 1, 20), jnp.asarray(1e-3))
+    after, _ = runs.epoch(SMALL, graph, state, jax.random.key(0), jnp.linspace(-1, 1, 20), jnp.asarray(1e-3), 0)
     jax.tree.map(np.testing.assert_array_equal, after, state)
 
 

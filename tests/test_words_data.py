@@ -41,7 +41,7 @@ def made_up(spoken):
     labels = np.array([words.index(word) for word, _ in spoken], np.int32)
     speakers, count = tuple(speaker for _, speaker in spoken), len(spoken)
     features, lengths = np.zeros((count, 1, 13), np.float32), np.ones(count, np.int32)
-    return Corpus("made up", features, lengths, labels, words, speakers, speakers, (), False)
+    return Corpus("made up", features, lengths, labels, words, speakers, speakers, 16000, (), False)
 
 
 def timit_like(seed, people=120):

@@ -94,7 +94,7 @@ def read_timit(
         for speaker, (path, start, end) in itertools.islice(speakers.items(), per_word):
             file = _audio_of(path, beside)
             if file not in audio:
-                audio[file] = _read_audio(file)
+                audio[file] = read_recording(file)
             samples, rate = audio[file]
             if not 0 <= start < end <= len(samples):
                 raise ValueError(
@@ -150,7 +150,7 @@ def read_folder(root: str | Path, words: Iterable[str] | None = None) -> tuple[l
     for (word, speaker), path in files.items():
         if path is not None:
             source = path.relative_to(root).as_posix()
-            utterances.append(Utterance(word, speaker, *_read_audio(path), source))
+            utterances.append(Utterance(word, speaker, *read_recording(path), source))
     if not utterances:
         raise ValueError(f"none of the words {', '.join(wanted)} is among the files SPEAKER/WORD.wav below {root}")
     _same_rate({root / utterance.source: utterance.rate for utterance in utterances})
@@ -207,7 +207,13 @@ def _audio_of(marks: Path, beside: dict[tuple[Path, str], Path]) -> Path:
     raise ValueError(f"{marks} has no audio beside it, such as {marks.stem}.WAV")
 
 
-def _read_audio(path: Path) -> tuple[np.ndarray, int]:
+def read_recording(path: Path) -> tuple[np.ndarray, int]:
+    """The samples of a whole file, ``(n,)``, its channels averaged, and their rate.
+
+    Raises:
+        ValueError: if it cannot be read, is empty, or is shorter than its header says.
+        ImportError: if soundfile is not installed; it is in the extra ``[experiments]``.
+    """
     soundfile = require("soundfile")
     try:
         promised = _promised_samples(path)

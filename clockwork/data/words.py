@@ -17,7 +17,7 @@ from clockwork.data.mfcc import CHANNELS, mfcc
 from clockwork.data.speech import AUDIO_SUFFIXES, PAPER_WORDS, Utterance, files_below, read_folder, read_timit
 
 # Part of each cache's name: to be changed with the definition of the features or the reading of the files.
-FEATURES = "mfcc 1"
+FEATURES = "mfcc 2"
 
 EMBEDDED_NOTES = (
     "this is synthetic speech, not TIMIT: 7 synthetic voices, one token of each word by each voice",
@@ -42,6 +42,7 @@ class Corpus(NamedTuple):
         words: the classes.
         speakers: of each sequence, the person; a voice made from another voice counts as the same person.
         sources: of each sequence, its file.
+        rate: samples per second of the recordings.
         notes: sentences to be shown wherever a figure from this corpus is.
         synthetic: whether it is the embedded set of synthetic speech.
     """
@@ -53,6 +54,7 @@ class Corpus(NamedTuple):
     words: tuple[str, ...]
     speakers: tuple[str, ...]
     sources: tuple[str, ...]
+    rate: int
     notes: tuple[str, ...]
     synthetic: bool
 
@@ -151,6 +153,7 @@ def pack(utterances: list[Utterance], features: list[np.ndarray], notes: Iterabl
         "words": np.array(words),
         "speakers": np.array([utterance.speaker for utterance in utterances]),
         "sources": np.array([utterance.source for utterance in utterances]),
+        "rate": np.array(utterances[0].rate),
         "notes": np.array(list(notes), np.str_),
     }
 
@@ -172,7 +175,9 @@ def _corpus(
     # The embedded corpus is handed out many times: nobody may change it for the others.
     for array in (features, lengths, labels):
         array.setflags(write=False)
-    return Corpus(name, features, lengths, labels, words, speakers, sources, notes + stored, synthetic)
+    return Corpus(
+        name, features, lengths, labels, words, speakers, sources, int(arrays["rate"]), notes + stored, synthetic
+    )
 
 
 def _digest(root: Path, files: list[Path], words: tuple[str, ...] | None) -> str:

@@ -31,8 +31,10 @@ class Network(Protocol):
         """The number of parameters, as the paper counts them."""
         ...
 
-    def __call__(self, inputs: ArrayLike | None = None, *, steps: int | None = None) -> Array:
-        """``(T, I)``, or ``steps``, to ``(T, O)``."""
+    def __call__(
+        self, inputs: ArrayLike | None = None, *, steps: int | None = None, at: ArrayLike | None = None
+    ) -> Array:
+        """``(T, I)``, or ``steps``, to ``(T, O)``; or to the output of step ``at`` alone, ``(O,)``."""
         ...
 
 
@@ -51,6 +53,10 @@ class Readout(nnx.Module):
             raise ValueError(f"outputs must be at least 1, got {outputs}")
         self.kernel = nnx.Param(stddev * jax.random.normal(rngs.params(), (width, outputs)))
         self.bias = nnx.Param(stddev * jax.random.normal(rngs.params(), (outputs,)))
+
+    def __call__(self, hidden: Array, at: ArrayLike) -> Array:
+        """The output ``(O,)`` of one step of ``(T, N)``."""
+        return matmul(hidden[jnp.asarray(at)][None], self.kernel[...])[0] + self.bias[...]
 
 
 class ClockworkRNN(ClockworkParameters):
@@ -95,8 +101,15 @@ class ClockworkRNN(ClockworkParameters):
         inputs = 0 if self.input is None else self.input.shape[0]
         return self.clock.parameters(inputs, self.readout.bias.shape[0])
 
-    def __call__(self, inputs: ArrayLike | None = None, *, steps: int | None = None) -> Array:
-        """``(T, I)``, or ``steps`` where there are no inputs, to ``(T, O)``; errors as of `clockwork.unroll`."""
+    def __call__(
+        self, inputs: ArrayLike | None = None, *, steps: int | None = None, at: ArrayLike | None = None
+    ) -> Array:
+        """``(T, I)``, or ``steps`` where there are no inputs, to ``(T, O)``, or to step ``at`` of it, ``(O,)``.
+
+        Errors are as of `clockwork.unroll`.
+        """
+        if at is not None:
+            return self.readout(unroll(self.weights, self.clock, inputs, steps=steps, method=self.method)[0], at)
         kernel, bias = self.readout.kernel[...], self.readout.bias[...]
         outputs, _ = unroll(self.weights, self.clock, inputs, steps=steps, readout=kernel, method=self.method)
         return outputs + bias[None]
@@ -168,8 +181,15 @@ class PeepholeLSTM(LSTMParameters):
         """The number of weights, peepholes and biases."""
         return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(self, nnx.Param)))
 
-    def __call__(self, inputs: ArrayLike | None = None, *, steps: int | None = None) -> Array:
-        """``(T, I)``, or ``steps`` where there are no inputs, to ``(T, O)``; errors as of `lstm_unroll`."""
+    def __call__(
+        self, inputs: ArrayLike | None = None, *, steps: int | None = None, at: ArrayLike | None = None
+    ) -> Array:
+        """``(T, I)``, or ``steps`` where there are no inputs, to ``(T, O)``, or to step ``at`` of it, ``(O,)``.
+
+        Errors are as of `lstm_unroll`.
+        """
+        if at is not None:
+            return self.readout(lstm_unroll(self.weights, inputs, steps=steps)[0], at)
         outputs, _ = lstm_unroll(self.weights, inputs, steps=steps, readout=self.readout.kernel[...])
         return outputs + jnp.asarray(self.readout.bias[...])[None]
 
@@ -215,9 +235,16 @@ class ClockworkLSTM(nnx.Module):
         """The number of weights, peepholes, biases and the ``G`` periods, as Table 1 counts a CW-RNN's."""
         return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(self, nnx.Param))) + self.layer.clock.modules
 
-    def __call__(self, inputs: ArrayLike | None = None, *, steps: int | None = None) -> Array:
-        """``(T, I)``, or ``steps`` where there are no inputs, to ``(T, O)``; errors as of `Clockwork`."""
+    def __call__(
+        self, inputs: ArrayLike | None = None, *, steps: int | None = None, at: ArrayLike | None = None
+    ) -> Array:
+        """``(T, I)``, or ``steps`` where there are no inputs, to ``(T, O)``, or to step ``at`` of it, ``(O,)``.
+
+        Errors are as of `Clockwork`.
+        """
         if (inputs is None) == (steps is None):
             raise ValueError(f"give either inputs or steps, got {'neither' if inputs is None else 'both'}")
         outputs = self.layer(jnp.zeros((check_steps(steps), 0)) if inputs is None else inputs)
+        if at is not None:
+            return self.readout(outputs, at)
         return matmul(outputs, self.readout.kernel[...]) + self.readout.bias[...][None]

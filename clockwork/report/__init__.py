@@ -2,36 +2,43 @@
 
 from pathlib import Path
 
+from clockwork.report.confusion import draw_confusion
 from clockwork.report.figures import draw_curves, draw_errors, draw_outputs
 from clockwork.report.sounds import write_sounds
 from clockwork.report.table import table
+from clockwork.tasks import Words
 from clockwork.training import Results
 from clockwork.training.store import write_whole
 
-__all__ = ["draw_curves", "draw_errors", "draw_outputs", "table", "write_report", "write_sounds"]
+__all__ = ["draw_confusion", "draw_curves", "draw_errors", "draw_outputs", "table", "write_report", "write_sounds"]
+
+GENERATION = {"figure3.png": draw_errors, "figure5.png": draw_outputs, "curves.png": draw_curves}
+WORDS = {"figure4.png": draw_errors, "curves.png": draw_curves, "confusion.png": draw_confusion}
 
 
 def write_report(results: Results, folder: str | Path) -> list[Path]:
-    """Write ``table.md``, the figures and the best outputs as sound into a results folder.
+    """Write ``table.md``, the figures and, of generated sequences, the best as sound into a results folder.
 
     Args:
-        results: of a sweep of `clockwork.tasks.Generation`; at least one finished cell.
+        results: of a sweep of `clockwork.tasks.Generation` or `clockwork.tasks.Words`; at least one finished cell.
         folder: where to; it must exist.
 
     Returns:
-        The files written: ``table.md``, ``figure3.png``, ``figure5.png``, ``curves.png``, ``best/*.wav``.
+        The files written: ``table.md``, ``curves.png`` and, of `clockwork.tasks.Generation`, ``figure3.png``,
+        ``figure5.png``, ``best/*.wav``; of `clockwork.tasks.Words`, ``figure4.png`` and ``confusion.png``.
 
     Raises:
-        ValueError: if no cell is finished.
+        ValueError: if no cell is finished, or they are of another task.
         ImportError: if matplotlib or soundfile is not installed; both are in the extra ``[experiments]``.
         OSError: if a file cannot be written.
     """
     folder = Path(folder)
     if not results.cells:
         raise ValueError(f"{folder} holds no finished results yet")
+    spoken = isinstance(results.task, Words)
+    figures = WORDS if spoken else GENERATION
     write_whole(folder / "table.md", table(results).encode())
-    draw_errors(results, folder / "figure3.png")
-    draw_outputs(results, folder / "figure5.png")
-    draw_curves(results, folder / "curves.png")
-    figures = [folder / name for name in ("table.md", "figure3.png", "figure5.png", "curves.png")]
-    return figures + write_sounds(results, folder / "best")
+    for name, draw in figures.items():
+        draw(results, folder / name)
+    written = [folder / name for name in ("table.md", *figures)]
+    return written if spoken else written + write_sounds(results, folder / "best")

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from clockwork.tasks import Cell
+from clockwork.tasks.experiment import LABELS
 from clockwork.training import CellResult, Results
 
 
@@ -31,6 +32,27 @@ class Row(NamedTuple):
         """Which runs diverged."""
         return np.concatenate([result.diverged for result in self.cells.values()])
 
+    def curves(self) -> tuple[np.ndarray, np.ndarray]:
+        """Epochs ``(P,)``, and at each the errors ``(P, R, ...)`` of the runs that did not diverge.
+
+        A piece of data whose runs all stopped earlier than another's goes on with its last errors.
+        """
+        epochs = np.unique(np.concatenate([result.curve_epochs for result in self.cells.values()]))
+        held = [r.curve[np.searchsorted(r.curve_epochs, epochs, "right") - 1] for r in self.cells.values()]
+        return epochs, np.concatenate(held, axis=1)[:, ~self.diverged]
+
+
+def networks(results: Results) -> list[str]:
+    """The networks that have a finished cell, in the order of `LABELS`."""
+    present = {cell.network for cell in results.cells}
+    return [name for name in LABELS if name in present]
+
+
+def notes(results: Results) -> list[str]:
+    """What must be said with every figure of this data, such as that it is synthetic, as whole sentences."""
+    found = [str(note) for result in results.cells.values() for note in result.data.get("notes", ())]
+    return [f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in dict.fromkeys(found) if note]
+
 
 def rows(results: Results) -> list[Row]:
     """One row for each network, size and learning rate, in the order of the task."""
@@ -53,6 +75,25 @@ def best_rows(results: Results) -> dict[tuple[str, int], Row]:
 def mean_error(row: Row) -> float:
     """The mean over the runs that did not diverge; infinite if all did."""
     return float(row.converged.mean()) if row.converged.size else float("inf")
+
+
+def compared(results: Results, needed: str | None = None) -> tuple[int, dict[str, np.ndarray]]:
+    """The errors of the runs that did not diverge, by network, at the largest size where networks can be compared.
+
+    Args:
+        results: of a sweep.
+        needed: a network that must be among them.
+
+    Returns:
+        The size and the errors; size 0 and no errors if there is no size of which two networks or more are finished,
+        each with a run that did not diverge.
+    """
+    best = best_rows(results)
+    for size in sorted({size for _, size in best}, reverse=True):
+        errors = {name: best[name, size].converged for name in LABELS if (name, size) in best}
+        if len(errors) > 1 and (needed is None or needed in errors) and all(e.size for e in errors.values()):
+            return size, errors
+    return 0, {}
 
 
 def best_run(results: Results, network: str, data: str) -> tuple[Cell, np.ndarray, float] | None:

@@ -37,8 +37,8 @@ def write_sounds(results: Results, folder: Path) -> list[Path]:
             best = best_run(results, network, clip)
             if best is not None:
                 cell, sounds[f"{clip}-{network}"], _ = best
-                sounds[f"{clip}-target"] = results.cells[cell].target
-                rate = int(results.cells[cell].rate)
+                sounds[f"{clip}-target"] = results.cells[cell].data["target"]
+                rate = int(results.cells[cell].data["rate"])
         for name, samples in sounds.items():
             repeats = max(1, round(SECONDS * rate / len(samples)))
             path = folder / f"{name}.wav"

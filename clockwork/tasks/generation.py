@@ -12,16 +12,12 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 from jax import Array
 
-from clockwork.clock import Clock
 from clockwork.data.audio import CLIP_NAMES, Clip, clip_name, embedded_clips, read_clip, scale
-from clockwork.nn import ClockworkLSTM, ClockworkRNN, Network, PeepholeLSTM, SimpleRNN
+from clockwork.nn import Network
+from clockwork.tasks.experiment import Experiment, chosen
 from clockwork.tasks.task import Cell
-
-NETWORKS = ("srn", "lstm", "cwrnn")  # the paper's
-LABELS = {"srn": "SRN", "lstm": "LSTM", "cwrnn": "CW-RNN", "cwlstm": "CW-LSTM"}
 
 # Table 1: hidden units (cells of the LSTM) by nominal number of parameters. The clockwork of LSTMs is not in it: as
 # many cells as come nearest.
@@ -31,15 +27,6 @@ UNITS = {
     500: {"srn": 22, "lstm": 10, "cwrnn": 27, "cwlstm": 13},
     1000: {"srn": 31, "lstm": 15, "cwrnn": 40, "cwlstm": 19},
 }
-MODULES = 9  # periods 1 to 256
-# Nine modules of LSTM cells alone have more than 100 parameters; these have the same range.
-LSTM_PERIODS = (1, 4, 16, 64, 256)
-FORGET_BIAS = 5.0
-STDDEV = 0.1
-MOMENTUM = 0.95
-
-# Table 2, row 1: mean and standard deviation over 100 runs of the largest networks.
-PUBLISHED = {"srn": (0.46, 0.08), "lstm": (0.04, 0.01), "cwrnn": (0.007, 0.004)}
 
 
 class Protocol(NamedTuple):
@@ -65,7 +52,7 @@ PROTOCOLS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Generation:
+class Generation(Experiment):
     """The sequence generation experiment.
 
     Every network is trained ``runs`` times on every clip at every size, each run from its own
@@ -96,41 +83,34 @@ class Generation:
         ['cwrnn-100-choir-0.0003']
     """
 
-    runs: int = 10
-    networks: tuple[str, ...] = NETWORKS
     sizes: tuple[int, ...] = tuple(UNITS)
     clips: tuple[str | int, ...] = CLIP_NAMES
-    epochs: int = 2000
     protocol: str = "stable"
-    learning_rates: tuple[float, ...] | None = None
     clip_norm: float | None = None
     audio: str | None = None
     audio_start: float = 0.0
     samples: int = 320
-    seed: int = 0
 
     name = "generation"
+    title = "Sequence generation"
+    columns = ("clip", "nmse")
+    units = UNITS
+    published = {"srn": (0.46, 0.08), "lstm": (0.04, 0.01), "cwrnn": (0.007, 0.004)}  # noqa: RUF012
+    inputs = 0
+    outputs_width = 1
+    modules = 9  # periods 1 to 256
+    # Nine modules of LSTM cells alone have more than 100 parameters; these have the same range.
+    lstm_periods = (1, 4, 16, 64, 256)
+    momentum = 0.95
+    updates = 1
+    patience = None
 
     def __post_init__(self) -> None:
-        for field in ("networks", "sizes", "clips", "learning_rates"):
-            if getattr(self, field) is not None:
-                object.__setattr__(self, field, tuple(_plain(value) for value in getattr(self, field)))
-        for field in ("runs", "epochs", "clip_norm", "audio_start", "samples", "seed"):
-            object.__setattr__(self, field, _plain(getattr(self, field)))
-        _at_least("runs", self.runs, 1)
-        _at_least("epochs", self.epochs, 1)
-        _at_least("seed", self.seed, 0)
-        _chosen("network", self.networks, tuple(LABELS))
-        _chosen("size", self.sizes, tuple(UNITS))
-        _chosen("protocol", (self.protocol,), tuple(PROTOCOLS))
+        super().__post_init__()
+        chosen("protocol", (self.protocol,), tuple(PROTOCOLS))
         numbered = {str(number): name for number, name in enumerate(CLIP_NAMES, 1)}
         clips = tuple(numbered.get(str(clip), str(clip)) for clip in self.clips)
-        _chosen("clip", clips, CLIP_NAMES, hint=" or a number from 1 to 5")
-        for rate in self.learning_rates or ():
-            if not 0 < rate < math.inf:
-                raise ValueError(f"a learning rate must be positive and finite, got {rate}")
-        if self.learning_rates is not None:
-            _distinct("learning rate", self.learning_rates)
+        chosen("clip", clips, CLIP_NAMES, hint=" or a number from 1 to 5")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm must be positive, got {self.clip_norm}")
         object.__setattr__(self, "clips", clips)
@@ -153,64 +133,37 @@ class Generation:
         scale(clip)
         return {clip.name: clip}
 
-    def cells(self) -> list[Cell]:
-        """All cells, in the order of the table."""
-        rates = PROTOCOLS[self.protocol].learning_rates
-        names = self.clips if self.audio is None else (clip_name(self.audio),)
-        return [
-            Cell(network, size, str(clip), rate)
-            for network in self.networks
-            for size in self.sizes
-            for rate in self.learning_rates or (rates[network],)
-            for clip in names
-        ]
+    def own_rate(self, network: str) -> float:
+        """The protocol's."""
+        return PROTOCOLS[self.protocol].learning_rates[network]
+
+    def pieces(self) -> tuple[str, ...]:
+        """The clips' names."""
+        return tuple(map(str, self.clips)) if self.audio is None else (clip_name(self.audio),)
+
+    def group(self, cell: Cell) -> tuple[str, ...]:
+        """All clips and rates of a network and size side by side."""
+        return cell.network, str(cell.size)
 
     def settings(self) -> dict[str, Any]:
         """All that decides the results: the arguments, the protocol in full, the targets' digest."""
         targets = b"".join(scale(clip).tobytes() for clip in self.sounds.values())
-        arguments = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {
-            **arguments,
+            **super().settings(),
             "protocol_learning_rates": PROTOCOLS[self.protocol].learning_rates,
             "protocol_clip_norm": PROTOCOLS[self.protocol].clip_norm,
             "loss": "half the sum of squares",
-            "optimizer": "SGD with Nesterov momentum (optax.sgd: parameters are at the look-ahead point)",
-            "momentum": MOMENTUM,
-            "weights": f"all weights and biases from N(0, {STDDEV}^2)",
-            "forget_bias": FORGET_BIAS,
-            "clock": f"{MODULES} modules, periods 1 to {2 ** (MODULES - 1)}; CW-LSTM: periods {LSTM_PERIODS}",
-            "units": {str(size): UNITS[size] for size in self.sizes},
             "targets_sha256": hashlib.sha256(targets).hexdigest(),
         }
-
-    @classmethod
-    def from_settings(cls, settings: dict[str, Any]) -> "Generation":
-        """The task whose `settings` these are."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        arguments: dict[str, Any] = {name: value for name, value in settings.items() if name in known}
-        for name, value in arguments.items():
-            arguments[name] = tuple(value) if isinstance(value, list) else value
-        return cls(**arguments)
-
-    def network(self, name: str, size: int, rngs: nnx.Rngs) -> Network:
-        """A network of Table 1, or the clockwork of LSTMs of a like number of parameters, with fresh weights."""
-        units = UNITS[size][name]
-        if name == "srn":
-            return SimpleRNN(units, stddev=STDDEV, rngs=rngs)
-        if name == "lstm":
-            return PeepholeLSTM(units, stddev=STDDEV, forget_bias=FORGET_BIAS, rngs=rngs)
-        if name == "cwlstm":
-            clock = Clock.even(units, LSTM_PERIODS)
-            return ClockworkLSTM(clock, stddev=STDDEV, forget_bias=FORGET_BIAS, rngs=rngs)
-        return ClockworkRNN(Clock.exponential(units, MODULES), stddev=STDDEV, rngs=rngs)
 
     def data(self, cell: Cell) -> Array:
         """The target of a cell, ``(T,)`` in [-1, 1]."""
         return jnp.asarray(scale(self.sounds[cell.data]))
 
-    def rate(self, cell: Cell) -> int:
-        """Samples per second of a cell's target."""
-        return self.sounds[cell.data].rate
+    def record(self, cell: Cell) -> dict[str, np.ndarray]:
+        """The target, ``(T,)``, and its samples per second."""
+        clip = self.sounds[cell.data]
+        return {"target": scale(clip), "rate": np.asarray(clip.rate)}
 
     @property
     def clips_at(self) -> float | None:
@@ -220,40 +173,34 @@ class Generation:
 
     def optimizer(self, learning_rate: Array) -> optax.GradientTransformation:
         """SGD with Nesterov momentum, with the protocol's gradient clipping before it."""
-        descent = optax.sgd(learning_rate, momentum=MOMENTUM, nesterov=True)
+        descent = super().optimizer(learning_rate)
         if self.clips_at is None:
             return descent
         return optax.chain(optax.clip_by_global_norm(self.clips_at), descent)
 
-    def outputs(self, network: Network, target: Array) -> Array:
+    def batches(self, data: Array, epoch: Array) -> None:
+        """None: one update, on the one sequence there is."""
+        del data, epoch
+
+    def loss(self, network: Network, data: Array, batch: None, key: Array) -> tuple[Array, Array]:
+        """Half the sum of squared errors, and the NMSE: the mean squared error by the target's variance."""
+        del batch, key
+        squares = jnp.square(self.generated(network, data) - data)
+        return 0.5 * squares.sum(), squares.mean() / data.var()
+
+    def watch(self, network: Network, data: Array) -> None:
+        """None: the learning curve is the NMSE that comes with the loss."""
+        del network, data
+
+    def watched(self, errors: Array) -> Array:
+        """The NMSE."""
+        return errors
+
+    def result(self, network: Network, data: Array) -> tuple[Array, Array]:
+        """The NMSE, and the sequence that the network generates, ``(T,)``."""
+        output = self.generated(network, data)
+        return jnp.square(output - data).mean() / data.var(), output
+
+    def generated(self, network: Network, target: Array) -> Array:
         """The sequence that a network generates, ``(T,)``."""
         return network(steps=target.shape[0])[:, 0]
-
-    def loss(self, network: Network, target: Array) -> tuple[Array, Array]:
-        """Half the sum of squared errors, and the NMSE: the mean squared error by the target's variance."""
-        squares = jnp.square(self.outputs(network, target) - target)
-        return 0.5 * squares.sum(), squares.mean() / target.var()
-
-
-def _plain(value: Any) -> Any:
-    """A NumPy number as Python's, so that it reads the same in files and names."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _at_least(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} must be an integer, {least} or more, got {value!r}")
-
-
-def _chosen(name: str, chosen: tuple, known: tuple, hint: str = "") -> None:
-    if not chosen:
-        raise ValueError(f"at least one {name} must be chosen, of {', '.join(map(str, known))}{hint}")
-    for one in chosen:
-        if one not in known:
-            raise ValueError(f"unknown {name} {one!r}; choose of {', '.join(map(str, known))}{hint}")
-    _distinct(name, chosen)
-
-
-def _distinct(name: str, chosen: tuple) -> None:
-    if len(set(chosen)) < len(chosen):
-        raise ValueError(f"each {name} can be chosen once, got {', '.join(map(str, chosen))}")

@@ -2,11 +2,14 @@
 
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import optax
 from flax import nnx
 from jax import Array
 
 from clockwork.nn import Network
+
+PyTree = Any
 
 
 class Cell(NamedTuple):
@@ -42,22 +45,41 @@ class Task(Protocol):
         ...
 
     @property
+    def columns(self) -> tuple[str, str]:
+        """What a cell's data and a run's error are called in ``runs.csv``."""
+        ...
+
+    @property
     def runs(self) -> int:
         """``R``, the runs of each cell."""
         ...
 
     @property
     def epochs(self) -> int:
-        """Updates of each run; one epoch is one update."""
+        """How many epochs a run is trained, at most."""
+        ...
+
+    @property
+    def updates(self) -> int:
+        """``U``, the updates of an epoch."""
+        ...
+
+    @property
+    def patience(self) -> int | None:
+        """A run stops so many epochs after the last at which `watched` was lower than ever; None: it never does."""
         ...
 
     @property
     def seed(self) -> int:
-        """Run i draws its weights from ``fold_in(key(seed), i)``."""
+        """Run i draws its weights, and whatever else is random in it, from ``fold_in(key(seed), i)``."""
         ...
 
     def cells(self) -> list[Cell]:
-        """All cells, in the order of the table; those of one network and size follow one another."""
+        """All cells, in the order of the table; those of one group follow one another."""
+        ...
+
+    def group(self, cell: Cell) -> tuple[str, ...]:
+        """What cells must have in common to be trained side by side: network, size, and perhaps data."""
         ...
 
     def settings(self) -> dict[str, Any]:
@@ -74,12 +96,12 @@ class Task(Protocol):
         """
         ...
 
-    def data(self, cell: Cell) -> Array:
-        """What the runs of a cell are trained on: an array, of one shape for all cells of a network and size."""
+    def data(self, cell: Cell) -> PyTree:
+        """What the runs of a cell are trained on: arrays, of the same shapes for all cells of a group."""
         ...
 
-    def rate(self, cell: Cell) -> int:
-        """Samples per second of a cell's data."""
+    def record(self, cell: Cell) -> dict[str, np.ndarray]:
+        """What a report needs to know of a cell's data; it is stored with the results."""
         ...
 
     def optimizer(self, learning_rate: Array) -> optax.GradientTransformation:
@@ -90,20 +112,44 @@ class Task(Protocol):
         """
         ...
 
-    def loss(self, network: Network, target: Array) -> tuple[Array, Array]:
-        """The loss whose gradient is taken, and the error that is reported, both ``()``; it is traced by JAX.
+    def batches(self, data: PyTree, epoch: Array) -> PyTree:
+        """What the updates of an epoch are made with: arrays ``(U, ...)``; None where there is one update, on all data.
 
         Args:
-            network: of one run.
-            target: the cell's `data`.
+            data: the cell's `data`.
+            epoch: ``()``, int32, how many there were before.
         """
         ...
 
-    def outputs(self, network: Network, target: Array) -> Array:
-        """What a trained network puts out, ``(T,)``, to be kept in `clockwork.training.CellResult`.
+    def loss(self, network: Network, data: PyTree, batch: PyTree, key: Array) -> tuple[Array, PyTree]:
+        """The loss whose gradient is taken, ``()``, and errors as of `watch`; it is traced by JAX.
 
         Args:
             network: of one run.
-            target: the cell's `data`.
+            data: the cell's `data`.
+            batch: of one update, or None.
+            key: of this run and update, for what is random in the loss.
+        """
+        ...
+
+    def watch(self, network: Network, data: PyTree) -> Array | None:
+        """The errors that learning curves are made of, before each epoch; None: those that `loss` gives.
+
+        Args:
+            network: of one run.
+            data: the cell's `data`.
+        """
+        ...
+
+    def watched(self, errors: Array) -> Array:
+        """Of the errors of `watch`, the one that tells when to stop, ``()``."""
+        ...
+
+    def result(self, network: Network, data: PyTree) -> tuple[Array, Array]:
+        """The error of a trained network, ``()``, and its outputs, to be kept in `clockwork.training.CellResult`.
+
+        Args:
+            network: of one run.
+            data: the cell's `data`.
         """
         ...

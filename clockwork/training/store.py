@@ -21,21 +21,7 @@ import jax
 import numpy as np
 
 import clockwork
-from clockwork.tasks import Cell, Generation, Task
-
-COLUMNS = (
-    "task",
-    "network",
-    "size",
-    "parameters",
-    "clip",
-    "run",
-    "seed",
-    "learning_rate",
-    "epochs",
-    "nmse",
-    "diverged",
-)
+from clockwork.tasks import TASKS, Cell, Task
 
 
 class CellResult(NamedTuple):
@@ -43,14 +29,14 @@ class CellResult(NamedTuple):
 
     Attributes:
         error: ``(R,)``, float32, of the trained networks; NaN for a run that diverged.
-        epochs: ``(R,)``, int32, how many epochs each run was trained; fewer than asked if it diverged.
+        epochs: ``(R,)``, int32, how many epochs each run was trained; fewer than asked if it stopped or diverged.
         diverged: ``(R,)``, bool, whether the loss or the norm of the gradient was ever not finite.
-        curve: ``(P, R)``, float32, errors at ``P`` moments of the training.
-        curve_epochs: ``(P,)``, int64, these moments, by the number of updates before them.
-        outputs: ``(R, T)``, float32, of the trained networks.
-        target: ``(T,)``, float32, what they learnt.
-        rate: ``()``, integer, samples per second of the target.
+        curve: ``(P, R, ...)``, float32, the task's errors at ``P`` moments of the training.
+        curve_epochs: ``(P,)``, int64, these moments, by the number of epochs before them.
+        outputs: ``(R, ...)``, float32, of the trained networks.
         parameters: ``()``, integer, the number of parameters of one network.
+        data: what the task has to say of the cell's data, by name.
+        best: the parameters of the run with the lowest error, by name.
     """
 
     error: np.ndarray
@@ -59,9 +45,9 @@ class CellResult(NamedTuple):
     curve: np.ndarray
     curve_epochs: np.ndarray
     outputs: np.ndarray
-    target: np.ndarray
-    rate: np.ndarray
     parameters: np.ndarray
+    data: dict[str, np.ndarray]
+    best: dict[str, np.ndarray]
 
 
 class Results(NamedTuple):
@@ -139,7 +125,10 @@ class Store:
         Raises:
             OSError: if it cannot be written.
         """
-        write_arrays(_cell_path(self.folder, cell), result._asdict())
+        arrays: dict[str, np.ndarray] = {}
+        for field, value in result._asdict().items():
+            arrays |= {f"{field}/{k}": v for k, v in value.items()} if isinstance(value, dict) else {field: value}
+        write_arrays(_cell_path(self.folder, cell), arrays)
 
     def save_partial(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Store cells in training under the name they share, as ``partial/NAME.npz``.
@@ -176,7 +165,9 @@ class Store:
         """
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(COLUMNS)
+        data, error = self.task.columns
+        description = ("task", "network", "size", "parameters", data, "run", "seed", "learning_rate", "epochs")
+        rows.writerow((*description, error, "diverged"))
         for cell in self.task.cells():
             if cell not in results:
                 continue
@@ -195,9 +186,10 @@ def open_results(folder: str | Path) -> Results:
         ValueError: if the folder holds no results, or its ``config.json`` cannot be read.
     """
     settings = read_config(Path(folder))["settings"]
-    if settings.get("task") != Generation.name:
+    task = TASKS.get(settings.get("task", ""))
+    if task is None:
         raise ValueError(f"{folder} holds results of an unknown task, {settings.get('task')!r}")
-    return _load_results(Path(folder), Generation.from_settings(settings))
+    return _load_results(Path(folder), task.from_settings(settings))
 
 
 def _load_results(folder: Path, task: Task) -> Results:
@@ -210,10 +202,17 @@ def _load_cell(path: Path, task: Task) -> CellResult | None:
     arrays = read_arrays(path)
     if arrays is None:
         return None
-    if set(arrays) != set(CellResult._fields) or arrays["error"].shape != (task.runs,):
+    fields: dict[str, Any] = {"data": {}, "best": {}}
+    for name, array in arrays.items():
+        field, _, key = name.partition("/")
+        if key:
+            fields.setdefault(field, {})[key] = array
+        else:
+            fields[field] = array
+    if set(fields) != set(CellResult._fields) or fields["error"].shape != (task.runs,):
         warnings.warn(f"{path} is not a result of this task and counts as not there", stacklevel=2)
         return None
-    return CellResult(**arrays)
+    return CellResult(**fields)
 
 
 def _cell_path(folder: Path, cell: Cell) -> Path:

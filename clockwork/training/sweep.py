@@ -24,12 +24,14 @@ from clockwork.training.interrupt import Interruptible
 from clockwork.training.progress import Progress
 from clockwork.training.store import CellResult, Results, Store
 
-# Epochs in one compiled call: long enough to hide its cost, short enough for Ctrl-C and progress.
+# Updates in one compiled call, about: enough to hide its cost, few enough for Ctrl-C, progress and early stopping.
 SEGMENT = 50
 # Each device trains a multiple of so many runs: what is left over would be computed one by one.
 SIMD = 8
-# Errors are kept every so many epochs.
+# Errors are kept every so many updates, at least.
 CURVE_EVERY = 10
+# Once so few of the runs in training are left, the others having stopped or diverged, they go on without those.
+LEFT = 1 / 4
 # Seconds between two writes of runs in training.
 SAVE_EVERY = 20.0
 
@@ -87,7 +89,7 @@ def sweep(
     progress = progress or Progress()
     store = Store(out, task)
     mesh = Mesh(np.asarray(devices if devices is not None else jax.devices()), ("runs",))
-    groups = [(key, list(cells)) for key, cells in groupby(task.cells(), lambda cell: cell[:2])]
+    groups = [("-".join(key), list(cells)) for key, cells in groupby(task.cells(), task.group)]
     done = dict(store.results().cells)
     missing = [[cell for cell in cells if cell not in done] for _, cells in groups]
     progress.plan(
@@ -97,16 +99,16 @@ def sweep(
     )
     store.write_runs(done)
     with Interruptible() as interruptible:
-        for ((name, size), cells), lost in zip(groups, missing, strict=True):
+        for (label, cells), lost in zip(groups, missing, strict=True):
             if lost:
-                trained = _train(task, str(name), int(size), cells, mesh, store, progress, interruptible)
+                trained = _train(task, label, cells, mesh, store, progress, interruptible)
                 # All cells of a group are trained together even if one alone is missing, so that the
                 # program, and with it the last digit, is the same as in a sweep that was left alone.
                 for cell in lost:
                     store.save(cell, trained[cell])
                     done[cell] = trained[cell]
                 store.write_runs(done)
-            store.drop_partial(f"{name}-{size}")
+            store.drop_partial(label)
             interruptible.check()
     progress.end()
     return Results(task, {cell: done[cell] for cell in task.cells()})
@@ -114,108 +116,203 @@ def sweep(
 
 def _train(
     task: Task,
-    name: str,
-    size: int,
+    label: str,
     cells: list[Cell],
     mesh: Mesh,
     store: Store,
     progress: Progress,
     interruptible: Interruptible,
 ) -> dict[Cell, CellResult]:
-    label = f"{name}-{size}"
-    lanes = len(cells) * task.runs
-    progress.group(label, lanes)
+    name, size = cells[0].network, cells[0].size
+    count = len(cells) * task.runs
+    progress.group(label, count)
     progress.phase("compiling")
-    block = SIMD * mesh.size
-    padded = math.ceil(lanes / block) * block
-    lane = np.minimum(np.arange(padded), lanes - 1)  # the last run fills up the last devices
-    cell_of, run_of = lane // task.runs, lane % task.runs
-    spread = NamedSharding(mesh, PartitionSpec("runs"))
-    keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(task.seed)))(jnp.asarray(run_of))
-    keys = jax.device_put(keys, spread)
-    data = jax.device_put(jnp.stack([task.data(cell) for cell in cells])[cell_of], spread)
-    rates = jax.device_put(jnp.asarray([cell.learning_rate for cell in cells], jnp.float32)[cell_of], spread)
-    compiling = program(task, name, size, mesh)
-
-    state: runs.Run = compiling.begin(keys)
+    lanes = _Lanes(task, cells, mesh)
+    compiling = program(task, name, size, mesh, shared=lanes.shared)
+    state: runs.Run = compiling.begin(lanes.keys)
+    # All runs on the host, as they were when they were last in training; those that still are lie on the devices.
+    whole: runs.Run = jax.tree.map(lambda leaf: np.array(leaf)[:count], state)
     errors: list[np.ndarray] = []
     stored = store.load_partial(label)
     if stored is not None and set(stored) == {"errors", *(f"state{i}" for i in range(len(jax.tree.leaves(state))))}:
-        state, errors = _restore(state, stored), [stored["errors"]]
+        leaves = [stored[f"state{i}"] for i in range(len(jax.tree.leaves(state)))]
+        whole, errors = jax.tree.unflatten(jax.tree.structure(state), leaves), [stored["errors"]]
+        state = lanes.enter(whole, _active(task, whole))
     done = sum(map(len, errors))
-    compiled = compiling.segment.lower(state, data, rates).compile()
-    progress.phase("training")
+    compiled: dict[int, Any] = {}
+    active = _active(task, whole)
     progress.advance(done)
     saved = time.monotonic()
     reached = (state, errors)  # one name, so that Ctrl-C never finds the one without the other
     try:
-        while done < task.epochs:
+        while done < task.epochs and active.any():
             state, errors = reached
-            state, latest = compiled(state, data, rates)
-            latest = np.asarray(latest)[: task.epochs - done, :lanes]
+            arguments = (state, lanes.keys, lanes.data, lanes.rates, jnp.int32(done))
+            if lanes.width not in compiled:
+                progress.phase("compiling")
+                compiled[lanes.width] = compiling.segment.lower(*arguments).compile()
+                progress.phase("training")
+            state, latest = compiled[lanes.width](*arguments)
+            latest = lanes.spread(np.asarray(latest)[:, : task.epochs - done], errors, count)
             reached = (state, [*errors, latest])
             done += len(latest)
-            progress.advance(len(latest), int(np.asarray(state.diverged)[:lanes].sum()))
+            active = lanes.leave(np.zeros(count, bool), _active(task, state))
+            progress.advance(len(latest), int(lanes.leave(whole.diverged, state.diverged).sum()))
             interruptible.check()
             if time.monotonic() - saved > SAVE_EVERY:
-                _save(store, label, lanes, *reached)
+                _save(store, label, lanes.leave(whole, state), reached[1])
                 saved = time.monotonic()
+            if lanes.fewer(active):
+                whole = lanes.leave(whole, state)
+                reached = (lanes.enter(whole, active), reached[1])
     except KeyboardInterrupt:
         if reached[1]:
-            _save(store, label, lanes, *reached)
+            _save(store, label, lanes.leave(whole, reached[0]), reached[1])
         raise
     state, errors = reached
+    whole = lanes.leave(whole, state)
+    progress.advance(task.epochs - done)  # what early stopping has spared
     progress.phase("evaluating")
-    final, diverged, outputs = jax.tree.map(np.asarray, compiling.finish(state, data))
-    curve = np.concatenate([np.concatenate(errors)[::CURVE_EVERY], final[None, :lanes]])
+    state = lanes.enter(whole, np.ones(count, bool))
+    final, diverged, outputs, last = jax.tree.map(lambda x: np.asarray(x)[:count], compiling.finish(state, lanes.data))
+    every = max(1, CURVE_EVERY // task.updates)
+    curve = np.concatenate([np.concatenate(errors)[::every], last[None]])
     counted = np.asarray(nnx.eval_shape(lambda: task.network(name, size, nnx.Rngs(0))).parameters)
     results = {}
     for position, cell in enumerate(cells):
         own = slice(position * task.runs, (position + 1) * task.runs)
+        best = position * task.runs + int(np.argmin(np.where(diverged[own], np.inf, final[own])))
         results[cell] = CellResult(
             error=final[own],
-            epochs=np.asarray(state.epoch)[own],
+            epochs=whole.epoch[own],
             diverged=diverged[own],
             curve=curve[:, own],
-            curve_epochs=np.append(np.arange(0, task.epochs, CURVE_EVERY), task.epochs),
+            curve_epochs=np.append(np.arange(0, done, every), done),
             outputs=outputs[own],
-            target=np.asarray(task.data(cell)),
-            rate=np.asarray(task.rate(cell)),
             parameters=counted,
+            data=task.record(cell),
+            best=named(jax.tree.map(lambda leaf, i=best: leaf[i], whole.params)),
         )
     return results
 
 
-def program(task: Task, name: str, size: int, mesh: Mesh) -> Program:
-    """What a sweep compiles for a network and size: runs are laid over the devices of the mesh."""
+def _active(task: Task, state: runs.Run) -> np.ndarray:
+    """Which runs are still to be trained."""
+    diverged, stopped, epoch = (np.asarray(x) for x in (state.diverged, state.stopped, state.epoch))
+    return ~diverged & ~stopped & (epoch < task.epochs)
+
+
+class _Lanes:
+    """Where the runs of a group lie while they train: run i of cell c is number ``c R + i``."""
+
+    def __init__(self, task: Task, cells: list[Cell], mesh: Mesh) -> None:
+        self.task, self.cells, self.block = task, cells, SIMD * mesh.size
+        self.spreading, everywhere = NamedSharding(mesh, PartitionSpec("runs")), NamedSharding(mesh, PartitionSpec())
+        self.shared = len({cell.data for cell in cells}) == 1
+        data = [task.data(cell) for cell in (cells[:1] if self.shared else cells)]
+        self.all_data = jax.device_put(data[0], everywhere) if self.shared else _stack(data)
+        self._place(np.arange(len(cells) * task.runs))
+
+    @property
+    def width(self) -> int:
+        """How many lanes there are."""
+        return len(self.numbers)
+
+    def _place(self, numbers: np.ndarray) -> None:
+        width = math.ceil(len(numbers) / self.block) * self.block
+        # The last run fills up the last device.
+        self.numbers = numbers = numbers[np.minimum(np.arange(width), len(numbers) - 1)]
+        cell_of, run_of = numbers // self.task.runs, numbers % self.task.runs
+        fold = functools.partial(jax.random.fold_in, jax.random.key(self.task.seed))
+        rates = np.asarray([cell.learning_rate for cell in self.cells], np.float32)
+        self.keys = jax.device_put(jax.vmap(fold)(jnp.asarray(run_of)), self.spreading)
+        self.rates = jax.device_put(rates[cell_of], self.spreading)
+        self.data = (
+            self.all_data
+            if self.shared
+            else jax.device_put(jax.tree.map(lambda x: x[cell_of], self.all_data), self.spreading)
+        )
+
+    def enter(self, whole: runs.Run, chosen: np.ndarray) -> runs.Run:
+        """The chosen runs, on the devices."""
+        self._place(np.flatnonzero(chosen) if chosen.any() else np.arange(1))
+        return jax.device_put(jax.tree.map(lambda x: x[self.numbers], whole), self.spreading)
+
+    def leave(self, whole: Any, state: Any) -> Any:
+        """Arrays of all runs, with what those in training have now."""
+
+        def put(old: np.ndarray, new: Array) -> np.ndarray:
+            filled = old.copy()
+            filled[self.numbers] = np.asarray(new)
+            return filled
+
+        return jax.tree.map(put, whole, state)
+
+    def spread(self, latest: np.ndarray, errors: list[np.ndarray], count: int) -> np.ndarray:
+        """The errors ``(E, R, ...)`` of all runs, those not in training with their last, of ``(lanes, E, ...)``."""
+        latest = np.moveaxis(latest, 0, 1)
+        last = errors[-1][-1:] if errors else np.full((1, count, *latest.shape[2:]), np.nan, latest.dtype)
+        filled = np.repeat(last, len(latest), 0)
+        filled[:, self.numbers] = latest
+        return filled
+
+    def fewer(self, active: np.ndarray) -> bool:
+        """Whether so few are left that it pays to go on without the others; compiling anew has its price."""
+        return bool(active.any()) and active.sum() <= LEFT * self.width and self.width >= self.block / LEFT
+
+
+def _stack(data: list[Any]) -> Any:
+    return jax.tree.map(lambda *xs: np.stack([np.asarray(x) for x in xs]), *data)
+
+
+def program(task: Task, name: str, size: int, mesh: Mesh, *, shared: bool = False) -> Program:
+    """What a sweep compiles for a network and size: runs are laid over the devices of the mesh.
+
+    Args:
+        task: what is trained.
+        name: of the network.
+        size: of the network.
+        mesh: of one axis, ``"runs"``.
+        shared: whether all runs have the same data, which then have no axis of runs.
+    """
     graph = runs.structure(task, name, size)
-    spread, stacked = PartitionSpec("runs"), PartitionSpec(None, "runs")
+    spread = PartitionSpec("runs")
+    data_spec = PartitionSpec() if shared else spread
 
-    def segment(state: runs.Run, data: Array, rates: Array) -> tuple[runs.Run, Array]:
+    def last_axis(tree: Any) -> Any:
+        return jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), tree)
+
+    def segment(state: runs.Run, keys: Array, data: Any, rates: Array, number: Array) -> tuple[runs.Run, Array]:
         # Runs are the last axis of everything while they train, as in the kernels: nothing is transposed.
-        train = jax.vmap(functools.partial(runs.epoch, task, graph), in_axes=-1, out_axes=-1)
-        state, data, rates = jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), (state, data, rates))
-        state, errors = lax.scan(lambda state, _: train(state, data, rates), state, length=min(SEGMENT, task.epochs))
-        return jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), state), errors
+        train = jax.vmap(
+            functools.partial(runs.epoch, task, graph),
+            in_axes=(-1, -1, None if shared else -1, -1, None),
+            out_axes=(-1, 0),
+        )
+        state, data = last_axis(state), data if shared else last_axis(data)
+        epochs = min(max(1, SEGMENT // task.updates), task.epochs)
+        numbers = number + jnp.arange(epochs, dtype=jnp.int32)
+        state, errors = lax.scan(lambda state, n: train(state, keys, data, rates, n), state, numbers)
+        # (E, R, ...) to runs first, as all that is laid over the devices
+        return jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), state), jnp.moveaxis(errors, 1, 0)
 
-    def each_device(fun, n_in: int, out) -> jax.stages.Wrapped:
-        return jax.jit(jax.shard_map(fun, mesh=mesh, in_specs=(spread,) * n_in, out_specs=out, check_vma=False))
+    def each_device(fun: Any, specs: tuple, out: Any) -> jax.stages.Wrapped:
+        return jax.jit(jax.shard_map(fun, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False))
 
+    finish = jax.vmap(functools.partial(runs.finish, task, graph), in_axes=(0, None if shared else 0))
     return Program(
-        begin=each_device(jax.vmap(functools.partial(runs.begin, task, name, size)), 1, spread),
-        segment=each_device(segment, 3, (spread, stacked)),
-        finish=each_device(jax.vmap(functools.partial(runs.finish, task, graph)), 2, spread),
+        begin=each_device(jax.vmap(functools.partial(runs.begin, task, name, size)), (spread,), spread),
+        segment=each_device(segment, (spread, spread, data_spec, spread, PartitionSpec()), (spread, spread)),
+        finish=each_device(finish, (spread, data_spec), spread),
     )
 
 
-def _save(store: Store, label: str, lanes: int, state: runs.Run, errors: list[np.ndarray]) -> None:
-    leaves = {f"state{i}": np.asarray(leaf)[:lanes] for i, leaf in enumerate(jax.tree.leaves(state))}
-    store.save_partial(label, {**leaves, "errors": np.concatenate(errors)[:, :lanes]})
+def _save(store: Store, label: str, whole: runs.Run, errors: list[np.ndarray]) -> None:
+    leaves = {f"state{i}": leaf for i, leaf in enumerate(jax.tree.leaves(whole))}
+    store.save_partial(label, {**leaves, "errors": np.concatenate(errors)})
 
 
-def _restore(state: runs.Run, stored: dict[str, np.ndarray]) -> runs.Run:
-    """The stored runs, filled up for the devices there are now."""
-    leaves, tree = jax.tree.flatten(state)
-    found = [stored[f"state{i}"] for i in range(len(leaves))]
-    filled = [old[np.minimum(np.arange(len(new)), len(old) - 1)] for old, new in zip(found, leaves, strict=True)]
-    return jax.tree.unflatten(tree, jax.device_put(filled, [leaf.sharding for leaf in leaves]))
+def named(params: Any) -> dict[str, np.ndarray]:
+    """Parameters by name, such as ``"readout.kernel"``."""
+    flat = nnx.to_flat_state(params)
+    return {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in flat}

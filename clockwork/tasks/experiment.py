@@ -1,0 +1,166 @@
+"""What the paper's experiments have in common: which networks are trained how often, and Table 1."""
+
+import dataclasses
+import math
+from typing import Any, ClassVar
+
+import numpy as np
+import optax
+from flax import nnx
+from jax import Array
+
+from clockwork.clock import Clock
+from clockwork.nn import ClockworkLSTM, ClockworkRNN, Network, PeepholeLSTM, SimpleRNN
+from clockwork.tasks.task import Cell
+
+NETWORKS = ("srn", "lstm", "cwrnn")  # the paper's
+LABELS = {"srn": "SRN", "lstm": "LSTM", "cwrnn": "CW-RNN", "cwlstm": "CW-LSTM"}
+FORGET_BIAS = 5.0
+STDDEV = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Networks of one hidden layer at several sizes, each trained many times by SGD with Nesterov momentum.
+
+    Args:
+        runs: training runs of each network, size and piece of data; the paper has 100.
+        networks: of ``"srn"``, ``"lstm"``, ``"cwrnn"``, which are the paper's and the default, and ``"cwlstm"``, a
+            clockwork whose modules are LSTM cells.
+        sizes: nominal numbers of parameters, of those in Table 1.
+        epochs: of each run, at most.
+        learning_rates: in place of the paper's, for every network; several make a search.
+        seed: run i draws its weights from ``fold_in(key(seed), i)``.
+
+    Raises:
+        ValueError: if a value is out of range or a name unknown.
+    """
+
+    runs: int = 10
+    networks: tuple[str, ...] = NETWORKS
+    sizes: tuple[int, ...] = ()
+    epochs: int = 2000
+    learning_rates: tuple[float, ...] | None = None
+    seed: int = 0
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    columns: ClassVar[tuple[str, str]]
+    units: ClassVar[dict[int, dict[str, int]]]  # Table 1: hidden units (cells of the LSTM) by size
+    published: ClassVar[dict[str, tuple[float, float]]]  # Table 2: mean and sd over 100 runs of the largest
+    inputs: ClassVar[int]
+    outputs_width: ClassVar[int]
+    modules: ClassVar[int]  # of the CW-RNN, periods 1, 2, 4, ...
+    lstm_periods: ClassVar[tuple[int, ...]]  # of the clockwork of LSTMs
+    momentum: ClassVar[float]
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, (list, tuple)):
+                value = tuple(plain(one) for one in value)
+            object.__setattr__(self, field.name, plain(value))
+        at_least("runs", self.runs, 1)
+        at_least("epochs", self.epochs, 1)
+        at_least("seed", self.seed, 0)
+        chosen("network", self.networks, tuple(LABELS))
+        chosen("size", self.sizes, tuple(self.units))
+        for rate in self.learning_rates or ():
+            if not 0 < rate < math.inf:
+                raise ValueError(f"a learning rate must be positive and finite, got {rate}")
+        if self.learning_rates is not None:
+            distinct("learning rate", self.learning_rates)
+
+    def rates(self, network: str) -> tuple[float, ...]:
+        """The learning rates that a network is trained at."""
+        return self.learning_rates or (self.own_rate(network),)
+
+    def own_rate(self, network: str) -> float:
+        """A network's learning rate where none is given."""
+        raise NotImplementedError
+
+    def pieces(self) -> tuple[str, ...]:
+        """The names of the pieces of data."""
+        raise NotImplementedError
+
+    def cells(self) -> list[Cell]:
+        """All cells, in the order of the table."""
+        return [
+            Cell(network, size, piece, rate)
+            for network in self.networks
+            for size in self.sizes
+            for piece, rate in self._trained(network)
+        ]
+
+    def _trained(self, network: str) -> list[tuple[str, float]]:
+        return [(piece, rate) for rate in self.rates(network) for piece in self.pieces()]
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments, and what is the same in all experiments."""
+        arguments = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {
+            **arguments,
+            "optimizer": "SGD with Nesterov momentum (optax.sgd: parameters are at the look-ahead point)",
+            "momentum": self.momentum,
+            "weights": f"all weights and biases from N(0, {STDDEV}^2)",
+            "forget_bias": FORGET_BIAS,
+            "clock": f"{self.modules} modules, periods 1 to {2 ** (self.modules - 1)}; "
+            f"CW-LSTM: periods {self.lstm_periods}",
+            "units": {str(size): self.units[size] for size in self.sizes},
+        }
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> "Experiment":
+        """The task whose `settings` these are."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        arguments: dict[str, Any] = {name: value for name, value in settings.items() if name in known}
+        for name, value in arguments.items():
+            arguments[name] = tuple(value) if isinstance(value, list) else value
+        return cls(**arguments)
+
+    def network(self, name: str, size: int, rngs: nnx.Rngs) -> Network:
+        """A network of Table 1, or the clockwork of LSTMs of a like number of parameters, with fresh weights."""
+        return self.network_of(name, self.units[size][name], self.outputs_width, rngs)
+
+    def network_of(self, name: str, units: int, outputs: int, rngs: nnx.Rngs) -> Network:
+        """A network of so many units (cells of an LSTM) and outputs."""
+        if name == "srn":
+            return SimpleRNN(units, self.inputs, outputs, stddev=STDDEV, rngs=rngs)
+        if name == "lstm":
+            return PeepholeLSTM(units, self.inputs, outputs, stddev=STDDEV, forget_bias=FORGET_BIAS, rngs=rngs)
+        if name == "cwlstm":
+            clock = Clock.even(units, self.lstm_periods)
+            return ClockworkLSTM(clock, self.inputs, outputs, stddev=STDDEV, forget_bias=FORGET_BIAS, rngs=rngs)
+        clock = Clock.exponential(units, self.modules)
+        return ClockworkRNN(clock, self.inputs, outputs, stddev=STDDEV, rngs=rngs)
+
+    def optimizer(self, learning_rate: Array) -> optax.GradientTransformation:
+        """SGD with Nesterov momentum."""
+        return optax.sgd(learning_rate, momentum=self.momentum, nesterov=True)
+
+
+def plain(value: Any) -> Any:
+    """A NumPy number as Python's, so that it reads the same in files and names."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def at_least(name: str, value: int, least: int) -> None:
+    """Raise ``ValueError`` unless a value is an integer, so large or larger."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be an integer, {least} or more, got {value!r}")
+
+
+def chosen(name: str, values: tuple, known: tuple, hint: str = "") -> None:
+    """Raise ``ValueError`` unless at least one is chosen, all are known, and each once."""
+    if not values:
+        raise ValueError(f"at least one {name} must be chosen, of {', '.join(map(str, known))}{hint}")
+    for one in values:
+        if one not in known:
+            raise ValueError(f"unknown {name} {one!r}; choose of {', '.join(map(str, known))}{hint}")
+    distinct(name, values)
+
+
+def distinct(name: str, values: tuple) -> None:
+    """Raise ``ValueError`` if one is there twice."""
+    if len(set(values)) < len(values):
+        raise ValueError(f"each {name} can be chosen once, got {', '.join(map(str, values))}")

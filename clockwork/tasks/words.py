@@ -1,0 +1,299 @@
+"""Spoken word classification (Koutník et al. 2014, sec. 4.2): which of 25 words was said.
+
+Figure 4 and row 2 of Table 2.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from clockwork.data.words import Corpus, Split, embedded_words, read_words, split
+from clockwork.nn import Network
+from clockwork.tasks.experiment import Experiment, at_least, chosen, distinct
+from clockwork.tasks.task import Cell
+
+# Table 1: hidden units (cells of the LSTM) by nominal number of parameters. The clockwork of LSTMs is not in it: as
+# many cells as come nearest.
+UNITS = {
+    500: {"srn": 10, "lstm": 5, "cwrnn": 10, "cwlstm": 5},
+    1000: {"srn": 18, "lstm": 8, "cwrnn": 19, "cwlstm": 9},
+    2500: {"srn": 34, "lstm": 17, "cwrnn": 40, "cwlstm": 19},
+    5000: {"srn": 54, "lstm": 26, "cwrnn": 65, "cwlstm": 31},
+    10000: {"srn": 84, "lstm": 41, "cwrnn": 102, "cwlstm": 49},
+}
+LEARNING_RATE = 3e-4  # of all networks
+# Sequences are computed as if they were as long as the longest of their bucket; each bucket is a program to compile.
+BUCKETS = 3
+# Sequences that are evaluated at a time: all at once would not fit into the processor's cache.
+CHUNK = 20
+ORDER = 0x6F72646572 & 0x7FFFFFFF  # folded into the key that the orders of the sequences are drawn from
+
+
+class Data(NamedTuple):
+    """What the runs of a cell are trained on; the frames themselves are the task's corpus.
+
+    Attributes:
+        train: ``(K,)``, int32, sequences of the corpus.
+        test: ``(M,)``, int32, others, of other speakers.
+        mean: ``(13,)``, float32, of each channel over all frames of the training set.
+        scale: ``(13,)``, float32, their standard deviations.
+    """
+
+    train: np.ndarray
+    test: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Words(Experiment):
+    """The spoken word experiment.
+
+    The defaults are a quick one; the paper's is ``Words(runs=100, sizes=tuple(UNITS))``. One epoch is one
+    pass over the training set. All runs see the sequences in one order, drawn anew for each epoch: runs side by side
+    then have a sequence of one length at a time, and no time is spent on padding.
+
+    Args:
+        runs: training runs of each network, size and split; the paper has 100.
+        networks: of ``"srn"``, ``"lstm"``, ``"cwrnn"``, which are the paper's and the default, and ``"cwlstm"``.
+        sizes: nominal numbers of parameters, of 500, 1000, 2500, 5000, 10000 (Table 1).
+        epochs: at most, of each run.
+        learning_rates: in place of the paper's 3e-4, for every network; several make a search.
+        seed: run i draws weights and noise from ``fold_in(key(seed), i)``; the order is drawn from the seed.
+        data_folder: a folder to read recordings from, TIMIT or ``SPEAKER/WORD.wav`` (`clockwork.data.read_words`);
+            None for the embedded synthetic words.
+        word_list: the words to tell apart; None for the paper's in TIMIT, for all there are in other folders.
+        splits: numbers of the splits into training and test set, which are drawn from these (`clockwork.data.split`).
+        batch: sequences in an update.
+        noise: the standard deviation of what is added to the normalised inputs in training.
+        loss_at: ``"last"``: the loss is that of the last frame's output, which also answers; ``"every"``: the mean
+            over all frames, and the answer is by the mean of their log probabilities.
+        stop_on: what must become lower on the noise-free training set, ``"loss"`` or ``"error"``.
+        stop_after: a run stops when for so many epochs it has not.
+
+    Raises:
+        ValueError: if a value is out of range or a name unknown.
+
+    Example:
+        >>> task = Words(runs=2, networks=("cwrnn",), sizes=(500,))
+        >>> [cell.name for cell in task.cells()], task.updates
+        (['cwrnn-500-split0-0.0003'], 125)
+    """
+
+    runs: int = 5
+    sizes: tuple[int, ...] = (1000, 10000)
+    epochs: int = 300
+    data_folder: str | None = None
+    word_list: tuple[str, ...] | None = None
+    splits: tuple[int, ...] = (0,)
+    batch: int = 1
+    noise: float = 0.6
+    loss_at: str = "last"
+    stop_on: str = "loss"
+    stop_after: int = 5
+
+    name = "words"
+    title = "Spoken words"
+    columns = ("split", "test_error")
+    units = UNITS
+    published = {"srn": (0.668, 0.047), "lstm": (0.342, 0.056), "cwrnn": (0.168, 0.035)}  # noqa: RUF012
+    inputs = 13
+    modules = 7  # periods 1 to 64
+    lstm_periods = (1, 4, 16, 64)
+    momentum = 0.9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.splits:
+            raise ValueError("at least one split must be chosen, got none")
+        for number in self.splits:
+            at_least("a split's number", number, 0)
+        distinct("split", self.splits)
+        at_least("batch", self.batch, 1)
+        at_least("stop_after", self.stop_after, 1)
+        if not 0 <= self.noise < math.inf:
+            raise ValueError(f"noise must be a standard deviation, 0 or more, got {self.noise}")
+        chosen("loss_at", (self.loss_at,), ("last", "every"))
+        chosen("stop_on", (self.stop_on,), ("loss", "error"))
+        if self.word_list is not None:
+            if self.data_folder is None:
+                raise ValueError("word_list chooses words of a folder of recordings, and none is given")
+            distinct("word", self.word_list)
+
+    @functools.cached_property
+    def corpus(self) -> Corpus:
+        """All sequences.
+
+        Raises:
+            ValueError: if the folder cannot be read as recordings of words.
+        """
+        return embedded_words() if self.data_folder is None else read_words(self.data_folder, self.word_list)
+
+    @functools.cached_property
+    def sides(self) -> dict[str, Split]:
+        """The splits by the names of their pieces of data.
+
+        Raises:
+            ValueError: if a word has too few speakers, or the splits differ in size.
+        """
+        sides = {name: split(self.corpus, number) for name, number in zip(self.pieces(), self.splits, strict=True)}
+        sizes = {(len(side.train), len(side.test)) for side in sides.values()}
+        if len(sizes) > 1:
+            raise ValueError(
+                f"splits must have one size to be trained together, got {sorted(sizes)}: take one at a time"
+            )
+        return sides
+
+    @property
+    def outputs_width(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The number of words."""
+        return len(self.corpus.words)
+
+    @property
+    def updates(self) -> int:
+        """Of an epoch."""
+        return math.ceil(len(next(iter(self.sides.values())).train) / self.batch)
+
+    @property
+    def patience(self) -> int:
+        """Epochs without a lower watched error after which a run stops."""
+        return self.stop_after
+
+    def own_rate(self, network: str) -> float:
+        """The paper's."""
+        del network
+        return LEARNING_RATE
+
+    def pieces(self) -> tuple[str, ...]:
+        """The splits' names."""
+        return tuple(f"split{number}" for number in self.splits)
+
+    def group(self, cell: Cell) -> tuple[str, ...]:
+        """Network, size and split: runs side by side must have sequences of one length."""
+        return cell.network, str(cell.size), cell.data
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides the results: the arguments, the splits in full, the features' digest."""
+        corpus = self.corpus
+        digest = hashlib.sha256(corpus.features.tobytes() + corpus.lengths.tobytes() + corpus.labels.tobytes())
+        return {
+            **super().settings(),
+            "loss": f"cross-entropy of the output at the {self.loss_at} frame" + "s' mean" * (self.loss_at == "every"),
+            "words": list(corpus.words),
+            "corpus": corpus.name,
+            "notes": list(corpus.notes),
+            "test_speakers": {
+                name: sorted({corpus.speakers[i] for i in side.test}) for name, side in self.sides.items()
+            },
+            "features_sha256": digest.hexdigest(),
+        }
+
+    def data(self, cell: Cell) -> Data:
+        """The split of a cell, and what normalises its features."""
+        corpus, side = self.corpus, self.sides[cell.data]
+        frames = np.concatenate([corpus.features[i, : corpus.lengths[i]] for i in side.train]).astype(np.float64)
+        scale = frames.std(0)
+        scale[scale == 0] = 1  # a channel without variance is as good as none
+        return Data(side.train, side.test, frames.mean(0).astype(np.float32), scale.astype(np.float32))
+
+    def record(self, cell: Cell) -> dict[str, np.ndarray]:
+        """Labels and sources of the test sequences, the words, the normalisation."""
+        data, corpus = self.data(cell), self.corpus
+        return {
+            "labels": corpus.labels[data.test],
+            "sources": np.asarray([corpus.sources[i] for i in data.test]),
+            "words": np.asarray(corpus.words),
+            "notes": np.asarray(corpus.notes),
+            "mean": data.mean,
+            "scale": data.scale,
+            "rate": np.asarray(corpus.rate),
+        }
+
+    @functools.cached_property
+    def limits(self) -> np.ndarray:
+        """The longest sequence of each bucket, ascending; buckets hold about as many sequences each."""
+        ranks = np.linspace(0, 1, BUCKETS + 1)[1:]
+        return np.unique(np.quantile(self.corpus.lengths, ranks, method="higher"))
+
+    def batches(self, data: Data, epoch: Array) -> Array:
+        """The sequences of each update, ``(U, batch)``; -1 where the last has fewer."""
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), ORDER), epoch)
+        order = jax.random.permutation(key, jnp.asarray(data.train))
+        padding = jnp.full(self.updates * self.batch - order.shape[0], -1, order.dtype)
+        return jnp.concatenate([order, padding]).reshape(self.updates, self.batch)
+
+    def loss(self, network: Network, data: Data, batch: Array, key: Array) -> tuple[Array, Array]:
+        """The mean cross-entropy of a batch, with noise on the inputs; errors are those of `watch`."""
+        there = batch >= 0
+        batch = jnp.where(there, batch, batch[0])
+        longest = jnp.asarray(self.corpus.lengths)[batch].max()
+
+        def within(limit: int) -> Array:
+            frames = self._inputs(data, batch, limit)
+            noisy = frames + self.noise * jax.random.normal(key, frames.shape)
+            scores = jax.vmap(lambda x, s: self._scores(network, x, s))(noisy, batch)
+            losses = -jnp.take_along_axis(scores, jnp.asarray(self.corpus.labels)[batch][:, None], 1)[:, 0]
+            return jnp.where(there, losses, 0).sum() / there.sum().astype(losses.dtype)
+
+        branches = [functools.partial(within, int(limit)) for limit in self.limits]
+        value = lax.switch((longest > jnp.asarray(self.limits)[:-1]).sum(), branches)
+        return value, jnp.zeros(0)
+
+    def watch(self, network: Network, data: Data) -> Array:
+        """Error rates on the training and the test set and the mean cross-entropy on both, without noise, ``(4,)``."""
+        scores = self.log_probabilities(network, data)
+        labels = jnp.asarray(self.corpus.labels)
+        wrong = (jnp.argmax(scores, 1) != labels).astype(scores.dtype)
+        losses = -jnp.take_along_axis(scores, labels[:, None], 1)[:, 0]
+        train, test = jnp.asarray(data.train), jnp.asarray(data.test)
+        return jnp.stack([wrong[train].mean(), wrong[test].mean(), losses[train].mean(), losses[test].mean()])
+
+    def watched(self, errors: Array) -> Array:
+        """The training set's error rate or cross-entropy."""
+        return errors[0 if self.stop_on == "error" else 2]
+
+    def result(self, network: Network, data: Data) -> tuple[Array, Array]:
+        """The error rate on the test set, and the log probabilities of its sequences, ``(M, O)``."""
+        test = jnp.asarray(data.test)
+        scores = self.log_probabilities(network, data)[test]
+        # What is not finite is not a wrong answer: the run counts as diverged.
+        error = (jnp.argmax(scores, 1) != jnp.asarray(self.corpus.labels)[test]).mean() + 0 * scores.sum()
+        return error, scores
+
+    def log_probabilities(self, network: Network, data: Data) -> Array:
+        """Of all words for all sequences of the corpus, without noise, ``(S, O)``."""
+        buckets = np.searchsorted(self.limits, self.corpus.lengths)
+        scores = jnp.zeros((len(buckets), self.outputs_width))
+        for bucket, limit in enumerate(self.limits.tolist()):
+            (members,) = np.nonzero(buckets == bucket)
+            chunks = np.resize(members, (math.ceil(len(members) / CHUNK), min(CHUNK, len(members))))
+
+            def evaluate(chunk: Array, limit: int = limit) -> Array:
+                frames = self._inputs(data, chunk, limit)
+                return jax.vmap(lambda x, s: self._scores(network, x, s))(frames, chunk)
+
+            found = lax.map(evaluate, jnp.asarray(chunks))
+            scores = scores.at[chunks.reshape(-1)].set(found.reshape(-1, found.shape[-1]))
+        return scores
+
+    def _inputs(self, data: Data, sequences: Array, limit: int) -> Array:
+        """Normalised frames, zeros beyond each sequence's length, whatever is there; ``(B, T, 13)``."""
+        frames = jnp.asarray(self.corpus.features)[:, :limit][sequences]
+        there = jnp.arange(limit)[None] < jnp.asarray(self.corpus.lengths)[sequences][:, None]
+        return jnp.where(there[..., None], (frames - data.mean[None, None]) / data.scale[None, None], 0)
+
+    def _scores(self, network: Network, inputs: Array, sequence: Array) -> Array:
+        """The log probabilities ``(O,)`` that answer for one sequence."""
+        length = jnp.asarray(self.corpus.lengths)[sequence]
+        if self.loss_at == "last":
+            return jax.nn.log_softmax(network(inputs, at=length - 1))
+        scores = jax.nn.log_softmax(network(inputs))
+        there = jnp.arange(inputs.shape[0]) < length
+        return jnp.where(there[:, None], scores, 0).sum(0) / length.astype(scores.dtype)

@@ -1,0 +1,197 @@
+"""The report of the spoken words: the figures in the table are NumPy's, and nothing that can happen makes it fail."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from clockwork.data.speech import PAPER_WORDS
+from clockwork.report import confusion, table, write_report
+from clockwork.report.select import best_rows, rows
+from clockwork.tasks import Cell, Experiment, Words
+from clockwork.tasks.task import Task
+from clockwork.training import CellResult, Results
+
+TASK = Words(runs=6, sizes=(1000, 10000), splits=(0, 3), learning_rates=(3e-4,))
+MISSING = Cell("lstm", 1000, "split3", 3e-4)
+NOTES = ("this is synthetic speech, not TIMIT", "its error rates cannot be compared")
+LEVEL = {"srn": 0.65, "lstm": 0.35, "cwrnn": 0.18, "cwlstm": 0.25}
+FILES = ["table.md", "figure4.png", "curves.png", "confusion.png"]
+
+
+def made_up(cell, runs, rng, words=PAPER_WORDS, notes=NOTES, lost=()):
+    """A result as a sweep stores it, of random numbers; every cell has its own number of epochs."""
+    count = len(words)
+    labels = np.tile(np.arange(count), 2)
+    neighbours = (labels // 5 * 5 + (labels + 1) % 5) % count
+    scores = rng.normal(size=(runs, len(labels), count))
+    wrong = rng.random((runs, len(labels))) < LEVEL[cell.network] * (1.3 if cell.size < 5000 else 1)
+    answers = np.where(wrong, np.where(rng.random(wrong.shape) < 0.5, neighbours, rng.integers(count)), labels)
+    np.put_along_axis(scores, answers[..., None], 9.0, 2)
+    diverged = np.isin(np.arange(runs), lost)
+    error = np.where(diverged, np.nan, (answers != labels).mean(1))
+    moments = 30 + rng.integers(30)
+    epochs = rng.integers(20, moments, runs)
+    fall = 0.96 * np.exp(-np.arange(moments)[:, None] / 12)
+    test = np.maximum(fall, 0) + error * (1 - fall)
+    curve = np.stack([0.6 * test, test, 3 * test, 4 * test], -1)
+    return CellResult(
+        error=error.astype(np.float32),
+        epochs=epochs.astype(np.int32),
+        diverged=diverged,
+        curve=curve.astype(np.float32),
+        curve_epochs=np.arange(moments),
+        outputs=scores.astype(np.float32),
+        parameters=np.asarray(cell.size + 7),
+        data={
+            "labels": labels,
+            "sources": np.asarray([f"{i}.wav" for i in labels]),
+            "words": np.asarray(words),
+            "notes": np.asarray(notes),
+            "mean": np.zeros(13, np.float32),
+            "scale": np.ones(13, np.float32),
+        },
+        best={"readout.bias": np.zeros(count, np.float32)},
+    )
+
+
+def made_up_results(task: Task = TASK, **kwargs):
+    rng = np.random.default_rng(0)
+    lost = {("srn", 10000): (0, 4), ("cwrnn", 1000): (2,)}
+    cells = {
+        cell: made_up(cell, task.runs, rng, **{"lost": lost.get(cell[:2], ()), **kwargs})
+        for cell in task.cells()
+        if cell != MISSING
+    }
+    return Results(task, cells)
+
+
+@pytest.fixture(autouse=True)
+def no_corpus(monkeypatch):
+    """What a report says is stored with the cells: the recordings may be gone."""
+
+    def refused(task):
+        raise AssertionError("the corpus was loaded")
+
+    monkeypatch.setattr(Words, "corpus", property(refused))
+
+
+def cells_of(line):
+    return [part.strip() for part in line.strip("|").split("|")]
+
+
+def line_of(text, *start):
+    return next(found for found in map(cells_of, text.splitlines()) if found[: len(start)] == list(start))
+
+
+@pytest.mark.parametrize("network", ["srn", "lstm", "cwrnn"])
+@pytest.mark.parametrize("size", TASK.sizes)
+def test_the_tables_figures_are_numpys(network, size):
+    results = made_up_results()
+    ours = [r for cell, r in results.cells.items() if (cell.network, cell.size) == (network, size)]
+    error = 100 * np.concatenate([r.error for r in ours]).astype(np.float64)
+    ok = error[~np.isnan(error)]
+    stopped = np.concatenate([r.epochs for r in ours])[~np.isnan(error)]
+    trained = 100 * np.concatenate([r.curve[-1, :, 0] for r in ours])[~np.isnan(error)].astype(np.float64)
+    label = {"srn": "SRN", "lstm": "LSTM", "cwrnn": "CW-RNN"}[network]
+    paper = {"srn": "66.8 ± 4.7", "lstm": "34.2 ± 5.6", "cwrnn": "16.8 ± 3.5"}[network] if size == 10000 else ""
+    assert line_of(table(results), label, str(size)) == [
+        label,
+        str(size),
+        str(TASK.units[size][network]),
+        str(size + 7),
+        "0.0003",
+        f"{ok.mean():.1f} ± {ok.std(ddof=1):.1f}",
+        f"{np.median(ok):.1f}",
+        f"{ok.min():.1f}",
+        f"{trained.mean():.1f}",
+        f"{np.median(stopped):g}",
+        f"{len(error) - len(ok)} of {len(error)}",
+        paper,
+    ]
+
+
+def test_the_table_says_how_where_and_on_what():
+    results = made_up_results()
+    text = table(results)
+    said = text.splitlines()
+    assert said[2] == (
+        "66 of 72 networks, 6 runs each, at most 300 epochs, batch 1, noise sd 0.6, loss at last frame, "
+        "stopped after 5 epochs without a lower training loss, seed 0."
+    )
+    assert said[4] == "This is synthetic speech, not TIMIT. Its error rates cannot be compared."
+    by_split = text[text.index("Mean test error % by split:") :]
+    first = results.cells[Cell("cwrnn", 10000, "split0", 3e-4)].error.astype(np.float64)
+    assert line_of(by_split, "CW-RNN", "10000", "0.0003")[3] == f"{100 * first.mean():.1f}"
+    assert line_of(by_split, "LSTM", "1000", "0.0003")[4] == ""
+    means = {row.network: 100 * row.converged.mean() for row in rows(results) if row.size == 10000}
+    assert (
+        f"Mean test error at size 10000, the lowest first: CW-RNN {means['cwrnn']:.1f} %, LSTM {means['lstm']:.1f} %, "
+        f"SRN {means['srn']:.1f} % (paper: CW-RNN 16.8 %, LSTM 34.2 %, SRN 66.8 %)." in text
+    )
+
+
+def test_all_files_are_written(tmp_path):
+    written = write_report(made_up_results(), tmp_path)
+    assert [path.name for path in written] == FILES
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
+    for path in written[1:]:
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_curves_of_runs_that_stopped_earlier_go_on_with_their_last_errors():
+    row = best_rows(made_up_results())["cwrnn", 1000]
+    epochs, curves = row.curves()
+    first, second = row.cells.values()
+    assert len(first.curve) != len(second.curve)
+    np.testing.assert_array_equal(epochs, np.arange(max(len(first.curve), len(second.curve))))
+    assert curves.shape == (len(epochs), 10, 4)  # one of the six diverged on either split
+    np.testing.assert_array_equal(curves[: len(first.curve), 0], first.curve[:, 0])
+    np.testing.assert_array_equal(curves[-1, :5], first.curve[-1, ~first.diverged])
+    np.testing.assert_array_equal(curves[-1, 5:], second.curve[-1, ~second.diverged])
+
+
+def test_the_matrix_counts_the_answers():
+    row = best_rows(made_up_results())["srn", 10000]
+    shares = confusion._shares(row, 25)
+    np.testing.assert_allclose(shares.sum(1), 1)
+    np.testing.assert_allclose(1 - np.trace(shares) / 25, row.converged.mean(), rtol=1e-6)
+    said = [(r.outputs[~r.diverged].argmax(-1)[:, r.data["labels"] == 3] == 4).ravel() for r in row.cells.values()]
+    assert shares[3, 4] == pytest.approx(np.concatenate(said).mean())
+
+
+def test_only_the_papers_words_are_grouped():
+    assert list(confusion._groups(["hallway", "making", "looking"])) == ["ing", "way"]
+    assert confusion._groups(["making", "yes"]) == {}
+
+
+@pytest.mark.parametrize("lost", [range(6), range(5)])
+def test_runs_that_all_diverged_but_one_or_none(tmp_path, lost):
+    assert len(write_report(made_up_results(lost=lost), tmp_path)) == len(FILES)
+    text = (tmp_path / "table.md").read_text()
+    assert ("| none " in text) == (len(lost) == 6)
+    assert ("the lowest first" in text) == (len(lost) < 6)
+
+
+def test_one_network_one_size_one_run_other_words_no_notes(tmp_path):
+    task = Words(runs=1, networks=("cwlstm",), sizes=(500,))
+    results = made_up_results(task, words=("yes", "no", "cost_$x$_$y$"), notes=())
+    write_report(results, tmp_path)
+    text = (tmp_path / "table.md").read_text()
+    assert " ± – " in text
+    assert "by split" not in text
+    assert "lowest first" not in text
+
+
+def test_a_search_names_its_choice():
+    task = dataclasses.replace(TASK, learning_rates=(1e-4, 3e-4))
+    assert "chosen on the test set" in table(made_up_results(task))
+
+
+def test_other_tasks_are_refused(tmp_path):
+    class Other(Experiment):
+        name = "other"
+        units = {100: {"srn": 9}}  # noqa: RUF012
+
+    with pytest.raises(ValueError, match="got 'other'"):
+        write_report(made_up_results()._replace(task=Other(sizes=(100,))), tmp_path)

@@ -1,0 +1,228 @@
+"""The spoken word task: training as protocol.md has it, held to a plain Python loop."""
+
+import dataclasses
+import importlib
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from clockwork.cli import main
+from clockwork.data import Corpus
+from clockwork.report.classify import classify, describe
+from clockwork.tasks import Words
+from clockwork.training import open_results, sweep
+from clockwork.training.run import TRAINING
+
+WORDS, SPEAKERS = ("go", "stop", "wait"), tuple("abcdefg")
+
+
+def made_up(padding=0.0, sigma=0.5):
+    """Three words that differ in which channel they rise in, by seven speakers."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(5, 12, 21).astype(np.int32)
+    labels = np.repeat(np.arange(3), 7).astype(np.int32)
+    features = np.full((21, 11, 13), padding, np.float32)
+    for i, (length, label) in enumerate(zip(lengths, labels, strict=True)):
+        features[i, :length] = sigma * rng.normal(size=(length, 13))
+        features[i, :length, label] += 2
+    return Corpus("made up", features, lengths, labels, WORDS, SPEAKERS * 3, SPEAKERS * 3, 16000, ("made up",), False)
+
+
+class Small(Words):
+    """A task with a made-up corpus."""
+
+    corpus = made_up()
+
+
+class Padded(Words):
+    """The same with what would spoil everything, if it were read."""
+
+    corpus = made_up(padding=np.nan)
+
+
+OPTIONS = {"runs": 3, "networks": ("cwrnn",), "sizes": (500,), "epochs": 12, "stop_after": 2, "learning_rates": (0.1,)}
+TASK = Small(**OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("words")
+    return folder, sweep(TASK, folder)
+
+
+def scores(task, network, data, sequence, key=None):
+    """What answers for one sequence, of its own frames alone, by the reference kernel."""
+    length = int(task.corpus.lengths[sequence])
+    frames = (task.corpus.features[sequence, :length] - data.mean) / data.scale
+    if key is not None:
+        limit = int(task.limits[np.searchsorted(task.limits, length)])
+        frames = frames + task.noise * jax.random.normal(key, (1, limit, 13))[0, :length]
+    outputs = jax.nn.log_softmax(network(jnp.asarray(frames)))
+    return outputs[-1] if task.loss_at == "last" else outputs.mean(0)
+
+
+def plain_loop(task, number):
+    """One run as one would write it: sequence by sequence, unpadded, without any of the sweep."""
+    (cell,) = task.cells()
+    data, labels = task.data(cell), task.corpus.labels
+    key = jax.random.fold_in(jax.random.key(task.seed), number)
+    network = task.network(cell.network, cell.size, nnx.Rngs(params=key))
+    network.method = "masked"
+    graph, params = nnx.split(network)
+    optimizer = optax.sgd(cell.learning_rate, momentum=0.9, nesterov=True)
+    state = optimizer.init(params)
+
+    def loss(params, sequence, key):
+        return -scores(task, nnx.merge(graph, params), data, sequence, key)[labels[sequence]]
+
+    lowest, since, errors = math.inf, 0, []
+    for epoch in range(task.epochs):
+        network = nnx.merge(graph, params)
+        answers = {int(s): scores(task, network, data, s) for s in (*data.train, *data.test)}
+        found = np.array(
+            [
+                np.mean([answers[s].argmax() != labels[s] for s in data.train]),
+                np.mean([answers[s].argmax() != labels[s] for s in data.test]),
+                np.mean([-answers[s][labels[s]] for s in data.train]),
+            ]
+        )
+        errors.append(found)
+        watched = found[0] if task.stop_on == "error" else found[2]
+        since = 0 if watched < lowest else since + 1
+        lowest = min(lowest, watched)
+        if since >= task.stop_after:
+            break
+        own = jax.random.fold_in(jax.random.fold_in(key, TRAINING), epoch)
+        for position, (sequence,) in enumerate(np.asarray(task.batches(data, jnp.int32(epoch)))):
+            gradient = jax.grad(loss)(params, int(sequence), jax.random.fold_in(own, position))
+            updates, state = optimizer.update(gradient, state, params)
+            params = optax.apply_updates(params, updates)
+    else:
+        epoch = task.epochs
+    return epoch, np.array(errors), params
+
+
+def test_each_run_is_that_of_a_plain_loop_and_stops_when_it_does(swept):
+    _, results = swept
+    (result,) = results.cells.values()
+    for number in range(TASK.runs):
+        epochs, errors, _ = plain_loop(TASK, number)
+        assert result.epochs[number] == epochs
+        np.testing.assert_allclose(result.curve[: len(errors), number, :3], errors, rtol=2e-3, atol=2e-4)
+        # once it has stopped, nothing changes, and the error is that of the stopped network
+        after = result.curve[epochs:, number]
+        np.testing.assert_array_equal(after[:-1], np.broadcast_to(after[0], after[:-1].shape))
+        np.testing.assert_allclose(result.error[number], after[0, 1], atol=1e-6)
+    assert len(set(result.epochs.tolist())) > 1  # stragglers there are
+    assert result.epochs.min() < TASK.epochs
+
+
+@pytest.mark.parametrize("changed", [{"loss_at": "every"}, {"stop_on": "error"}])
+def test_the_other_losses_and_stops_are_a_plain_loops_too(changed, tmp_path):
+    task = Small(**{**OPTIONS, "runs": 1, "epochs": 4, **changed})
+    (result,) = sweep(task, tmp_path).cells.values()
+    epochs, errors, _ = plain_loop(task, 0)
+    assert result.epochs[0] == epochs
+    np.testing.assert_allclose(result.curve[: len(errors), 0, :3], errors, rtol=2e-3, atol=2e-4)
+
+
+def test_padding_is_not_read(swept, tmp_path):
+    _, results = swept
+    (wanted,) = results.cells.values()
+    (found,) = sweep(Padded(**OPTIONS), tmp_path).cells.values()
+    np.testing.assert_array_equal(found.curve, wanted.curve)
+    np.testing.assert_array_equal(found.outputs, wanted.outputs)
+
+
+def test_stragglers_go_on_without_the_others_to_the_same_end(swept, tmp_path, monkeypatch):
+    _, results = swept
+    (wanted,) = results.cells.values()
+    lanes = importlib.import_module("clockwork.training.sweep")._Lanes
+    entered, enter = [], lanes.enter
+
+    def note(self, whole, chosen):
+        state = enter(self, whole, chosen)
+        entered.append((int(chosen.sum()), self.width))
+        return state
+
+    monkeypatch.setattr(lanes, "enter", note)
+    (result,) = sweep(dataclasses.replace(TASK, runs=70), tmp_path).cells.values()
+    assert 0 < entered[0][0] <= entered[0][1] < 70
+    assert entered[-1][0] == 70  # all are evaluated
+    np.testing.assert_array_equal(result.epochs[:3], wanted.epochs)
+    np.testing.assert_allclose(result.error[:3], wanted.error, atol=1e-6)
+
+
+def test_a_batch_has_each_sequence_once_and_nothing_twice():
+    task = dataclasses.replace(TASK, batch=4)
+    data = task.data(task.cells()[0])
+    batches = np.asarray(task.batches(data, jnp.int32(3)))
+    assert batches.shape == (task.updates, 4) == (4, 4)
+    assert sorted(batches[batches >= 0]) == sorted(data.train)
+    assert not np.array_equal(batches, task.batches(data, jnp.int32(4)))
+    network = task.network("srn", 500, nnx.Rngs(0))
+    key, last = jax.random.key(1), jnp.array([batches[0, 0], -1, -1, -1])
+    alone, _ = dataclasses.replace(task, noise=0.0).loss(network, data, last[:1], key)
+    padded, _ = dataclasses.replace(task, noise=0.0).loss(network, data, last, key)
+    np.testing.assert_allclose(alone, padded, rtol=1e-5)
+
+
+def test_normalisation_is_of_the_training_set_alone():
+    data = TASK.data(TASK.cells()[0])
+    frames = np.concatenate([TASK.corpus.features[i, : TASK.corpus.lengths[i]] for i in data.train])
+    np.testing.assert_allclose(data.mean, frames.mean(0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(data.scale, frames.std(0), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"noise": -1.0}, "noise must be a standard deviation, 0 or more, got -1.0"),
+        ({"loss_at": "first"}, "unknown loss_at 'first'; choose of last, every"),
+        ({"stop_on": "never"}, "unknown stop_on 'never'"),
+        ({"splits": ()}, "at least one split must be chosen"),
+        ({"splits": (-1,)}, "a split's number must be an integer, 0 or more, got -1"),
+        ({"batch": 0}, "batch must be an integer, 1 or more, got 0"),
+        ({"sizes": (1,)}, "unknown size 1; choose of 500, 1000"),
+        ({"word_list": ("a",)}, "word_list chooses words of a folder of recordings"),
+    ],
+)
+def test_bad_arguments_are_refused_in_one_sentence(arguments, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        Words(**arguments)
+
+
+def test_the_command_trains_reports_and_classifies(tmp_path, capsys):
+    out = tmp_path / "out"
+    tiny = ["words", "--runs", "2", "--networks", "srn", "--sizes", "500", "--epochs", "2", "--out", str(out)]
+    assert main(tiny) == 0
+    said = capsys.readouterr().out
+    assert "synthetic" in said
+    assert {"runs.csv", "table.md", "figure4.png", "curves.png", "confusion.png"} <= {p.name for p in out.iterdir()}
+    assert "synthetic" in (out / "table.md").read_text()
+    assert (out / "runs.csv").read_text().splitlines()[0].endswith("learning_rate,epochs,test_error,diverged")
+    recording = "tests/data/making_fl_rms.wav"
+    assert main(["words", "--classify", recording, "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "says srn-500-split0" in said
+    assert "from 0.025 s" in said
+    assert "synthetic" in said
+    results = open_results(out)
+    answer = classify(results, recording)
+    np.testing.assert_allclose(answer.probabilities.sum(1), 1, rtol=1e-5)
+    assert answer.words[int(answer.probabilities[-1].argmax())] in describe(answer).splitlines()[0]
+    # the same as the sweep had for this very sequence
+    (cell,) = results.cells
+    result = results.cells[cell]
+    row = result.data["sources"].tolist().index("fl_rms/making.wav")
+    best = int(np.nanargmin(result.error))
+    np.testing.assert_allclose(np.log(answer.probabilities[-1]), result.outputs[best, row], atol=2e-3)
+    with pytest.raises(SystemExit) as stopped:
+        main(["words", "--classify", str(tmp_path / "none.wav"), "--out", str(out)])
+    assert stopped.value.code == 2
+    assert "does not exist" in capsys.readouterr().err
