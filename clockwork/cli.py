@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from clockwork.extras import require
-from clockwork.tasks import TASKS, Experiment, Generation, Words
+from clockwork.tasks import TASKS, Generation, Task, Words
 from clockwork.tasks.experiment import LABELS, NETWORKS
 from clockwork.tasks.generation import PROTOCOLS, UNITS
 
@@ -28,7 +28,7 @@ class SweepCommand:
     name: ClassVar[str]
     out: Path
 
-    def task(self) -> Experiment:
+    def task(self) -> Generation | Words:
         raise NotImplementedError
 
     def run(self) -> int:
@@ -263,7 +263,7 @@ def _bad_input() -> Iterator[None]:
         sys.exit(2)
 
 
-def _check_folder(task: Experiment, folder: Path) -> None:
+def _check_folder(task: Task, folder: Path) -> None:
     from clockwork.training import Store
 
     try:

@@ -310,7 +310,8 @@ def test_the_stable_protocol_clips_and_the_papers_does_not():
 
 def test_the_loss_is_half_the_sum_of_squares_and_the_error_its_normalised_mean():
     target = jnp.asarray([1.0, -1.0, 0.5])
-    loss, error = Generation().loss(lambda inputs=None, *, steps=0: jnp.zeros((steps, 1)), target)  # pyright: ignore[reportArgumentType]
+    network = lambda inputs=None, *, steps=0: jnp.zeros((steps, 1))  # noqa: E731
+    loss, error = Generation().loss(network, target, None, jax.random.key(0))  # pyright: ignore[reportArgumentType]
     assert float(loss) == pytest.approx(0.5 * 2.25)
     assert float(error) == pytest.approx(2.25 / 3 / np.var([1, -1, 0.5]))
 

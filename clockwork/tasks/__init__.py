@@ -7,4 +7,4 @@ from clockwork.tasks.words import Words
 
 __all__ = ["TASKS", "Cell", "Experiment", "Generation", "Task", "Words"]
 
-TASKS: dict[str, type[Experiment]] = {task.name: task for task in (Generation, Words)}
+TASKS: dict[str, type[Generation] | type[Words]] = {task.name: task for task in (Generation, Words)}

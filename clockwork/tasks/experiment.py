@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import optax
@@ -110,7 +110,7 @@ class Experiment:
         }
 
     @classmethod
-    def from_settings(cls, settings: dict[str, Any]) -> "Experiment":
+    def from_settings(cls, settings: dict[str, Any]) -> Self:
         """The task whose `settings` these are."""
         known = {field.name for field in dataclasses.fields(cls)}
         arguments: dict[str, Any] = {name: value for name, value in settings.items() if name in known}

@@ -178,7 +178,7 @@ class Generation(Experiment):
             return descent
         return optax.chain(optax.clip_by_global_norm(self.clips_at), descent)
 
-    def batches(self, data: Array, epoch: Array) -> None:
+    def batches(self, data: Array, epoch: Array | int) -> None:
         """None: one update, on the one sequence there is."""
         del data, epoch
 

@@ -112,7 +112,7 @@ class Task(Protocol):
         """
         ...
 
-    def batches(self, data: PyTree, epoch: Array) -> PyTree:
+    def batches(self, data: PyTree, epoch: Array | int) -> PyTree:
         """What the updates of an epoch are made with: arrays ``(U, ...)``; None where there is one update, on all data.
 
         Args:

@@ -222,7 +222,7 @@ class Words(Experiment):
         ranks = np.linspace(0, 1, BUCKETS + 1)[1:]
         return np.unique(np.quantile(self.corpus.lengths, ranks, method="higher"))
 
-    def batches(self, data: Data, epoch: Array) -> Array:
+    def batches(self, data: Data, epoch: Array | int) -> Array:
         """The sequences of each update, ``(U, batch)``; -1 where the last has fewer."""
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), ORDER), epoch)
         order = jax.random.permutation(key, jnp.asarray(data.train))

@@ -53,7 +53,7 @@ def begin(task: Task, name: str, size: int, key: Array) -> Run:
 
 
 def epoch(
-    task: Task, graph: nnx.GraphDef, run: Run, key: Array, data: PyTree, learning_rate: Array, number: Array
+    task: Task, graph: nnx.GraphDef, run: Run, key: Array, data: PyTree, learning_rate: Array, number: Array | int
 ) -> tuple[Run, Array]:
     """One epoch, and the errors before it. A run that has diverged, stopped or is done stays as it is.
 

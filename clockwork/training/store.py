@@ -238,8 +238,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _check_same(folder: Path, stored: dict, asked: dict) -> None:
-    # A sound file may have moved: the digest of what is learnt is among the settings.
-    differ = [name for name in asked if stored.get(name) != asked[name] and name != "audio"]
+    # Sound files may have moved: the digest of what is learnt is among the settings.
+    differ = [name for name in asked if stored.get(name) != asked[name] and name not in ("audio", "data_folder")]
     if differ:
         name = differ[0]
         raise ValueError(

@@ -184,7 +184,7 @@ def _train(
         best = position * task.runs + int(np.argmin(np.where(diverged[own], np.inf, final[own])))
         results[cell] = CellResult(
             error=final[own],
-            epochs=whole.epoch[own],
+            epochs=np.asarray(whole.epoch)[own],
             diverged=diverged[own],
             curve=curve[:, own],
             curve_epochs=np.append(np.arange(0, done, every), done),
