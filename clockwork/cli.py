@@ -60,7 +60,7 @@ class SweepCommand:
     def again(self) -> str:
         """The command line that stands for these options."""
         words = ["clockwork", self.name]
-        for field in dataclasses.fields(self):
+        for field in sorted(dataclasses.fields(self), key=lambda field: field.name == "out"):
             value = getattr(self, field.name)
             if value != field.default:
                 words += [

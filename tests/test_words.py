@@ -140,7 +140,9 @@ def test_padding_is_not_read(swept, tmp_path):
 def test_stragglers_go_on_without_the_others_to_the_same_end(swept, tmp_path, monkeypatch):
     _, results = swept
     (wanted,) = results.cells.values()
-    lanes = importlib.import_module("clockwork.training.sweep")._Lanes
+    module = importlib.import_module("clockwork.training.sweep")
+    monkeypatch.setattr(module, "LEFT", 0.8)
+    lanes = module._Lanes
     entered, enter = [], lanes.enter
 
     def note(self, whole, chosen):
@@ -150,7 +152,7 @@ def test_stragglers_go_on_without_the_others_to_the_same_end(swept, tmp_path, mo
 
     monkeypatch.setattr(lanes, "enter", note)
     (result,) = sweep(dataclasses.replace(TASK, runs=70), tmp_path).cells.values()
-    assert 0 < entered[0][0] <= entered[0][1] < 70
+    assert any(0 < chosen <= width < 70 for chosen, width in entered)
     assert entered[-1][0] == 70  # all are evaluated
     np.testing.assert_array_equal(result.epochs[:3], wanted.epochs)
     np.testing.assert_allclose(result.error[:3], wanted.error, atol=1e-6)

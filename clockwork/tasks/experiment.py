@@ -57,7 +57,7 @@ class Experiment:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, (list, tuple)):
+            if isinstance(value, (list, tuple, np.ndarray)):
                 value = tuple(plain(one) for one in value)
             object.__setattr__(self, field.name, plain(value))
         at_least("runs", self.runs, 1)
