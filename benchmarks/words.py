@@ -20,14 +20,13 @@ from timing import Timed, compiled, measure
 import clockwork as cw
 from clockwork.tasks import Words
 from clockwork.training.devices import use_all_cores
-from clockwork.training.sweep import SIMD, program
+from clockwork.training.sweep import lanes_for, program
 
 
 def ours(task: Words, name: str, size: int) -> Timed:
     """The sweep's own program, on all devices; what fills up the last one is computed too, and not counted."""
     devices = jax.devices()
-    block = SIMD * len(devices)
-    lanes = -(-task.runs // block) * block
+    lanes = lanes_for(task.runs, len(devices))
     compiling = program(task, name, size, Mesh(np.asarray(devices), ("runs",)), shared=True)
     keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(0)))(jnp.arange(lanes))
     data = task.data(task.cells()[0])

@@ -29,7 +29,7 @@ from timing import Timed, compiled
 import clockwork as cw
 from clockwork.nn import Clockwork, ClockworkCell
 from clockwork.tasks import Generation
-from clockwork.training.sweep import SIMD, program
+from clockwork.training.sweep import lanes_for, program
 
 MODULES, EPOCHS, SEGMENT = 9, 10, 50
 
@@ -85,8 +85,7 @@ def target(steps: int) -> np.ndarray:
 def library_sweep(task: Callable[..., Generation], name: str, size: Size) -> Timed:
     """Epochs as the library's own sweep trains them, on all devices."""
     devices = jax.devices()
-    block = SIMD * len(devices)
-    runs = -(-size.runs // block) * block
+    runs = lanes_for(size.runs, len(devices))
     one = task(runs=runs, networks=(name,), sizes=(size.nominal,), clips=("guitar",), epochs=SEGMENT)
     compiling = program(one, name, size.nominal, Mesh(np.asarray(devices), ("runs",)), shared=True)
     keys = jax.random.split(jax.random.key(0), runs)

@@ -26,8 +26,10 @@ from clockwork.training.store import CellResult, Results, Store
 
 # Updates in one compiled call, about: enough to hide its cost, few enough for Ctrl-C, progress and early stopping.
 SEGMENT = 50
-# Each device trains a multiple of so many runs: what is left over would be computed one by one.
+# Each device trains a multiple of so many runs, since what is left over is computed one by one; unless more than a
+# share WASTED of them would be there to fill up.
 SIMD = 8
+WASTED = 1 / 4
 # Errors are kept every so many updates, at least.
 CURVE_EVERY = 10
 # Once so few of the runs in training are left, the others having stopped or diverged, they go on without those.
@@ -206,7 +208,7 @@ class _Lanes:
     """Where the runs of a group lie while they train: run i of cell c is number ``c R + i``."""
 
     def __init__(self, task: Task, cells: list[Cell], mesh: Mesh) -> None:
-        self.task, self.cells, self.block = task, cells, SIMD * mesh.size
+        self.task, self.cells, self.devices = task, cells, mesh.size
         self.spreading, everywhere = NamedSharding(mesh, PartitionSpec("runs")), NamedSharding(mesh, PartitionSpec())
         self.shared = len({cell.data for cell in cells}) == 1
         data = [task.data(cell) for cell in (cells[:1] if self.shared else cells)]
@@ -219,7 +221,7 @@ class _Lanes:
         return len(self.numbers)
 
     def _place(self, numbers: np.ndarray) -> None:
-        width = math.ceil(len(numbers) / self.block) * self.block
+        width = lanes_for(len(numbers), self.devices)
         # The last run fills up the last device.
         self.numbers = numbers = numbers[np.minimum(np.arange(width), len(numbers) - 1)]
         cell_of, run_of = numbers // self.task.runs, numbers % self.task.runs
@@ -258,11 +260,18 @@ class _Lanes:
 
     def fewer(self, active: np.ndarray) -> bool:
         """Whether so few are left that it pays to go on without the others; compiling anew has its price."""
-        return bool(active.any()) and active.sum() <= LEFT * self.width and self.width >= self.block / LEFT
+        return bool(active.any()) and active.sum() <= LEFT * self.width and self.width >= SIMD * self.devices / LEFT
 
 
 def _stack(data: list[Any]) -> Any:
     return jax.tree.map(lambda *xs: np.stack([np.asarray(x) for x in xs]), *data)
+
+
+def lanes_for(count: int, devices: int) -> int:
+    """How many runs are trained side by side where so many are asked for: as many on each device."""
+    each = math.ceil(count / devices)
+    full = math.ceil(each / SIMD) * SIMD
+    return devices * (full if full - each <= WASTED * full else each)
 
 
 def program(task: Task, name: str, size: int, mesh: Mesh, *, shared: bool = False) -> Program:
