@@ -33,7 +33,7 @@ LEARNING_RATE = 3e-4  # of all networks
 BUCKETS = 3
 # Sequences that are evaluated at a time: all at once would not fit into the processor's cache.
 CHUNK = 20
-ORDER = 0x6F72646572 & 0x7FFFFFFF  # folded into the key that the orders of the sequences are drawn from
+ORDER = 0x72646572  # folded into the key that the orders of the sequences are drawn from
 
 
 class Data(NamedTuple):

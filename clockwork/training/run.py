@@ -1,6 +1,6 @@
 """One run: a pure function of its key. Everything here is unbatched; the sweep adds ``vmap``."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +8,7 @@ import optax
 from flax import nnx
 from jax import Array, lax
 
-from clockwork.tasks.task import Task
-
-PyTree = Any
+from clockwork.tasks.task import PyTree, Task
 
 # Folded into a run's key for all that is random in its training; its weights are drawn from the key itself.
 TRAINING = 0x7472616E
