@@ -16,7 +16,7 @@ from clockwork.cli import main
 from clockwork.data import Corpus
 from clockwork.report.classify import classify, describe
 from clockwork.tasks import Words
-from clockwork.training import open_results, sweep
+from clockwork.training import Progress, open_results, sweep
 from clockwork.training.run import TRAINING
 
 WORDS, SPEAKERS = ("go", "stop", "wait"), tuple("abcdefg")
@@ -145,10 +145,9 @@ def test_stragglers_go_on_without_the_others_to_the_same_end(swept, tmp_path, mo
     lanes = module._Lanes
     entered, enter = [], lanes.enter
 
-    def note(self, whole, chosen):
-        state = enter(self, whole, chosen)
-        entered.append((int(chosen.sum()), self.width))
-        return state
+    def note(self, whole):
+        entered.append((len(set(self.numbers.tolist())), self.width))
+        return enter(self, whole)
 
     monkeypatch.setattr(lanes, "enter", note)
     (result,) = sweep(dataclasses.replace(TASK, runs=70), tmp_path).cells.values()
@@ -156,6 +155,32 @@ def test_stragglers_go_on_without_the_others_to_the_same_end(swept, tmp_path, mo
     assert entered[-1][0] == 70  # all are evaluated
     np.testing.assert_array_equal(result.epochs[:3], wanted.epochs)
     np.testing.assert_allclose(result.error[:3], wanted.error, atol=1e-6)
+
+
+def test_cut_after_stragglers_went_on_alone_it_goes_on_to_the_same_numbers(tmp_path, monkeypatch):
+    module = importlib.import_module("clockwork.training.sweep")
+    monkeypatch.setattr(module, "LEFT", 0.8)
+    task = dataclasses.replace(TASK, runs=70)
+
+    class Cut(Progress):
+        """Ctrl-C once some runs have stopped and the others have gone on for an epoch or more."""
+
+        def __init__(self, at):
+            self.done, self.at = 0, at
+
+        def advance(self, epochs, diverged=0):
+            self.done += epochs
+            if self.done >= self.at:
+                self.at = math.inf
+                raise KeyboardInterrupt
+
+    (whole,) = sweep(task, tmp_path / "whole").cells.values()
+    for at in (6, 9):
+        with pytest.raises(KeyboardInterrupt):
+            sweep(task, tmp_path / str(at), progress=Cut(at))
+        (cut,) = sweep(task, tmp_path / str(at)).cells.values()
+        np.testing.assert_array_equal(cut.curve, whole.curve)
+        np.testing.assert_array_equal(cut.epochs, whole.epochs)
 
 
 def test_a_batch_has_each_sequence_once_and_nothing_twice():

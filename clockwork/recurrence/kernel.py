@@ -13,7 +13,8 @@ a batch each        ``(K, N, R)``                   ``(S, B, K, R)``; ``(B, K, R
 
 ``jax.vmap`` chooses: over parameters it adds runs, else a batch. With runs last a small recurrence
 is a handful of elementwise multiply-adds over contiguous memory; with the batch between time and
-units every product is one large matrix product, and so is the gradient of the weights.
+units every product is one large matrix product, and so is the gradient of the weights. Runs that
+have a batch each are therefore evaluated each by itself.
 
 That gradient is why these are primitives and not a ``jax.custom_vjp``: under ``grad(vmap(...))``
 the latter computes a gradient of the weights for each sequence and then adds them up, while the
@@ -48,7 +49,7 @@ class Kernel(Protocol):
 
     @property
     def small(self) -> bool:
-        """Whether many runs are best laid side by side, or else each by itself."""
+        """Whether many runs of one sequence are best laid side by side, or else each by itself."""
         ...
 
     def __hash__(self) -> int:
@@ -116,53 +117,58 @@ class _Operation:
         self.primitive = primitive = Primitive(name)
         primitive.multiple_results = True
 
-        def flat(*leaves: Array, kernel: Kernel, tree: Any, runs: bool) -> list[Array]:
-            del runs
+        def flat(*leaves: Array, kernel: Kernel, tree: Any, runs: bool, batch: bool) -> list[Array]:
+            del runs, batch
             return jax.tree.leaves(evaluate(kernel, *jax.tree.unflatten(tree, leaves)))
 
-        primitive.def_impl(jax.jit(flat, static_argnames=("kernel", "tree", "runs")))
+        primitive.def_impl(jax.jit(flat, static_argnames=("kernel", "tree", "runs", "batch")))
         primitive.def_abstract_eval(self.abstract)
         mlir.register_lowering(primitive, mlir.lower_fun(flat, multiple_results=True))
-        batching.primitive_batchers[primitive] = self.batch
+        batching.primitive_batchers[primitive] = self.vmap
         ad.primitive_jvps[primitive] = _refuse
 
-    def __call__(self, kernel: Kernel, *arguments: PyTree, runs: bool = False) -> PyTree:
+    def __call__(self, kernel: Kernel, *arguments: PyTree, runs: bool = False, batch: bool = False) -> PyTree:
         leaves, tree = jax.tree.flatten(arguments)
         leaves = _equally_varying(leaves)
-        found = self.primitive.bind(*leaves, kernel=kernel, tree=tree, runs=runs)
+        found = self.primitive.bind(*leaves, kernel=kernel, tree=tree, runs=runs, batch=batch)
         shapes = self.shapes(kernel, tree, *map(_shape, leaves))
         return jax.tree.unflatten(jax.tree.structure(shapes), found)
 
-    def abstract(self, *avals: Any, kernel: Kernel, tree: Any, runs: bool) -> list[ShapedArray]:
-        del runs
+    def abstract(self, *avals: Any, kernel: Kernel, tree: Any, runs: bool, batch: bool) -> list[ShapedArray]:
+        del runs, batch
         shapes = jax.tree.leaves(self.shapes(kernel, tree, *map(_shape, avals)))
         # Like an operand but for these: so are the mesh axes of ``shard_map`` that it varies over.
         sharding = NamedSharding(avals[0].sharding.mesh, PartitionSpec())
         return [avals[0].update(shape=x.shape, dtype=x.dtype, weak_type=False, sharding=sharding) for x in shapes]
 
-    def batch(self, leaves: Any, axes: Any, *, kernel: Kernel, tree: Any, runs: bool) -> tuple[list[Array], list[int]]:
+    def vmap(
+        self, leaves: Any, axes: Any, *, kernel: Kernel, tree: Any, runs: bool, batch: bool
+    ) -> tuple[list[Array], list[int]]:
         (size,) = {x.shape[axis] for x, axis in zip(leaves, axes, strict=True) if axis is not None}
         arguments = jax.tree.unflatten(tree, leaves)
         places = _spread(self.arguments, arguments)
         shared = [axis is None for axis, place in zip(axes, places, strict=True) if place == PARAMETER]
         many = not all(shared[: len(jax.tree.leaves(arguments[0]))])
-        alone = not kernel.small if many else not all(shared) or PARAMETER in _spread(self.results, self.results)
+        if many:
+            alone = not kernel.small or batch
+        else:  # where each sequence has a gradient of the parameters
+            alone = not all(shared) or PARAMETER in _spread(self.results, self.results)
         if alone or isinstance(kernel, Vmapped):
             entered = [_to_axis(x, axis, 0, size) for x, axis in zip(leaves, axes, strict=True)]
-            found = self.primitive.bind(*entered, kernel=Vmapped(kernel), tree=tree, runs=runs)
+            found = self.primitive.bind(*entered, kernel=Vmapped(kernel), tree=tree, runs=runs, batch=batch)
             return found, [0] * len(found)
         if not many:
             entered = [
                 x if place == PARAMETER else _to_axis(x, axis, place, size)
                 for x, axis, place in zip(leaves, axes, places, strict=True)
             ]
-            found = self.primitive.bind(*entered, kernel=kernel, tree=tree, runs=runs)
+            found = self.primitive.bind(*entered, kernel=kernel, tree=tree, runs=runs, batch=batch or size != 1)
             shapes = self.shapes(kernel, tree, *map(_shape, entered))
             return found, _spread(self.results, shapes)
         entered = [_to_axis(x, axis, x.ndim - (axis is not None), size) for x, axis in zip(leaves, axes, strict=True)]
         if runs:  # runs of runs
             entered = [x.reshape(*x.shape[:-2], -1) for x in entered]
-        found = self.primitive.bind(*entered, kernel=kernel, tree=tree, runs=True)
+        found = self.primitive.bind(*entered, kernel=kernel, tree=tree, runs=True, batch=batch)
         if runs:
             found = [x.reshape(*x.shape[:-1], -1, size) for x in found]
         return found, [x.ndim - 1 for x in found]
@@ -237,12 +243,12 @@ _backward = _Operation(
 )
 
 
-def _transpose_tangent(cotangents: Any, *leaves: Any, kernel: Kernel, tree: Any, runs: bool) -> list[Any]:
+def _transpose_tangent(cotangents: Any, *leaves: Any, kernel: Kernel, tree: Any, runs: bool, batch: bool) -> list[Any]:
     parameters, inputs, hidden, residuals, _ = jax.tree.unflatten(tree, leaves)
     primals = jax.tree.leaves((parameters, inputs, hidden))
     shapes = _tangent.shapes(kernel, tree, *[_shape(x.aval if ad.is_undefined_primal(x) else x) for x in leaves])
     results = jax.tree.unflatten(jax.tree.structure(shapes), [ad.instantiate_zeros(ct) for ct in cotangents])
-    bars = jax.tree.leaves(_backward(kernel, parameters, inputs, residuals, results, runs=runs))
+    bars = jax.tree.leaves(_backward(kernel, parameters, inputs, residuals, results, runs=runs, batch=batch))
     asked = map(ad.is_undefined_primal, leaves[-len(primals) :])
     return [None] * (len(leaves) - len(primals)) + [bar if a else None for bar, a in zip(bars, asked, strict=True)]
 

@@ -3,6 +3,7 @@
 Runs are laid over all devices. Each device trains its share on its own; nothing is exchanged.
 """
 
+import copy
 import functools
 import math
 import time
@@ -136,19 +137,26 @@ def _train(
     whole: runs.Run = jax.tree.map(lambda leaf: np.array(leaf)[:count], state)
     errors: list[np.ndarray] = []
     stored = store.load_partial(label)
-    if stored is not None and set(stored) == {"errors", *(f"state{i}" for i in range(len(jax.tree.leaves(state))))}:
-        leaves = [stored[f"state{i}"] for i in range(len(jax.tree.leaves(state)))]
-        whole, errors = jax.tree.unflatten(jax.tree.structure(state), leaves), [stored["errors"]]
-        state = lanes.enter(whole, _active(task, whole))
+    names = [f"state{i}" for i in range(len(jax.tree.leaves(state)))]
+    if stored is not None and set(stored) == {"errors", "training", *names}:
+        whole = jax.tree.unflatten(jax.tree.structure(state), [stored[leaf] for leaf in names])
+        errors = [stored["errors"]]
+        # The same runs side by side as before, those that have stopped among them: the last digits depend on it.
+        lanes = lanes.of(stored["training"])
+        state = lanes.enter(whole)
     done = sum(map(len, errors))
     compiled: dict[int, Any] = {}
     active = _active(task, whole)
     progress.advance(done)
     saved = time.monotonic()
-    reached = (state, errors)  # one name, so that Ctrl-C never finds the one without the other
+    reached = (lanes, state, errors)  # one name, so that Ctrl-C never finds the one without the others
     try:
         while done < task.epochs and active.any():
-            state, errors = reached
+            lanes, state, errors = reached
+            if lanes.to_be_left(active):
+                whole = lanes.leave(whole, state)
+                lanes = lanes.of(active)
+                state = lanes.enter(whole)
             arguments = (state, lanes.keys, lanes.data, lanes.rates, jnp.int32(done))
             if lanes.width not in compiled:
                 progress.phase("compiling")
@@ -156,27 +164,26 @@ def _train(
                 progress.phase("training")
             state, latest = compiled[lanes.width](*arguments)
             latest = lanes.spread(np.asarray(latest)[:, : task.epochs - done], errors, count)
-            reached = (state, [*errors, latest])
+            reached = (lanes, state, [*errors, latest])
             done += len(latest)
             active = lanes.leave(np.zeros(count, bool), _active(task, state))
             progress.advance(len(latest), int(lanes.leave(whole.diverged, state.diverged).sum()))
             interruptible.check()
             if time.monotonic() - saved > SAVE_EVERY:
-                _save(store, label, lanes.leave(whole, state), reached[1])
+                _save(store, label, whole, *reached)
                 saved = time.monotonic()
-            if lanes.fewer(active):
-                whole = lanes.leave(whole, state)
-                reached = (lanes.enter(whole, active), reached[1])
     except KeyboardInterrupt:
-        if reached[1]:
-            _save(store, label, lanes.leave(whole, reached[0]), reached[1])
+        if reached[-1]:
+            _save(store, label, whole, *reached)
         raise
-    state, errors = reached
+    lanes, state, errors = reached
     whole = lanes.leave(whole, state)
     progress.advance(task.epochs - done)  # what early stopping has spared
     progress.phase("evaluating")
-    state = lanes.enter(whole, np.ones(count, bool))
-    final, diverged, outputs, last = jax.tree.map(lambda x: np.asarray(x)[:count], compiling.finish(state, lanes.data))
+    lanes = lanes.of(np.ones(count, bool))
+    final, diverged, outputs, last = jax.tree.map(
+        lambda x: np.asarray(x)[:count], compiling.finish(lanes.enter(whole), lanes.data)
+    )
     every = max(1, CURVE_EVERY // task.updates)
     curve = np.concatenate([np.concatenate(errors)[::every], last[None]])
     counted = np.asarray(nnx.eval_shape(lambda: task.network(name, size, nnx.Rngs(0))).parameters)
@@ -215,6 +222,12 @@ class _Lanes:
         self.all_data = jax.device_put(data[0], everywhere) if self.shared else _stack(data)
         self._place(np.arange(len(cells) * task.runs))
 
+    def of(self, chosen: np.ndarray) -> "_Lanes":
+        """Lanes for the chosen runs alone."""
+        fewer = copy.copy(self)
+        fewer._place(np.flatnonzero(chosen))
+        return fewer
+
     @property
     def width(self) -> int:
         """How many lanes there are."""
@@ -235,9 +248,8 @@ class _Lanes:
             else jax.device_put(jax.tree.map(lambda x: x[cell_of], self.all_data), self.spreading)
         )
 
-    def enter(self, whole: runs.Run, chosen: np.ndarray) -> runs.Run:
-        """The chosen runs, on the devices."""
-        self._place(np.flatnonzero(chosen) if chosen.any() else np.arange(1))
+    def enter(self, whole: runs.Run) -> runs.Run:
+        """The runs of these lanes, on the devices."""
         return jax.device_put(jax.tree.map(lambda x: x[self.numbers], whole), self.spreading)
 
     def leave(self, whole: Any, state: Any) -> Any:
@@ -258,8 +270,8 @@ class _Lanes:
         filled[:, self.numbers] = latest
         return filled
 
-    def fewer(self, active: np.ndarray) -> bool:
-        """Whether so few are left that it pays to go on without the others; compiling anew has its price."""
+    def to_be_left(self, active: np.ndarray) -> bool:
+        """Whether so few runs are active that it pays to go on without the others; compiling anew has its price."""
         return bool(active.any()) and active.sum() <= LEFT * self.width and self.width >= SIMD * self.devices / LEFT
 
 
@@ -316,9 +328,10 @@ def program(task: Task, name: str, size: int, mesh: Mesh, *, shared: bool = Fals
     )
 
 
-def _save(store: Store, label: str, whole: runs.Run, errors: list[np.ndarray]) -> None:
-    leaves = {f"state{i}": leaf for i, leaf in enumerate(jax.tree.leaves(whole))}
-    store.save_partial(label, {**leaves, "errors": np.concatenate(errors)})
+def _save(store: Store, label: str, whole: runs.Run, lanes: _Lanes, state: runs.Run, errors: list[np.ndarray]) -> None:
+    leaves = {f"state{i}": leaf for i, leaf in enumerate(jax.tree.leaves(lanes.leave(whole, state)))}
+    training = np.isin(np.arange(len(whole.epoch)), lanes.numbers)
+    store.save_partial(label, {**leaves, "errors": np.concatenate(errors), "training": training})
 
 
 def named(params: Any) -> dict[str, np.ndarray]:
