@@ -185,7 +185,17 @@ def test_one_network_one_size_one_run_other_words_no_notes(tmp_path):
 
 def test_a_search_names_its_choice():
     task = dataclasses.replace(TASK, learning_rates=(1e-4, 3e-4))
-    assert "chosen on the test set" in table(made_up_results(task))
+    results = made_up_results(task)
+    assert "use the learning rate with the lowest mean training loss" in table(results)
+    for key, row in best_rows(results).items():
+        losses = {
+            other.learning_rate: np.mean(
+                [result.curve[-1, ~result.diverged, 2].mean() for result in other.cells.values()]
+            )
+            for other in rows(results)
+            if (other.network, other.size) == key
+        }
+        assert row.learning_rate == min(losses, key=losses.__getitem__)
 
 
 def test_other_tasks_are_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from clockwork.report.classify import Answer, classify, describe
 from clockwork.report.confusion import draw_confusion
 from clockwork.report.figures import draw_curves, draw_errors, draw_outputs
 from clockwork.report.sounds import write_sounds
@@ -10,7 +11,18 @@ from clockwork.tasks import Words
 from clockwork.training import Results
 from clockwork.training.store import write_whole
 
-__all__ = ["draw_confusion", "draw_curves", "draw_errors", "draw_outputs", "table", "write_report", "write_sounds"]
+__all__ = [
+    "Answer",
+    "classify",
+    "describe",
+    "draw_confusion",
+    "draw_curves",
+    "draw_errors",
+    "draw_outputs",
+    "table",
+    "write_report",
+    "write_sounds",
+]
 
 GENERATION = {"figure3.png": draw_errors, "figure5.png": draw_outputs, "curves.png": draw_curves}
 WORDS = {"figure4.png": draw_errors, "curves.png": draw_curves, "confusion.png": draw_confusion}
@@ -31,6 +43,12 @@ def write_report(results: Results, folder: str | Path) -> list[Path]:
         ValueError: if no cell is finished, or they are of another task.
         ImportError: if matplotlib or soundfile is not installed; both are in the extra ``[experiments]``.
         OSError: if a file cannot be written.
+
+    Example:
+        >>> from clockwork.training import open_results
+        >>> files = write_report(open_results("results/words"), "results/words")
+        >>> [file.name for file in files]
+        ['table.md', 'figure4.png', 'curves.png', 'confusion.png']
     """
     folder = Path(folder)
     if not results.cells:

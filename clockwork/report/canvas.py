@@ -63,7 +63,7 @@ def canvas(rows: int, columns: int, width: float, height: float, **kwargs: Any) 
     return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
 
 
-def save(figure: Any, results: Results, path: Path) -> None:
+def save(figure: Any, results: Results, path: str | Path) -> None:
     """Write a figure, with a footnote of what must be said of the data.
 
     Raises:

@@ -45,6 +45,12 @@ def classify(results: Results, path: str | Path) -> Answer:
     Raises:
         ValueError: if there is no trained network, or the file cannot be used.
         ImportError: if soundfile or kaldi-native-fbank is not installed; both are in the extra ``[experiments]``.
+
+    Example:
+        >>> from clockwork.training import open_results
+        >>> answer = classify(open_results("results/words"), "making.wav")
+        >>> len(answer.words), answer.probabilities.shape[1]
+        (25, 25)
     """
     task = results.task
     if not isinstance(task, Words):
@@ -83,6 +89,12 @@ def describe(answer: Answer, most: int = 5) -> str:
     Args:
         answer: of `classify`.
         most: how many words.
+
+    Example:
+        >>> from clockwork.training import open_results
+        >>> answer = classify(open_results("results/words"), "making.wav")
+        >>> "says srn-500-split0" in describe(answer, most=1)
+        True
     """
     final = answer.probabilities[-1]
     likeliest = np.argsort(-final)[:most]

@@ -15,12 +15,12 @@ from clockwork.training import Results
 WRITTEN = 10  # percent: answers that are as frequent are written into the matrix
 
 
-def draw_confusion(results: Results, path: Path) -> None:
+def draw_confusion(results: Results, path: str | Path) -> None:
     """A matrix for each network: the words said (rows), and the share of each answer (columns) in percent.
 
     It is of the network's largest size, and sums over all runs and splits that did not diverge. Where the words are
     the paper's, those of each of its groups, which sound alike at the end, stand together in a square.
-    Where several learning rates were tried, the runs are those of the rate with the lowest mean error.
+    Where several learning rates were tried, the runs are those of the rate with the lowest mean training error.
 
     Args:
         results: of a sweep of `clockwork.tasks.Words`; at least one finished cell.
@@ -29,6 +29,10 @@ def draw_confusion(results: Results, path: Path) -> None:
     Raises:
         ImportError: if matplotlib is not installed; it is in the extra ``[experiments]``.
         OSError: if the file cannot be written.
+
+    Example:
+        >>> from clockwork.training import open_results
+        >>> draw_confusion(open_results("results/words"), "confusion.png")
     """
     best, names = best_rows(results), networks(results)
     words = [str(word) for word in next(iter(results.cells.values())).data["words"]]

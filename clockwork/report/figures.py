@@ -10,14 +10,14 @@ from clockwork.tasks.experiment import LABELS
 from clockwork.training import Results
 
 
-def draw_errors(results: Results, path: Path) -> None:
+def draw_errors(results: Results, path: str | Path) -> None:
     """Figures 3 and 4: a box and whiskers for each network and size, over all runs and pieces of data.
 
     The box spans the quartiles and the line in it is the mean, as in the paper; whiskers
     reach the last run within 1.5 box lengths, all others are drawn as outliers. Runs that diverged
     are not in the boxes; how many did is written below. Of the sequence generation, so is how many lie above 2, where
     the scale ends: they do worse than twice the variance of their target; and the SRN has its own scale.
-    Where several learning rates were tried, the runs are those of the rate with the lowest mean error.
+    Where several learning rates were tried, the runs are those of the rate with the lowest mean training error.
 
     Args:
         results: of a sweep of `clockwork.tasks.Generation` or `clockwork.tasks.Words`; at least one finished cell.
@@ -26,6 +26,10 @@ def draw_errors(results: Results, path: Path) -> None:
     Raises:
         ImportError: if matplotlib is not installed; it is in the extra ``[experiments]``.
         OSError: if the file cannot be written.
+
+    Example:
+        >>> from clockwork.training import open_results
+        >>> draw_errors(open_results("results/words"), "figure4.png")
     """
     best, names, look = best_rows(results), networks(results), look_of(results)
     sizes = sorted({size for _, size in best})
@@ -61,7 +65,7 @@ def _size_label(row: Row, look: Look) -> str:
     return "\n".join([str(row.size), *remarks])
 
 
-def draw_outputs(results: Results, path: Path) -> None:
+def draw_outputs(results: Results, path: str | Path) -> None:
     """Figure 5: the best output of each network (column) on each clip (row), over its target.
 
     The best is the run with the lowest error of all sizes and learning rates.
@@ -73,6 +77,10 @@ def draw_outputs(results: Results, path: Path) -> None:
     Raises:
         ImportError: if matplotlib is not installed; it is in the extra ``[experiments]``.
         OSError: if the file cannot be written.
+
+    Example:
+        >>> from clockwork.training import open_results
+        >>> draw_outputs(open_results("results/generation"), "figure5.png")
     """
     names = networks(results)
     clips = list(dict.fromkeys(cell.data for cell in results.cells))
@@ -97,7 +105,7 @@ def draw_outputs(results: Results, path: Path) -> None:
     save(figure, results, path)
 
 
-def draw_curves(results: Results, path: Path) -> None:
+def draw_curves(results: Results, path: str | Path) -> None:
     """Learning curves: the median and the quartiles of the error over all runs and pieces of data that did not diverge.
 
     A panel for each network, a line for each size; the runs are those of `draw_errors`. Of the spoken words, the error
@@ -110,6 +118,10 @@ def draw_curves(results: Results, path: Path) -> None:
     Raises:
         ImportError: if matplotlib is not installed; it is in the extra ``[experiments]``.
         OSError: if the file cannot be written.
+
+    Example:
+        >>> from clockwork.training import open_results
+        >>> draw_curves(open_results("results/generation"), "curves.pdf")
     """
     best, names, look = best_rows(results), networks(results), look_of(results)
     figure, axes = canvas(1, len(names), 3.6, 3.2, sharey=True)

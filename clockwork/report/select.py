@@ -63,18 +63,22 @@ def rows(results: Results) -> list[Row]:
 
 
 def best_rows(results: Results) -> dict[tuple[str, int], Row]:
-    """By network and size, the row of the learning rate with the lowest mean error."""
+    """By network and size, the row of the learning rate with the lowest mean training error.
+
+    It is the error that stops a run (`clockwork.tasks.Task.watched`), at the end, of the runs that did not diverge:
+    nothing is chosen on a test set.
+    """
+
+    def trained(row: Row) -> float:
+        ends = np.concatenate([result.curve[-1] for result in row.cells.values()])[~row.diverged]
+        return float(np.mean(results.task.watched(ends.T), dtype=float)) if len(ends) else float("inf")
+
     best: dict[tuple[str, int], Row] = {}
     for row in rows(results):
         key = (row.network, row.size)
-        if key not in best or mean_error(row) < mean_error(best[key]):
+        if key not in best or trained(row) < trained(best[key]):
             best[key] = row
     return best
-
-
-def mean_error(row: Row) -> float:
-    """The mean over the runs that did not diverge; infinite if all did."""
-    return float(row.converged.mean()) if row.converged.size else float("inf")
 
 
 def compared(results: Results, needed: str | None = None) -> tuple[int, dict[str, np.ndarray]]:

@@ -11,7 +11,7 @@ from clockwork.training import Results
 SECONDS = 1.0  # a clip lasts milliseconds: it is repeated for so long, or it would be a click
 
 
-def write_sounds(results: Results, folder: Path) -> list[Path]:
+def write_sounds(results: Results, folder: str | Path) -> list[Path]:
     """Write the best output of each network on each clip, and each target, as 16-bit WAV.
 
     Each is repeated to a second, so that it can be heard, and clipped to [-1, 1].
@@ -27,8 +27,15 @@ def write_sounds(results: Results, folder: Path) -> list[Path]:
     Raises:
         ImportError: if soundfile is not installed; it is in the extra ``[experiments]``.
         OSError: if one cannot be written.
+
+    Example:
+        >>> from clockwork.training import open_results
+        >>> files = write_sounds(open_results("results/generation"), "best")
+        >>> [file.name for file in files]
+        ['choir-cwrnn.wav', 'choir-target.wav']
     """
     soundfile = require("soundfile")
+    folder = Path(folder)
     folder.mkdir(exist_ok=True)
     written = []
     for clip in dict.fromkeys(cell.data for cell in results.cells):

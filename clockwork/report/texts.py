@@ -109,10 +109,8 @@ def _words(task: Words) -> Text:
         piece="split",
         number=_percent,
         comparison=_order,
-        searched=(
-            "Figures and the order use the learning rate with the lowest mean test error of each network and size: "
-            "it is chosen on the test set, so they flatter."
-        ),
+        searched=f"Figures and the order use the learning rate with the lowest mean training {task.stop_on} of each "
+        "network and size.",
         notes=WORDS_NOTES,
     )
 

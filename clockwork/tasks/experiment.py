@@ -34,6 +34,14 @@ class Experiment:
 
     Raises:
         ValueError: if a value is out of range or a name unknown.
+
+    Example:
+        What `Generation` and `Words` inherit:
+
+        >>> from clockwork.tasks import Generation
+        >>> task = Generation(networks=("srn", "cwrnn"), sizes=(1000,), clips=("choir",), learning_rates=(1e-4, 1e-3))
+        >>> [cell.name for cell in task.cells()]
+        ['srn-1000-choir-0.0001', 'srn-1000-choir-0.001', 'cwrnn-1000-choir-0.0001', 'cwrnn-1000-choir-0.001']
     """
 
     runs: int = 10

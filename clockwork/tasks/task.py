@@ -20,6 +20,10 @@ class Cell(NamedTuple):
         size: the nominal number of parameters.
         data: the name of the data, such as a clip's.
         learning_rate: of its optimiser.
+
+    Example:
+        >>> Cell("cwrnn", 100, "choir", 3e-4).name
+        'cwrnn-100-choir-0.0003'
     """
 
     network: str

@@ -30,7 +30,7 @@ UNITS = {
 }
 LEARNING_RATE = 3e-4  # of all networks
 # Sequences are computed as if they were as long as the longest of their bucket; each bucket is a program to compile.
-BUCKETS = 3
+BUCKETS = 4
 # Sequences that are evaluated at a time: all at once would not fit into the processor's cache.
 CHUNK = 20
 ORDER = 0x72646572  # folded into the key that the orders of the sequences are drawn from

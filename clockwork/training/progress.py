@@ -8,7 +8,17 @@ from clockwork.extras import require
 
 
 class Progress:
-    """Told by a sweep what it is doing; this one keeps it to itself."""
+    """Told by a sweep what it is doing; this one keeps it to itself.
+
+    Example:
+        What a sweep tells, kept for later:
+
+        >>> class Notes(Progress):
+        ...     def __init__(self):
+        ...         self.said = []
+        ...     def group(self, label, runs):
+        ...         self.said.append(f"{runs} runs of {label}")
+    """
 
     def plan(self, networks: int, stored: int, epochs: int) -> None:
         """At the start: how many networks there are, how many are stored, how many epochs are to come."""
@@ -142,7 +152,15 @@ class Bar(_Counting):
 
 
 def for_output() -> Progress:
-    """A bar where the output is a terminal, lines where it is not."""
+    """A bar where the output is a terminal, lines where it is not.
+
+    Example:
+        >>> from clockwork.training import sweep
+        >>> from clockwork.tasks import Generation
+        >>> task = Generation(runs=2, networks=("cwrnn",), sizes=(100,), clips=("choir",), epochs=5)
+        >>> results = sweep(task, "results/generation", progress=for_output())
+        2 networks to train, 2 of them stored already
+    """
     return Bar() if sys.stdout.isatty() else Lines()
 
 

@@ -37,6 +37,11 @@ class CellResult(NamedTuple):
         parameters: ``()``, integer, the number of parameters of one network.
         data: what the task has to say of the cell's data, by name.
         best: the parameters of the run with the lowest error, by name.
+
+    Example:
+        >>> (result,) = open_results("results/generation").cells.values()
+        >>> result.error.shape, result.outputs.shape, bool(result.diverged.any())
+        ((2,), (2, 320), False)
     """
 
     error: np.ndarray
@@ -56,6 +61,11 @@ class Results(NamedTuple):
     Attributes:
         task: the task.
         cells: what is kept of each finished cell, in the order of the task's table.
+
+    Example:
+        >>> results = open_results("results/generation")
+        >>> results.task.runs, len(results.cells)
+        (2, 1)
     """
 
     task: Task
@@ -184,6 +194,11 @@ def open_results(folder: str | Path) -> Results:
 
     Raises:
         ValueError: if the folder holds no results, or its ``config.json`` cannot be read.
+
+    Example:
+        >>> results = open_results("results/generation")
+        >>> [(cell.name, result.error.shape) for cell, result in results.cells.items()]
+        [('cwrnn-100-choir-0.0003', (2,))]
     """
     settings = read_config(Path(folder))["settings"]
     task = TASKS.get(settings.get("task", ""))
