@@ -32,8 +32,8 @@ def parts(request, monkeypatch):
 
     forget()
     if request.param == "apart":
-        for layout in (lanes, wide):
-            monkeypatch.setattr(layout, "PRICE", Price(0, 0, 0))
+        monkeypatch.setattr(lanes, "PRICE", Price(0, 0, 0))
+        monkeypatch.setattr(wide, "LOOPS", wide.LOOPS._replace(price=Price(0, 0, 0)))
     yield request.param
     forget()
 

@@ -4,14 +4,15 @@ It gets the same care as the clockwork layer: the input projection is one produc
 loop, the weight gradients are one product after it, runs are SIMD arithmetic.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike, DTypeLike
 
-from clockwork.recurrence import check_steps
+from clockwork.recurrence import applies, check_steps, has_kernels
 from clockwork.recurrence.arithmetic import (
     accumulator,
     below,
@@ -98,6 +99,7 @@ def lstm_unroll(
     steps: int | None = None,
     hidden: tuple[ArrayLike, ArrayLike] | None = None,
     readout: ArrayLike | None = None,
+    method: Literal["auto", "scan", "fused"] = "auto",
 ) -> tuple[Array, tuple[Array, Array]]:
     """Run a layer of peephole LSTM cells over a sequence (Graves 2008; Gers et al. 2002).
 
@@ -115,13 +117,15 @@ def lstm_unroll(
         steps: ``T``, where there are no inputs; static.
         hidden: ``h`` and ``c``, ``(N,)`` each, before the first step; zeros if None.
         readout: ``(N, O)``: return ``h @ readout`` in place of the hidden values.
+        method: ``"scan"``; ``"fused"``: each time loop as one kernel, on NVIDIA's GPUs from Hopper on (the scan
+            elsewhere), for float32 or bfloat16 and up to 48 cells; ``"auto"``: the latter where it can be.
 
     Returns:
         Outputs ``(T, N)``, or ``(T, O)`` with a readout, and the last ``h`` and ``c``.
 
     Raises:
         ValueError: if both or neither of ``inputs`` and ``steps`` are given, a shape does not
-            fit, or there is no step.
+            fit, there is no step, or the method is unknown or not for such a layer.
 
     Example:
         >>> import jax
@@ -159,7 +163,20 @@ def lstm_unroll(
             raise ValueError(f"readout must have shape ({cells}, O), got {readout.shape}")
     weights = LSTMWeights(*(w.astype(dtype) for w in weights))
     inputs = None if inputs is None else inputs.astype(dtype)
-    return run(in_pieces(LSTMKernel(steps, cells), steps), (weights, readout), inputs, (h, c))
+    kernel = LSTMKernel(steps, cells, _loops(method, cells, dtype))
+    return run(in_pieces(kernel, steps), (weights, readout), inputs, (h, c))
+
+
+def _loops(method: str, cells: int, dtype: DTypeLike) -> "Loops | None":
+    """The fused kernels, where they are asked for; of ``"auto"``, where there is a GPU for them and they apply."""
+    if method not in ("auto", "scan", "fused"):
+        raise ValueError(f"method must be one of ('auto', 'scan', 'fused'), got {method!r}")
+    if method == "scan" or (method == "auto" and not has_kernels()):
+        return None
+    from clockwork.nn import fused
+    from clockwork.recurrence import gpu
+
+    return fused.loops(gpu.INTERPRET) if applies(method, fused.refusal(cells, dtype)) else None
 
 
 class Residuals(NamedTuple):
@@ -180,11 +197,12 @@ class LSTMKernel(NamedTuple):
 
     steps: int
     cells: int
+    loops: "Loops | None" = None  # None for those of XLA, many runs of few cells side by side
 
     @property
     def small(self) -> bool:
         """Whether runs are laid side by side."""
-        return self.cells <= SMALL
+        return self.loops is None and self.cells <= SMALL
 
     def forward(
         self, parameters: tuple[LSTMWeights, Array | None], inputs: Array | None, hidden: tuple[Array, Array]
@@ -192,34 +210,11 @@ class LSTMKernel(NamedTuple):
         """Outputs and last state."""
         weights, readout = parameters
         h_0, c_0 = hidden
-        dtype, axis = accumulator(h_0.dtype), units_axis(weights.bias)
-        bias = below(weights.bias.astype(dtype), h_0)
-        p_i, p_f, p_o = (below(p, h_0) for p in weights.peepholes.astype(dtype))
         drive = None if inputs is None else matmul(inputs, weights.input)
-
-        def tick(carry: tuple[Array, Array], d_t: Array | None) -> tuple[tuple[Array, Array], tuple]:
-            h_tm1, c_tm1 = carry
-            c = c_tm1.astype(dtype)
-            z = matmul(h_tm1, weights.recurrent) + bias
-            if d_t is not None:
-                z = z + d_t
-            z_i, z_f, z_g, z_o = jnp.split(z, 4, z.ndim + axis)
-            i = jax.nn.sigmoid(z_i + p_i * c)
-            f = jax.nn.sigmoid(z_f + p_f * c)
-            g = jnp.tanh(z_g)
-            cell = f * c + i * g
-            o = jax.nn.sigmoid(z_o + p_o * cell)
-            squashed = jnp.tanh(cell)
-            to_i, to_f, to_o = g * i * (1 - i), c * f * (1 - f), squashed * (1 - o)
-            slopes = jnp.stack([to_i, to_f, i * (1 - jnp.square(g)), to_o], c.ndim + axis)
-            factors = (1 / o, 1 - jnp.square(squashed) + to_o * p_o, f + to_i * p_i + to_f * p_f)
-            h_t, c_t = (o * squashed).astype(h_tm1.dtype), cell.astype(c_tm1.dtype)
-            return (h_t, c_t), (slopes, jnp.stack(factors, c.ndim + axis), c_t, h_t)
-
-        (h, c), (slopes, factors, cells, hiddens) = lax.scan(tick, hidden, drive, length=self.steps)
+        slopes, factors, cells, hiddens = (self.loops or LOOPS).forward(weights, drive, self.steps, h_0, c_0)
+        outputs = hiddens if readout is None else matmul(hiddens, readout).astype(h_0.dtype)
         cells, hiddens = jnp.concatenate([c_0[None], cells]), jnp.concatenate([h_0[None], hiddens])
-        outputs = hiddens[1:] if readout is None else matmul(hiddens[1:], readout).astype(h.dtype)
-        return (outputs, (h, c)), Residuals(slopes, factors, cells, hiddens)
+        return (outputs, (hiddens[-1], cells[-1])), Residuals(slopes, factors, cells, hiddens)
 
     def backward(
         self,
@@ -237,37 +232,12 @@ class LSTMKernel(NamedTuple):
         back = transpose(weights.recurrent).astype(dtype)
         onwards = None if readout is None else transpose(readout).astype(dtype)
         gates = c_bar.ndim + axis  # the axis of the gates in (*B, 4, N, [R])
-        of_output = (jnp.arange(4) == 3).reshape(4, *(1,) * -axis)
-
-        def choose(output: Array, others: Array) -> Array:
-            """``(..., 4, N)``: one for the output gate, the other for the rest."""
-            output, others = (jnp.expand_dims(x, x.ndim + axis) for x in (output, others))
-            shape = list(output.shape)
-            shape[axis - 1] = 4
-            return jnp.where(jnp.broadcast_to(below(of_output, output), shape), output, others)
-
-        def tick(carry: tuple[Array, Array], xs: tuple) -> tuple[tuple[Array, Array], Array]:
-            delta_tp1, c_bar = carry
-            t, slopes_t, factors_t, output_bar = xs
-            one_over_o, e, d = (lax.index_in_dim(factors_t, i, gates, keepdims=False) for i in range(3))
-            if onwards is not None:
-                output_bar = matmul(output_bar, onwards)
-            output_bar = output_bar + jnp.where(t == self.steps - 1, h_bar, 0)
-            # h̄ o is used several times. As a division, which XLA takes for expensive, it is computed once; as a
-            # product it would be fused into, and computed again for, each of its uses.
-            u = (output_bar + matmul(_flat(delta_tp1, gates), back)) / one_over_o
-            c_bar = c_bar + u * e
-            delta_t = choose(u, c_bar) * slopes_t
-            return (delta_t, c_bar * d), delta_t
-
-        steps = jnp.arange(self.steps, dtype=jnp.int32)
-        start = (jnp.zeros_like(slopes[0]), c_bar)
-        (delta, c_bar), deltas = lax.scan(tick, start, (steps, slopes, factors, outputs_bar), reverse=True)
+        deltas, c_bar = (self.loops or LOOPS).backward(back, onwards, slopes, factors, outputs_bar, h_bar, c_bar)
 
         def sums(h_tm1: Array, delta: Array, c_tm1: Array, c_t: Array) -> tuple[Array, Array, Array]:
             """The gradients of recurrent weights, biases and peepholes, of one step or of all."""
             over = tuple(range(delta.ndim - 1 + axis))
-            peepholes = delta * choose(c_t, c_tm1)
+            peepholes = delta * _choose(c_t, c_tm1, axis)
             flat = _flat(delta, delta.ndim - 1 + axis)
             recurrent = outer(h_tm1, flat) if runs else gram(h_tm1, flat, runs=False)
             return recurrent, delta.sum(over), peepholes.sum(over)
@@ -286,8 +256,134 @@ class LSTMKernel(NamedTuple):
         )
         readout_bar = None if readout is None else gram(hidden[1:], outputs_bar, runs=runs)
         inputs_bar = None if inputs is None else matmul(flat, transpose(weights.input).astype(dtype))
-        bars = ((weights_bar, readout_bar), inputs_bar, (matmul(_flat(delta, gates), back), c_bar))
+        bars = ((weights_bar, readout_bar), inputs_bar, (matmul(_flat(deltas[0], gates), back), c_bar))
         return jax.tree.map(lambda bar: bar.astype(cotangents[0].dtype), bars)
+
+
+class Loops(NamedTuple):
+    """What the recurrence is evaluated with.
+
+    Attributes:
+        forward: as `_scan`.
+        backward: as `_scan_transpose`.
+    """
+
+    forward: Callable[..., tuple[Array, Array, Array, Array]]
+    backward: Callable[..., tuple[Array, Array]]
+
+
+class Gates(NamedTuple):
+    """One step of a cell, and what its transpose needs (`Residuals`)."""
+
+    h: Array
+    c: Array
+    slopes: tuple[Array, Array, Array, Array]
+    factors: tuple[Array, Array, Array]
+
+
+def gates_of(z: Sequence[Array], peepholes: Sequence[Array], c: Array) -> Gates:
+    """A step of the cells, elementwise.
+
+    Args:
+        z: what each gate is sent: input, forget, cell, output.
+        peepholes: of the input, forget and output gates.
+        c: the cells before.
+    """
+    z_i, z_f, z_g, z_o = z
+    p_i, p_f, p_o = peepholes
+    i = jax.nn.sigmoid(z_i + p_i * c)
+    f = jax.nn.sigmoid(z_f + p_f * c)
+    g = jnp.tanh(z_g)
+    cell = f * c + i * g
+    o = jax.nn.sigmoid(z_o + p_o * cell)
+    squashed = jnp.tanh(cell)
+    to_i, to_f, to_o = g * i * (1 - i), c * f * (1 - f), squashed * (1 - o)
+    slopes = (to_i, to_f, i * (1 - jnp.square(g)), to_o)
+    factors = (1 / o, 1 - jnp.square(squashed) + to_o * p_o, f + to_i * p_i + to_f * p_f)
+    return Gates(o * squashed, cell, slopes, factors)
+
+
+def _scan(
+    weights: LSTMWeights, drive: Array | None, steps: int, h_0: Array, c_0: Array
+) -> tuple[Array, Array, Array, Array]:
+    """The recurrence.
+
+    Args:
+        weights: of the layer.
+        drive: what the inputs send, ``(T, 4 N)``; None for no inputs.
+        steps: ``T``.
+        h_0: ``(N,)``.
+        c_0: ``(N,)``.
+
+    Returns:
+        Slopes ``(T, 4, N)``, factors ``(T, 3, N)``, cells and hidden ``(T, N)``.
+    """
+    dtype, axis = accumulator(h_0.dtype), units_axis(weights.bias)
+    bias = below(weights.bias.astype(dtype), h_0)
+    peepholes = [below(p, h_0) for p in weights.peepholes.astype(dtype)]
+
+    def tick(carry: tuple[Array, Array], d_t: Array | None) -> tuple[tuple[Array, Array], tuple]:
+        h_tm1, c_tm1 = carry
+        z = matmul(h_tm1, weights.recurrent) + bias
+        if d_t is not None:
+            z = z + d_t
+        step = gates_of(jnp.split(z, 4, z.ndim + axis), peepholes, c_tm1.astype(dtype))
+        h_t, c_t = step.h.astype(h_tm1.dtype), step.c.astype(c_tm1.dtype)
+        return (h_t, c_t), (*(jnp.stack(x, h_t.ndim + axis) for x in (step.slopes, step.factors)), c_t, h_t)
+
+    return lax.scan(tick, (h_0, c_0), drive, length=steps)[1]
+
+
+def _scan_transpose(
+    back: Array, onwards: Array | None, slopes: Array, factors: Array, outputs_bar: Array, h_bar: Array, c_bar: Array
+) -> tuple[Array, Array]:
+    """The recurrence, backwards.
+
+    Args:
+        back: ``(4 N, N)``, the recurrent weights transposed.
+        onwards: ``(O, N)``, the readout transposed; None for none.
+        slopes: ``(T, 4, N)``.
+        factors: ``(T, 3, N)``.
+        outputs_bar: ``(T, O)``, or ``(T, N)`` without a readout.
+        h_bar: ``(N,)``, of the last hidden values.
+        c_bar: ``(N,)``, of the last cells.
+
+    Returns:
+        ``δ (T, 4, N)``, and the error of the first cells ``(N,)``.
+    """
+    axis = units_axis(back[0])
+    gates, last = c_bar.ndim + axis, slopes.shape[0] - 1
+
+    def tick(carry: tuple[Array, Array], xs: tuple) -> tuple[tuple[Array, Array], Array]:
+        delta_tp1, c_bar = carry
+        t, slopes_t, factors_t, output_bar = xs
+        one_over_o, e, d = (lax.index_in_dim(factors_t, i, gates, keepdims=False) for i in range(3))
+        if onwards is not None:
+            output_bar = matmul(output_bar, onwards)
+        output_bar = output_bar + jnp.where(t == last, h_bar, 0)
+        # h̄ o is used several times. As a division, which XLA takes for expensive, it is computed once; as a
+        # product it would be fused into, and computed again for, each of its uses.
+        u = (output_bar + matmul(_flat(delta_tp1, gates), back)) / one_over_o
+        c_bar = c_bar + u * e
+        delta_t = _choose(u, c_bar, axis) * slopes_t
+        return (delta_t, c_bar * d), delta_t
+
+    steps = jnp.arange(last + 1, dtype=jnp.int32)
+    start = (jnp.zeros_like(slopes[0]), c_bar)
+    (_, c_bar), deltas = lax.scan(tick, start, (steps, slopes, factors, outputs_bar), reverse=True)
+    return deltas, c_bar
+
+
+LOOPS = Loops(_scan, _scan_transpose)
+
+
+def _choose(output: Array, others: Array, axis: int) -> Array:
+    """``(..., 4, N)``: one for the output gate, the other for the rest."""
+    of_output = (jnp.arange(4) == 3).reshape(4, *(1,) * -axis)
+    output, others = (jnp.expand_dims(x, x.ndim + axis) for x in (output, others))
+    shape = list(output.shape)
+    shape[axis - 1] = 4
+    return jnp.where(jnp.broadcast_to(below(of_output, output), shape), output, others)
 
 
 def _flat(x: Array, gates: int) -> Array:

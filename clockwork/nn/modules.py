@@ -113,8 +113,8 @@ def unroll(
     time = time_after(clock, carry.time, steps, lengths)
     inputs = inputs.astype(carry.hidden.dtype)
     if not isinstance(begin, int) or method == "masked":
-        if method == "cascade":
-            raise ValueError("the cascade must know the clock's value before compilation, got one that varies")
+        if method in ("cascade", "fused"):
+            raise ValueError(f'method "{method}" must know the clock\'s value before compilation, got one that varies')
         carry, outputs = stepwise(carry, inputs, lengths)
         return carry._replace(time=time), outputs
     every = Grid.of(1, begin, steps)

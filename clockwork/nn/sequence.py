@@ -153,7 +153,7 @@ def start_of(clock: Clock, time: ArrayLike, start: int | None, method: Method) -
             raise ValueError(f"start must be the time of the carry up to whole cycles, {wrong.flat[0]}, got {start}")
         return start % clock.cycle
     phases = None if known is None else set((known % clock.cycle).flat) or {0}
-    if phases is not None and len(phases) == 1 and (method == "cascade" or 0 in phases):
+    if phases is not None and len(phases) == 1 and (method in ("cascade", "fused") or 0 in phases):
         return int(phases.pop())
     return jnp.asarray(time)[:, 0]
 

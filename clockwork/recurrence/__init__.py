@@ -1,8 +1,10 @@
 """The recurrence: one contract, several kernels."""
 
+import logging
 import operator
 from typing import Any, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -15,10 +17,13 @@ from clockwork.recurrence.cascade import Cascade
 from clockwork.recurrence.kernel import run
 from clockwork.recurrence.masked import masked, masked_step
 from clockwork.recurrence.pieces import in_pieces
+from clockwork.recurrence.wide import Loops
 from clockwork.weights import Weights, check_weights
 
-Method = Literal["auto", "masked", "cascade"]
-METHODS: tuple[Method, ...] = ("auto", "masked", "cascade")
+logger = logging.getLogger(__name__)
+
+Method = Literal["auto", "masked", "cascade", "fused"]
+METHODS: tuple[Method, ...] = ("auto", "masked", "cascade", "fused")
 # Units times steps below which the masked scan is the faster one.
 SHORT = 800
 
@@ -142,8 +147,8 @@ def unroll(
 
     Unbatched, pure and differentiable: batches and runs are the caller's ``jax.vmap``, and
     ``jax.jit`` is the caller's too. ``vmap`` over weights puts the runs side by side as SIMD
-    lanes, over anything else it makes every product one over the batch. The cascade's gradient is
-    written by hand; forward mode works too, second derivatives need ``method="masked"``.
+    lanes, over anything else it makes every product one over the batch. The gradient of all but the masked scan
+    is written by hand; forward mode works too, second derivatives need ``method="masked"``.
 
     From 1,024 steps on (and two cycles of the clock), the sequence goes piece by piece: the states
     between pieces are kept for the backward pass, and each piece is computed again. To keep still
@@ -163,7 +168,9 @@ def unroll(
         readout: ``(N, O)``: return ``h @ readout`` in place of the hidden values. The cascade
             multiplies each module's values once, when they change, and builds no ``(T, N)`` array.
         method: ``"masked"``, the reference: a dense product at every step; ``"cascade"``: each
-            module on its own time; ``"auto"``: whichever is expected to be faster.
+            module on its own time; ``"fused"``: the same with each time loop as one kernel, on
+            NVIDIA's GPUs from Hopper on (the cascade elsewhere), for tanh, float32 or bfloat16, and modules of up
+            to 128 units; ``"auto"``: whichever is expected to be fastest.
         activation: ``f``, elementwise; static, so pass the same function object again.
 
     Returns:
@@ -171,8 +178,8 @@ def unroll(
 
     Raises:
         ValueError: if both or neither of ``inputs`` and ``steps`` are given, a shape does not fit,
-            there is no step, ``start`` is negative, the method is unknown, or it is the cascade and
-            ``start`` is an array.
+            there is no step, ``start`` is negative, the method is unknown, or it is not for such a layer, or it is
+            not the masked scan and ``start`` is an array.
 
     Example:
         >>> import clockwork as cw, jax, jax.numpy as jnp
@@ -217,7 +224,8 @@ def unroll(
     weights = Weights(
         weights.input.astype(dtype), tuple(b.astype(dtype) for b in weights.recurrent), weights.bias.astype(dtype)
     )
-    kernel = in_pieces(Cascade(clock, start, steps, activation), steps, clock.cycle)
+    loops = _loops(method, clock, activation, dtype)
+    kernel = in_pieces(Cascade(clock, start, steps, activation, loops), steps, clock.cycle)
     return run(kernel, (weights, readout), inputs, hidden)
 
 
@@ -234,6 +242,36 @@ def _choose(method: Method, clock: Clock, steps: int) -> Literal["masked", "casc
     if method == "auto":
         return "masked" if clock.width * steps < SHORT else "cascade"
     return method
+
+
+def _loops(method: Method, clock: Clock, activation: Activation, dtype: DTypeLike) -> Loops | None:
+    """The fused kernels, where they are asked for; of ``"auto"``, where there is a GPU for them and they apply."""
+    if method != "fused" and (method != "auto" or not has_kernels()):
+        return None
+    from clockwork.recurrence import fused, gpu  # Pallas takes half a second to import
+
+    return fused.loops(gpu.INTERPRET) if applies(method, fused.refusal(clock, activation, dtype)) else None
+
+
+def applies(method: str, refusal: str | None) -> bool:
+    """Whether a layer has a fused kernel; ``ValueError`` if not and it was asked for.
+
+    Args:
+        method: as asked for.
+        refusal: why not, as the end of a sentence.
+    """
+    if refusal is not None:
+        if method == "fused":
+            raise ValueError(f'method "fused" takes {refusal}')
+        logger.debug("the loops of XLA are taken: a fused kernel takes %s", refusal)
+    return refusal is None
+
+
+def has_kernels() -> bool:
+    """Whether JAX computes on a GPU that the fused kernels were written for: NVIDIA's, Hopper or later."""
+    device = jax.devices()[0]
+    major, _, _ = str(getattr(device, "compute_capability", "")).partition(".")
+    return device.platform == "gpu" and major.isdigit() and int(major) >= 9
 
 
 def _check_hidden(
@@ -258,8 +296,8 @@ def _check_start(start: int | Array, method: Method) -> int | Array:
     if isinstance(start, Tracer):
         if start.shape or not jnp.issubdtype(start.dtype, jnp.integer):
             raise ValueError(f"start must be one integer, got {start.dtype} of shape {start.shape}")
-        if method == "cascade":
-            raise ValueError("start must be known before compilation for the cascade, got an array")
+        if method in ("cascade", "fused"):
+            raise ValueError(f'start must be known before compilation for method "{method}", got an array')
         return start
     start = as_index("start", start)
     if start < 0:

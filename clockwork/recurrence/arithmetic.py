@@ -29,11 +29,16 @@ def accumulator(dtype: DTypeLike) -> DTypeLike:
     return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
 
 
+def precision() -> lax.Precision | None:
+    """Of products: float32 is float32 on accelerators too, unless ``jax.default_matmul_precision`` says otherwise."""
+    return lax.Precision.HIGHEST if jax.config.jax_default_matmul_precision is None else None
+
+
 def matmul(x: Array, w: Array) -> Array:
     """``x @ w`` for ``x (..., K)`` and ``w (K, N)``, accumulated in at least float32."""
     dtype = accumulator(w.dtype)
     if w.ndim == 2:
-        return jnp.matmul(x, w, preferred_element_type=dtype)
+        return jnp.matmul(x, w, preferred_element_type=dtype, precision=precision())
     senders = w.shape[0]
     if senders == 0:
         return jnp.zeros((*x.shape[:-2], *w.shape[1:]), dtype)
@@ -45,12 +50,17 @@ def matmul(x: Array, w: Array) -> Array:
     return functools.reduce(jnp.add, chains)
 
 
+def matmul_each(x: Array, w: Array) -> Array:
+    """``x @ w`` of each of ``R`` runs, ``x (R, B, K)`` and ``w (R, K, N)``, accumulated in at least float32."""
+    return jnp.matmul(x, w, preferred_element_type=accumulator(w.dtype), precision=precision())
+
+
 def gram(x: Array, y: Array, *, runs: bool) -> Array:
     """``x.T @ y`` for ``x (..., K)`` and ``y (..., N)``: the gradient of the weights in ``x @ w``."""
     if not runs:
         rows = math.prod(x.shape[:-1])
         x, y = x.reshape(rows, x.shape[-1]), y.reshape(rows, y.shape[-1])
-        return jnp.matmul(x.T, y, preferred_element_type=accumulator(x.dtype))
+        return jnp.matmul(x.T, y, preferred_element_type=accumulator(x.dtype), precision=precision())
     return over_time(outer, x, y)
 
 

@@ -28,29 +28,39 @@ class Cascade(NamedTuple):
 
     Parameters are ``(weights, readout)``, ``readout (N, O)`` or None; inputs ``(T, I)`` or None;
     hidden ``(N,)``; outputs ``(T, N)``, or ``(T, O)`` with a readout.
+
+    Attributes:
+        clock: of the layer.
+        start: its value at the first step.
+        steps: ``T``.
+        activation: elementwise.
+        loops: what the modules are evaluated with; None for the loops of XLA, many runs of small modules side by side.
     """
 
     clock: Clock
     start: int
     steps: int
     activation: Activation
+    loops: wide.Loops | None = None
 
     @property
     def plan(self) -> Plan:
         """When what happens."""
-        return Plan(*self)
+        return Plan(self.clock, self.start, self.steps, self.activation)
 
     @property
     def small(self) -> bool:
         """Whether runs are laid side by side."""
-        return max(self.clock.sizes) <= SMALL
+        return self.loops is None and max(self.clock.sizes) <= SMALL
 
     def forward(
         self, parameters: tuple[Weights, Array | None], inputs: Array | None, hidden: Array
     ) -> tuple[tuple[Array, Array], Residuals]:
         """Outputs and last state."""
         weights, readout = parameters
-        return (lanes if weights.bias.ndim > 1 else wide).forward(self.plan, weights, readout, inputs, hidden)
+        if weights.bias.ndim > 1:
+            return lanes.forward(self.plan, weights, readout, inputs, hidden)
+        return wide.forward(self.plan, weights, readout, inputs, hidden, self.loops)
 
     def backward(
         self,
@@ -63,8 +73,7 @@ class Cascade(NamedTuple):
         weights, readout = parameters
         dtype = cotangents[0].dtype
         outputs_bar, last_bar = (bar.astype(accumulator(dtype)) for bar in cotangents)
-        bars = (lanes if weights.bias.ndim > 1 else wide).backward(
-            self.plan, weights, readout, inputs, residuals, outputs_bar, last_bar
-        )
+        arguments = (self.plan, weights, readout, inputs, residuals, outputs_bar, last_bar)
+        bars = lanes.backward(*arguments) if weights.bias.ndim > 1 else wide.backward(*arguments, self.loops)
         weights_bar, readout_bar, inputs_bar, hidden_bar = jax.tree.map(lambda bar: bar.astype(dtype), bars)
         return (weights_bar, readout_bar), inputs_bar, hidden_bar

@@ -107,6 +107,17 @@ class Price(NamedTuple):
     step: int
     joined: int
 
+    def tick(self, part: Module, columns: int, count: int) -> float:
+        """Of a step of a part, its multiply-adds included.
+
+        Args:
+            part: a module, or several.
+            columns: of the readout.
+            count: runs or sequences.
+        """
+        step = self.step if len(part.members) == 1 else self.joined
+        return step + count * part.size * (part.size + part.start + columns)
+
 
 @functools.lru_cache(maxsize=512)
 def cheapest_parts(plan: Plan, columns: int, count: int, price: Price) -> tuple[range, ...]:
@@ -126,11 +137,8 @@ def cheapest_parts(plan: Plan, columns: int, count: int, price: Price) -> tuple[
         options = []
         for first in range(end):
             part = plan.module(range(first, end))
-            step = price.step if len(part.members) == 1 else price.joined
-            step += count * part.size * (part.size + part.start + columns)
-            options.append(
-                (cheapest[first][0] + price.loop + part.own.ticks * step, (*cheapest[first][1], part.members))
-            )
+            ticks = part.own.ticks * price.tick(part, columns, count)
+            options.append((cheapest[first][0] + price.loop + ticks, (*cheapest[first][1], part.members)))
         cheapest.append(min(options, key=lambda option: option[0]))
     return cheapest[-1][1]
 

@@ -1,0 +1,175 @@
+"""The LSTM with its time loops as kernels of a CUDA GPU (`clockwork.recurrence.gpu`): its ``Loops``."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from clockwork.nn.lstm import LOOPS, Loops, LSTMWeights, gates_of
+from clockwork.recurrence.arithmetic import below, matmul
+from clockwork.recurrence.gpu import Loop, Thread, Way, columns, filled, launch, loop
+
+AHEAD = 2  # rows that are read ahead of time
+MOST = 48  # cells: four weights of each sender are registers of a thread, which has 255
+
+
+def refusal(cells: int, dtype: Any) -> str | None:
+    """Why a layer has no fused kernel, as the end of a sentence; None if it has one."""
+    if cells > MOST:
+        return f"up to {MOST} cells, got {cells}"
+    if dtype not in (jnp.float32, jnp.bfloat16):
+        return f"float32 and bfloat16, got {np.dtype(dtype).name}"
+    return None
+
+
+@functools.cache
+def loops(interpret: bool) -> Loops:
+    """What `clockwork.nn.lstm` evaluates layers with.
+
+    Args:
+        interpret: by Pallas' interpreter, on any machine, not as kernels of CUDA.
+    """
+    return Loops(functools.partial(_scan, interpret), functools.partial(_scan_transpose, interpret))
+
+
+def _scan(
+    interpret: bool, weights: LSTMWeights, drive: Array | None, steps: int, h_0: Array, c_0: Array
+) -> tuple[Array, Array, Array, Array]:
+    """`LOOPS`' forward."""
+    batch, n = h_0.shape[:-1], h_0.shape[-1]
+    drives = below(weights.bias.astype(jnp.float32), h_0)[None]
+    drives = jnp.broadcast_to(drives if drive is None else drive + drives, (steps, *batch, 4 * n))
+    way = Way(n, jnp.dtype(h_0.dtype), interpret)
+    own = jnp.moveaxis(drives.reshape(steps, -1, 4, n), 1, 0), h_0.reshape(-1, n), c_0.reshape(-1, n)
+    found = FORWARD(way, (weights.recurrent[None], weights.peepholes[None]), own)
+    slopes, factors, cells, hidden = (jnp.moveaxis(x, 0, 1).reshape(steps, *batch, *x.shape[2:]) for x in found)
+    return slopes, factors, cells.astype(c_0.dtype), hidden.astype(h_0.dtype)
+
+
+def _scan_transpose(
+    interpret: bool,
+    back: Array,
+    onwards: Array | None,
+    slopes: Array,
+    factors: Array,
+    outputs_bar: Array,
+    h_bar: Array,
+    c_bar: Array,
+) -> tuple[Array, Array]:
+    """`LOOPS`' backward."""
+    steps, n = slopes.shape[0], h_bar.shape[-1]
+    errors = outputs_bar if onwards is None else matmul(outputs_bar, onwards)
+    errors = errors.at[-1].add(h_bar)
+    way = Way(n, jnp.dtype(jnp.float32), interpret)
+    rows = [x.reshape(steps, -1, count, n) for x, count in ((slopes, 4), (factors, 3), (errors, 1))]
+    own = [jnp.moveaxis(x, 1, 0) for x in rows]
+    deltas, c_bar_0 = BACKWARD(way, back[None], (*own, c_bar.reshape(-1, n)))
+    return jnp.moveaxis(deltas, 0, 1).reshape(slopes.shape), c_bar_0.reshape(c_bar.shape)
+
+
+def _forward_kernel(way: Way, shared: tuple[Array, Array], own: tuple[Array, Array, Array], fixed: None) -> tuple:
+    del fixed
+    recurrent, peepholes = shared
+    drive, h_0, c_0 = own
+    sequences, steps, k = drive.shape[0], drive.shape[1], way.units
+
+    def body(thread: Thread, drive: Any, h_0: Any, c_0: Any, weights: Any, peepholes: Any, found: Any) -> None:
+        column = [[thread.read(weights, 4 * i + gate) for i in range(k)] for gate in range(4)]
+        p = [thread.read(peepholes, gate) for gate in range(3)]
+
+        def step(s: Array, turn: int, row: list[Array], carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            h_tm1, c_tm1 = carry
+            (sent,) = thread.senders([h_tm1], turn)
+            z = [thread.product(sent, weights, more) for weights, more in zip(column, row, strict=True)]
+            gates = gates_of(z, p, c_tm1)
+            h_t, c_t = thread.rounded(gates.h), thread.rounded(gates.c)
+            for i, x in enumerate((*gates.slopes, *gates.factors, c_t, h_t)):
+                thread.write(found, x, s, i)
+            return h_t, c_t
+
+        def read(s: Array) -> list[Array]:
+            return [thread.read(drive, s, gate) for gate in range(4)]
+
+        loop(drive.shape[0], AHEAD, read, step, (thread.read(h_0), thread.read(c_0)))
+
+    rows = way.spread(filled(jnp.moveaxis(drive, 0, 2), AHEAD))  # (T, 4, lanes)
+    senders = columns(way, recurrent.reshape(-1, 4 * k, k), sequences)
+    arrays = [rows, way.spread(h_0), way.spread(c_0), senders, columns(way, peepholes, sequences)]
+    (found,) = launch(body, way, arrays, [(rows.shape[0], 9, rows.shape[-1])], shared=1)
+    found = jnp.moveaxis(way.gather(found[:steps], sequences), 2, 0)  # (M, T, 9, N)
+    return found[:, :, :4], found[:, :, 4:7], found[:, :, 7], found[:, :, 8]
+
+
+def _backward_kernel(way: Way, back: Array, own: tuple[Array, Array, Array, Array], fixed: None) -> tuple[Array, Array]:
+    del fixed
+    *rows, c_bar = own
+    sequences, steps, k = rows[0].shape[0], rows[0].shape[1], way.units
+
+    def body(thread: Thread, slopes: Any, factors: Any, errors: Any, c_bar: Any, weights: Any, *found: Any) -> None:
+        deltas, first = found
+        column = [[thread.read(weights, gate * k + i) for i in range(k)] for gate in range(4)]
+
+        def read(s: Array) -> tuple[list[Array], list[Array], Array]:
+            slope = [thread.read(slopes, s, gate) for gate in range(4)]
+            return slope, [thread.read(factors, s, i) for i in range(3)], thread.read(errors, s, 0)
+
+        def step(s: Array, turn: int, row: tuple, carry: tuple[list[Array], Array]) -> tuple[list[Array], Array]:
+            delta, c_bar = carry
+            slope, (one_over_o, e, d), error = row
+            sums = [error, *(thread.zeros() for _ in range(3))]
+            for gate, sent in enumerate(thread.senders(delta, turn)):
+                sums[gate] = thread.product(sent, column[gate], sums[gate])
+            u = ((sums[0] + sums[1]) + (sums[2] + sums[3])) / one_over_o
+            c_bar = c_bar + u * e
+            delta = [(u if gate == 3 else c_bar) * slope[gate] for gate in range(4)]
+            for gate in range(4):
+                thread.write(deltas, delta[gate], s, gate)
+            return delta, c_bar * d
+
+        start = [thread.zeros() for _ in range(4)], thread.read(c_bar)
+        _, last = loop(slopes.shape[0], AHEAD, read, step, start, reverse=True)
+        thread.write(first, last)
+
+    # Rows that fill up change nothing: the cells' error passes them as it is.
+    rows = [filled(way.spread(jnp.moveaxis(x, 0, 2)), AHEAD, value) for x, value in zip(rows, (0, 1, 0), strict=True)]
+    arrays = [*rows, way.spread(c_bar), columns(way, back, sequences)]
+    deltas, first = launch(body, way, arrays, [rows[0].shape, rows[0].shape[-1:]], shared=4)
+    return jnp.moveaxis(way.gather(deltas[:steps], sequences), 2, 0), way.gather(first, sequences)
+
+
+def _forward_plain(way: Way, shared: tuple[Array, Array], own: tuple[Array, Array, Array], fixed: None) -> tuple:
+    del fixed
+
+    def run(recurrent: Array, peepholes: Array, drive: Array, h_0: Array, c_0: Array) -> tuple[Array, ...]:
+        n = way.units
+        weights = LSTMWeights(jnp.zeros((0, 4 * n)), recurrent, peepholes, jnp.zeros(4 * n))
+        rows = jnp.swapaxes(drive, 0, 1).reshape(drive.shape[1], -1, 4 * n)
+        found = LOOPS.forward(weights, rows, drive.shape[1], h_0.astype(way.dtype), c_0.astype(way.dtype))
+        return tuple(jnp.swapaxes(x, 0, 1).astype(jnp.float32) for x in found)
+
+    return _each(run, shared, own)
+
+
+def _backward_plain(way: Way, back: Array, own: tuple[Array, Array, Array, Array], fixed: None) -> tuple:
+    del way, fixed
+
+    def run(back: Array, slopes: Array, factors: Array, errors: Array, c_bar: Array) -> tuple[Array, Array]:
+        slopes, factors, errors = (jnp.swapaxes(x, 0, 1) for x in (slopes, factors, errors))
+        deltas, first = LOOPS.backward(back, None, slopes, factors, errors[:, :, 0], jnp.zeros_like(c_bar), c_bar)
+        return jnp.swapaxes(deltas, 0, 1), first
+
+    return _each(run, (back,), own)
+
+
+def _each(run: Any, shared: tuple, own: tuple) -> tuple:
+    """A function of each run and its sequences."""
+    runs = shared[0].shape[0]
+    found = jax.vmap(run)(*shared, *(x.reshape(runs, -1, *x.shape[1:]) for x in own))
+    return tuple(x.reshape(-1, *x.shape[2:]) for x in found)
+
+
+FORWARD = Loop(_forward_kernel, _forward_plain)
+BACKWARD = Loop(_backward_kernel, _backward_plain)
