@@ -1,6 +1,7 @@
-"""The fused kernels: Pallas' interpreter against the oracle, and lowering for CUDA on a machine without a GPU."""
+"""The fused kernels: by Pallas' interpreter against the oracle, and lowered for CUDA on a machine without a GPU."""
 
 import functools
+import logging
 
 import jax
 import jax.numpy as jnp
@@ -10,43 +11,44 @@ import pytest
 from clocks import layer
 
 import clockwork as cw
-from clockwork.recurrence import gpu
+import clockwork.nn.fused
+import clockwork.recurrence
+from clockwork.nn.lstm import lstm_init, lstm_unroll
+from clockwork.recurrence import fused, gpu
+from clockwork.recurrence.plan import Plan, cheapest_parts
 
 CLOCKS = {
-    "one a unit": cw.Clock(periods=(1, 2, 4), sizes=(1, 1, 1)),
-    "paper": cw.Clock.exponential(width=40, modules=9),
-    "not nested": cw.Clock(periods=(1, 2, 3, 5, 8), sizes=(2, 1, 3, 1, 2)),
-    "equal, late": cw.Clock(periods=(3, 3, 7), sizes=(2, 2, 1)),
-    "srn": cw.Clock(periods=(1,), sizes=(31,)),
-    "a whole warp": cw.Clock(periods=(1, 2), sizes=(32, 5)),
-    "a whole block": cw.Clock(periods=(1, 4), sizes=(33, 128)),
+    "one unit each": cw.Clock(periods=(1, 2, 4), sizes=(1, 1, 1)),
+    "the paper's": cw.Clock.exponential(width=40, modules=9),
+    "periods that do not nest": cw.Clock(periods=(1, 2, 3, 5, 8), sizes=(2, 1, 3, 1, 2)),
+    "no module at every step": cw.Clock(periods=(3, 3, 7), sizes=(2, 2, 1)),
+    "a simple RNN": cw.Clock(periods=(1,), sizes=(31,)),
+    "a whole warp and one more": cw.Clock(periods=(1, 4), sizes=(32, 33)),
 }
+RUNS, BATCH = 3, 5
 
 
 @pytest.fixture
 def interpreted(monkeypatch):
+    """Kernels are computed by Pallas' interpreter."""
     monkeypatch.setattr(gpu, "INTERPRET", True)
 
 
-def wanted(layer, weights, outputs_bar, last_bar):
-    dense = tuple(np.asarray(w, np.float64) for w in weights.dense(layer.clock))
-    outputs = oracle.forward(layer.clock, *dense, layer.sequence, layer.start, layer.hidden)
-    bars = oracle.backward(layer.clock, *dense, layer.sequence, layer.start, layer.hidden, outputs_bar, last_bar)
-    return outputs, bars
+@pytest.fixture
+def on_gpu(monkeypatch):
+    """The library takes this machine for one with a GPU."""
+    monkeypatch.setattr(clockwork.recurrence, "has_kernels", lambda: True)
+    monkeypatch.setattr(clockwork.nn.lstm, "has_kernels", lambda: True)
 
 
-@pytest.mark.parametrize("clock", CLOCKS.values(), ids=CLOCKS)
-@pytest.mark.parametrize(("steps", "start", "inputs"), [(37, 5, 2), (3, 0, 0)])
-@pytest.mark.parametrize("apart", [False, True])
-def test_values_and_gradients_equal_the_oracles(interpreted, monkeypatch, clock, steps, start, inputs, apart):
-    if apart:  # each module by itself, none joined with its neighbours
-        fused = pytest.importorskip("clockwork.recurrence.fused")
-        free = fused.loops(True)._replace(price=fused.PRICE._replace(loop=0))
-        monkeypatch.setattr(fused, "loops", lambda interpret: free)
+def single(tree):
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree)
+
+
+def held_to_the_oracle(clock, steps, start, inputs):
     rng = np.random.default_rng(0)
     drawn = layer(clock, steps, start, inputs, rng)
-    outputs_bar, last_bar = rng.normal(size=(steps, clock.width)), rng.normal(size=clock.width)
-    single = lambda x: None if x is None else jnp.asarray(x, jnp.float32)  # noqa: E731
+    bars = rng.normal(size=(steps, clock.width)), rng.normal(size=clock.width)
 
     @jax.jit
     def evaluate(weights, inputs, hidden, cotangents):
@@ -54,23 +56,190 @@ def test_values_and_gradients_equal_the_oracles(interpreted, monkeypatch, clock,
         results, vjp = jax.vjp(lambda w, x, h: call(w, inputs=x, hidden=h), weights, inputs, hidden)
         return results, vjp(cotangents)
 
-    arguments = [single(x) for x in (drawn.inputs, drawn.hidden)]
     (outputs, last), (weights_bar, inputs_bar, hidden_bar) = evaluate(
-        drawn.weights, *arguments, (single(outputs_bar), single(last_bar))
+        drawn.weights, *single((drawn.inputs, drawn.hidden)), single(bars)
     )
-    right, (w_in_bar, w_rec_bar, bias_bar, x_bar, h_bar) = wanted(drawn, drawn.weights, outputs_bar, last_bar)
-    np.testing.assert_allclose(outputs, right, atol=1e-5)
-    np.testing.assert_allclose(last, right[-1], atol=1e-5)
-    triangle = cw.Weights.from_dense(clock, *(jnp.asarray(x) for x in _cut(clock, w_in_bar, w_rec_bar, bias_bar)))
-    for got, want in zip(jax.tree.leaves(weights_bar), jax.tree.leaves(triangle), strict=True):
-        np.testing.assert_allclose(got, want, atol=2e-5, rtol=1e-4)
+    dense = [np.asarray(w, np.float64) for w in drawn.weights.dense(clock)]
+    sequence = (drawn.sequence, start, drawn.hidden)
+    right = oracle.forward(clock, *dense, *sequence)
+    w_in_bar, w_rec_bar, bias_bar, x_bar, h_bar = oracle.backward(clock, *dense, *sequence, *bars)
+    found = [outputs, last, *weights_bar.dense(clock), hidden_bar]
+    wanted = [right, right[-1], w_in_bar, np.where(dense[1] == 0, 0, w_rec_bar), bias_bar, h_bar]
     if inputs:
-        np.testing.assert_allclose(inputs_bar, x_bar, atol=2e-5, rtol=1e-4)
-    np.testing.assert_allclose(hidden_bar, h_bar, atol=2e-5, rtol=1e-4)
+        found, wanted = [*found, inputs_bar], [*wanted, x_bar]
+    for got, want in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(got, want, atol=2e-5, rtol=1e-4)
 
 
-def _cut(clock, w_in, w_rec, bias):
-    allowed = np.zeros((clock.width, clock.width), bool)
-    for a, k in zip(clock.starts, clock.sizes, strict=True):
-        allowed[a : a + k, : a + k] = True
-    return w_in, np.where(allowed, w_rec, 0), bias
+@pytest.mark.parametrize("clock", CLOCKS.values(), ids=CLOCKS)
+@pytest.mark.parametrize(("steps", "start", "inputs"), [(37, 5, 2), (3, 0, 0)])
+def test_values_and_gradients_equal_the_oracles(interpreted, clock, steps, start, inputs):
+    held_to_the_oracle(clock, steps, start, inputs)
+
+
+@pytest.mark.parametrize("name", ["the paper's", "periods that do not nest"])
+def test_so_they_do_with_each_module_by_itself(interpreted, monkeypatch, name):
+    apart = fused.loops(True)._replace(price=fused.PRICE._replace(loop=0, unit=1))
+    monkeypatch.setattr(fused, "loops", lambda interpret: apart)
+    plan = Plan(CLOCKS[name], 5, 37, jnp.tanh)
+    assert len(cheapest_parts(plan, 0, 1, apart.price)) > len(cheapest_parts(plan, 0, 1, fused.PRICE))
+    held_to_the_oracle(CLOCKS[name], 37, 5, 2)
+
+
+def clockwork_loss(method, clock, weights, readout, x, hidden):
+    outputs, last = cw.unroll(weights, clock, x, hidden=hidden, readout=readout, method=method)
+    return jnp.sin(outputs.astype(jnp.float32)).sum() + jnp.square(last.astype(jnp.float32)).sum()
+
+
+def lstm_loss(method, clock, weights, readout, x, hidden):
+    del clock
+    other = "scan" if method == "cascade" else method
+    outputs, last = lstm_unroll(weights, x, hidden=(hidden, hidden / 2), readout=readout, method=other)
+    return sum(jnp.sin(x.astype(jnp.float32)).sum() for x in (outputs, *last))
+
+
+def drawn_for(loss, shape_of, dtype=jnp.float32):
+    clock = CLOCKS["the paper's"] if loss is clockwork_loss else None
+    cells = clock.width if clock else 7
+    rng = np.random.default_rng(3)
+    shapes = jax.eval_shape(
+        lambda: cw.init(jax.random.key(0), clock, 2) if clock else lstm_init(jax.random.key(0), cells, 2)
+    )
+    draw = lambda x, *more: jnp.asarray(rng.normal(size=(*more, *x)) / 4, dtype)  # noqa: E731
+    weights = jax.tree.map(lambda x: draw(x.shape, *shape_of["weights"]), shapes)
+    readout = draw((cells, 3), *shape_of["weights"])
+    return clock, (weights, readout, draw((11, 2), *shape_of["x"]), draw((cells,), *shape_of["x"]))
+
+
+def vmapped(loss, order):
+    """Over runs of weights, and over a batch of sequences, in a given order, innermost first."""
+    axes = {"batch": (None, None, 0, 0), "runs": (0, 0, None, None), "runs of both": (0, 0, 0, 0)}
+    return functools.reduce(lambda f, name: jax.vmap(f, in_axes=axes[name]), order, loss)
+
+
+ORDERS = [
+    ((), {"weights": (), "x": ()}),
+    (("batch",), {"weights": (), "x": (BATCH,)}),
+    (("runs",), {"weights": (RUNS,), "x": ()}),
+    (("batch", "runs"), {"weights": (RUNS,), "x": (BATCH,)}),
+    (("runs", "batch"), {"weights": (RUNS,), "x": (BATCH,)}),
+    (("batch", "runs of both"), {"weights": (RUNS,), "x": (RUNS, BATCH)}),
+]
+
+
+@pytest.mark.parametrize("loss", [clockwork_loss, lstm_loss])
+@pytest.mark.parametrize(("order", "shape_of"), ORDERS, ids=[" in ".join(order) or "one" for order, _ in ORDERS])
+def test_under_vmap_it_is_what_the_loops_of_xla_are(interpreted, loss, order, shape_of):
+    clock, arguments = drawn_for(loss, shape_of)
+
+    def evaluate(method, *arguments):
+        total = lambda *arguments: vmapped(functools.partial(loss, method, clock), order)(*arguments).sum()  # noqa: E731
+        return jax.value_and_grad(total, argnums=(0, 1, 2, 3))(*arguments)
+
+    found, wanted = (jax.jit(functools.partial(evaluate, method))(*arguments) for method in ("fused", "cascade"))
+    for got, want in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(got, want, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("loss", [clockwork_loss, lstm_loss])
+def test_bfloat16_is_rounded_where_the_loops_of_xla_round(interpreted, loss):
+    clock, arguments = drawn_for(loss, {"weights": (), "x": ()}, jnp.bfloat16)
+    found, wanted = (
+        jax.jit(jax.value_and_grad(functools.partial(loss, method, clock), argnums=(0, 1, 2, 3)))(*arguments)
+        for method in ("fused", "cascade")
+    )
+    for got, want in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        assert got.dtype == want.dtype
+        np.testing.assert_allclose(np.float32(got), np.float32(want), atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize("loss", [clockwork_loss, lstm_loss])
+def test_without_a_gpu_the_loops_of_xla_are_taken_forward_mode_too(loss):
+    clock, arguments = drawn_for(loss, {"weights": (RUNS,), "x": (RUNS, BATCH)})
+
+    def evaluate(method, *arguments):
+        each = functools.partial(vmapped(functools.partial(loss, method, clock), ("batch", "runs of both")))
+        gradient = jax.grad(lambda *arguments: each(*arguments).sum(), argnums=(0, 2))(*arguments)
+        return gradient, jax.jvp(each, arguments, arguments)
+
+    found, wanted = (jax.jit(functools.partial(evaluate, method))(*arguments) for method in ("fused", "cascade"))
+    for got, want in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(got, want, atol=2e-5, rtol=1e-4)
+
+
+LOWERED = {
+    "CW-RNN N = 40": lambda method: clockwork_case(cw.Clock.exponential(40, 9), 320, 500, method),
+    "CW-RNN N = 102": lambda method: clockwork_case(cw.Clock.exponential(102, 7), 101, 20, method),
+    "CW-RNN N = 512": lambda method: clockwork_case(cw.Clock.exponential(512, 8), 512, 1, method),
+    "SRN N = 31": lambda method: clockwork_case(cw.Clock((1,), (31,)), 320, 4096, method),
+    "SRN N = 128": lambda method: clockwork_case(cw.Clock((1,), (128,)), 33, 1, method),
+    "CW-RNN N = 40, bfloat16": lambda method: clockwork_case(cw.Clock.exponential(40, 9), 20, 8, method, jnp.bfloat16),
+    "LSTM N = 15": lambda method: lstm_case(15, 320, 500, method),
+    "LSTM N = 41": lambda method: lstm_case(41, 101, 20, method),
+    "LSTM N = 15, bfloat16": lambda method: lstm_case(15, 20, 8, method, jnp.bfloat16),
+}
+
+
+def clockwork_case(clock, steps, runs, method, dtype=jnp.float32):
+    weights = jax.eval_shape(lambda: cw.init(jax.random.key(0), clock, dtype=dtype))
+    return weights, runs, lambda w: cw.unroll(w, clock, steps=steps, method=method)[0].astype(jnp.float32).sum()
+
+
+def lstm_case(cells, steps, runs, method, dtype=jnp.float32):
+    weights = jax.eval_shape(lambda: lstm_init(jax.random.key(0), cells, dtype=dtype))
+    return weights, runs, lambda w: lstm_unroll(w, steps=steps, method=method)[0].astype(jnp.float32).sum()
+
+
+def lowered(case, method, platform):
+    weights, runs, loss = LOWERED[case](method)
+    weights = jax.tree.map(lambda x: jax.ShapeDtypeStruct((runs, *x.shape), x.dtype), weights)
+    gradient = jax.jit(jax.vmap(jax.value_and_grad(loss)))
+    return gradient.trace(weights).lower(lowering_platforms=(platform,)).as_text()
+
+
+@pytest.mark.parametrize("case", LOWERED)
+def test_it_lowers_for_cuda(case):
+    kernels = lowered(case, "fused", "cuda").count("@mosaic_gpu")
+    assert kernels >= 2
+    assert kernels % 2 == 0
+
+
+@pytest.mark.parametrize("case", ["CW-RNN N = 40", "SRN N = 31", "LSTM N = 15"])
+@pytest.mark.parametrize("method", ["auto", "fused"])
+def test_it_lowers_for_tpu_without_kernels(case, method):
+    assert "mosaic" not in lowered(case, method, "tpu")
+
+
+def test_auto_takes_the_kernels_where_there_is_a_gpu(on_gpu, caplog):
+    caplog.set_level(logging.DEBUG, "clockwork.recurrence")
+    for case in ("CW-RNN N = 40", "LSTM N = 15"):
+        assert "mosaic_gpu" in lowered(case, "auto", "cuda")
+    assert not caplog.records
+    weights = cw.init(jax.random.key(0), cw.Clock((1,), (300,)))
+    assert cw.unroll(weights, cw.Clock((1,), (300,)), steps=3)[0].shape == (3, 300)
+    assert "modules of up to 128 units, got one of 300" in caplog.text
+
+
+def test_what_has_no_kernel_is_refused_in_a_sentence():
+    clock = cw.Clock((1, 2), (129, 3))
+    weights = cw.init(jax.random.key(0), clock)
+    with pytest.raises(ValueError, match=r'^method "fused" takes modules of up to 128 units, got one of 129$'):
+        cw.unroll(weights, clock, steps=3, method="fused")
+    clock = cw.Clock((1, 2), (4, 3))
+    weights = cw.init(jax.random.key(0), clock)
+    with pytest.raises(ValueError, match=r'^method "fused" takes the activation jnp.tanh, got '):
+        cw.unroll(weights, clock, steps=3, method="fused", activation=jax.nn.relu)
+    with pytest.raises(ValueError, match='known before compilation for method "fused"'):
+        jax.jit(lambda start: cw.unroll(weights, clock, steps=3, start=start, method="fused"))(1)
+    with pytest.raises(ValueError, match=r'^method "fused" takes up to 48 cells, got 49$'):
+        lstm_unroll(lstm_init(jax.random.key(0), 49), steps=3, method="fused")
+    with pytest.raises(ValueError, match=r"^method must be one of .*, got 'quick'$"):
+        lstm_unroll(lstm_init(jax.random.key(0), 4), steps=3, method="quick")
+
+
+def test_double_precision_has_no_kernel(float64):
+    clock = cw.Clock((1, 2), (4, 3))
+    with pytest.raises(ValueError, match="takes float32 and bfloat16, got float64"):
+        cw.unroll(cw.init(jax.random.key(0), clock, dtype=jnp.float64), clock, steps=3, method="fused")
+    with pytest.raises(ValueError, match="takes float32 and bfloat16, got float64"):
+        lstm_unroll(lstm_init(jax.random.key(0), 4, dtype=jnp.float64), steps=3, method="fused")

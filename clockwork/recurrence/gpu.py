@@ -79,9 +79,9 @@ class Way(NamedTuple):
 class Thread:
     """The operations of a kernel's body."""
 
-    def __init__(self, way: Way, shared: Any) -> None:
+    def __init__(self, way: Way, block: Array, shared: Any) -> None:
         self.way, self.shared = way, shared
-        self.own = pl.ds(pl.program_id(0) * BLOCK, BLOCK)
+        self.own = pl.ds(block * BLOCK, BLOCK)
 
     def read(self, ref: Any, *index: Any, everywhere: bool = False) -> Array:
         """A value for each thread; of a `Way.mask` if ``everywhere``."""
@@ -196,19 +196,22 @@ def launch(
         shared: how many values each thread shows the others of its block.
     """
 
-    def kernel(*refs: Any) -> None:
-        many = way.width > WARP
-        body(Thread(way, refs[-1] if many else None), *(refs[:-1] if many else refs))
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in results]
+    scratch = [plgpu.SMEM((2, shared, BLOCK), jnp.float32)] if way.width > WARP else []
+    blocks = arrays[0].shape[-1] // BLOCK
 
-    whole = pl.BlockSpec(memory_space=plgpu.GMEM)
-    return pl.pallas_call(
-        kernel,
-        out_shape=[jax.ShapeDtypeStruct(shape, jnp.float32) for shape in results],
-        grid=(arrays[0].shape[-1] // BLOCK,),
-        in_specs=[whole] * len(arrays),
-        out_specs=[whole] * len(results),
-        scratch_shapes=[plgpu.SMEM((2, shared, BLOCK), jnp.float32)] if way.width > WARP else [],
-        interpret=way.interpret,
+    def kernel(block: Callable[[], Array], *refs: Any) -> None:
+        body(Thread(way, block(), refs[-1] if scratch else None), *refs[: len(arrays) + len(results)])
+
+    if way.interpret:
+        kernel = functools.partial(kernel, lambda: pl.program_id(0))
+        return pl.pallas_call(kernel, shapes, grid=(blocks,), scratch_shapes=scratch, interpret=True)(*arrays)
+    return plgpu.kernel(
+        functools.partial(kernel, lambda: lax.axis_index("block")),
+        out_type=shapes,
+        scratch_types=scratch,
+        grid=(blocks,),
+        grid_names=("block",),
         # No thread reads what another one wrote but in `Thread.senders`, which has its barrier.
         compiler_params=plgpu.CompilerParams(unsafe_no_auto_barriers=True),
     )(*arrays)
@@ -266,6 +269,8 @@ def _batched(loop: Loop, way: Way) -> Callable:
     @custom_vmap
     def evaluate(shared: PyTree, own: PyTree, fixed: PyTree) -> PyTree:
         kernel, plain = functools.partial(loop.kernel, way), functools.partial(loop.plain, way)
+        if not all(isinstance(size, int) for x in jax.tree.leaves(own) for size in x.shape):
+            return plain(shared, own, fixed)  # of any size, in `jax.export`
         if way.interpret:
             return kernel(shared, own, fixed)
         return lax.platform_dependent(shared, own, fixed, cuda=kernel, default=plain)
