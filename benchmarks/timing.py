@@ -24,10 +24,10 @@ class Timed(NamedTuple):
     temporary: int | None = None
 
 
-def compiled(fun: Any, *arguments: Any, times: int = 1) -> Timed:
-    """``fun`` of the arguments, compiled."""
+def compiled(fun: Any, *arguments: Any, times: int = 1, options: dict[str, str | bool] | None = None) -> Timed:
+    """``fun`` of the arguments, compiled with XLA's options."""
     began = time.perf_counter()
-    program = (fun if hasattr(fun, "lower") else jax.jit(fun)).lower(*arguments).compile()
+    program = (fun if hasattr(fun, "lower") else jax.jit(fun)).lower(*arguments).compile(options)
     compiling = time.perf_counter() - began
     memory = program.memory_analysis()
     temporary = None if memory is None else memory.temp_size_in_bytes

@@ -11,9 +11,8 @@ import pytest
 from clocks import layer
 
 import clockwork as cw
-import clockwork.nn.fused
 import clockwork.recurrence
-from clockwork.nn.lstm import lstm_init, lstm_unroll
+from clockwork.nn import lstm, lstm_init, lstm_unroll
 from clockwork.recurrence import fused, gpu
 from clockwork.recurrence.plan import Plan, cheapest_parts
 
@@ -38,7 +37,7 @@ def interpreted(monkeypatch):
 def on_gpu(monkeypatch):
     """The library takes this machine for one with a GPU."""
     monkeypatch.setattr(clockwork.recurrence, "has_kernels", lambda: True)
-    monkeypatch.setattr(clockwork.nn.lstm, "has_kernels", lambda: True)
+    monkeypatch.setattr(lstm, "has_kernels", lambda: True)
 
 
 def single(tree):
@@ -61,8 +60,13 @@ def held_to_the_oracle(clock, steps, start, inputs):
     )
     dense = [np.asarray(w, np.float64) for w in drawn.weights.dense(clock)]
     sequence = (drawn.sequence, start, drawn.hidden)
-    right = oracle.forward(clock, *dense, *sequence)
-    w_in_bar, w_rec_bar, bias_bar, x_bar, h_bar = oracle.backward(clock, *dense, *sequence, *bars)
+    right = oracle.forward(clock, *dense, *sequence)  # pyright: ignore[reportCallIssue]
+    w_in_bar, w_rec_bar, bias_bar, x_bar, h_bar = oracle.backward(
+        clock,
+        *dense,
+        *sequence,
+        *bars,  # pyright: ignore[reportCallIssue]
+    )
     found = [outputs, last, *weights_bar.dense(clock), hidden_bar]
     wanted = [right, right[-1], w_in_bar, np.where(dense[1] == 0, 0, w_rec_bar), bias_bar, h_bar]
     if inputs:
@@ -234,7 +238,7 @@ def test_what_has_no_kernel_is_refused_in_a_sentence():
     with pytest.raises(ValueError, match=r'^method "fused" takes up to 48 cells, got 49$'):
         lstm_unroll(lstm_init(jax.random.key(0), 49), steps=3, method="fused")
     with pytest.raises(ValueError, match=r"^method must be one of .*, got 'quick'$"):
-        lstm_unroll(lstm_init(jax.random.key(0), 4), steps=3, method="quick")
+        lstm_unroll(lstm_init(jax.random.key(0), 4), steps=3, method="quick")  # pyright: ignore[reportArgumentType]
 
 
 def test_double_precision_has_no_kernel(float64):

@@ -229,7 +229,7 @@ def unroll(
     return run(kernel, (weights, readout), inputs, hidden)
 
 
-def _choose(method: Method, clock: Clock, steps: int) -> Literal["masked", "cascade"]:
+def _choose(method: Method, clock: Clock, steps: int) -> Method:
     """The one place that chooses a kernel; what a cascade does inside is chosen once its layout is known.
 
     The cascade is a dozen small programs for each module, which a very short sequence of a small layer

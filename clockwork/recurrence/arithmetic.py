@@ -31,7 +31,8 @@ def accumulator(dtype: DTypeLike) -> DTypeLike:
 
 def precision() -> lax.Precision | None:
     """Of products: float32 is float32 on accelerators too, unless ``jax.default_matmul_precision`` says otherwise."""
-    return lax.Precision.HIGHEST if jax.config.jax_default_matmul_precision is None else None
+    chosen = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
+    return lax.Precision.HIGHEST if chosen is None else None
 
 
 def matmul(x: Array, w: Array) -> Array:

@@ -35,7 +35,7 @@ class Price(NamedTuple):
     least: int = 100
 
     def tick(self, part: Module, columns: int, count: int) -> float:
-        """Of a step of a part; `clockwork.recurrence.plan.Price.tick`."""
+        """Of a step: `clockwork.recurrence.plan.Pricing.tick`."""
         del columns
         if part.size > BLOCK:
             return math.inf

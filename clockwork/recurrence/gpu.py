@@ -137,9 +137,9 @@ def _shuffle(x: Array, unit: int, width: int, interpret: bool) -> Array:
 
 def _shuffle_ir(unit: int, width: int, context: Any, x: Any) -> Any:
     """The PTX instruction ``shfl.sync.idx``, in MLIR."""
-    from jax._src.lib.mlir import ir
-    from jax._src.lib.mlir.dialects import nvvm, vector
     from jax.experimental.mosaic.gpu import FragmentedArray, utils
+    from jaxlib.mlir import ir
+    from jaxlib.mlir.dialects import nvvm, vector
 
     del context
     word = ir.IntegerType.get_signless(32)
@@ -204,8 +204,8 @@ def launch(
         body(Thread(way, block(), refs[-1] if scratch else None), *refs[: len(arrays) + len(results)])
 
     if way.interpret:
-        kernel = functools.partial(kernel, lambda: pl.program_id(0))
-        return pl.pallas_call(kernel, shapes, grid=(blocks,), scratch_shapes=scratch, interpret=True)(*arrays)
+        interpreted = functools.partial(kernel, lambda: pl.program_id(0))
+        return pl.pallas_call(interpreted, shapes, grid=(blocks,), scratch_shapes=scratch, interpret=True)(*arrays)
     return plgpu.kernel(
         functools.partial(kernel, lambda: lax.axis_index("block")),
         out_type=shapes,

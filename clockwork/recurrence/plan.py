@@ -7,7 +7,7 @@ arrays with ``ticks + 1`` rows: the one before the first tick, then one from eac
 import functools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax.numpy as jnp
 import numpy as np
@@ -94,6 +94,25 @@ class Plan(NamedTuple):
         return None if active.all() else active
 
 
+class Pricing(Protocol):
+    """What a loop costs, in any unit."""
+
+    @property
+    def loop(self) -> float:
+        """Of a loop, however short."""
+        ...
+
+    def tick(self, part: Module, columns: int, count: int) -> float:
+        """Of each of its steps.
+
+        Args:
+            part: a module, or several neighbours that are evaluated as one, whose changes are masked.
+            columns: of the readout.
+            count: runs or sequences.
+        """
+        ...
+
+
 class Price(NamedTuple):
     """What a loop costs besides its multiply-adds, as so many of them.
 
@@ -108,19 +127,13 @@ class Price(NamedTuple):
     joined: int
 
     def tick(self, part: Module, columns: int, count: int) -> float:
-        """Of a step of a part, its multiply-adds included.
-
-        Args:
-            part: a module, or several.
-            columns: of the readout.
-            count: runs or sequences.
-        """
+        """Of a step, its multiply-adds included: `Pricing.tick`."""
         step = self.step if len(part.members) == 1 else self.joined
         return step + count * part.size * (part.size + part.start + columns)
 
 
 @functools.lru_cache(maxsize=512)
-def cheapest_parts(plan: Plan, columns: int, count: int, price: Price) -> tuple[range, ...]:
+def cheapest_parts(plan: Plan, columns: int, count: int, price: Pricing) -> tuple[range, ...]:
     """Which neighbours are evaluated as one module: the cheapest of all partitions.
 
     A part of ``k`` units with ``a`` faster ones takes ``k (k + a + O)`` multiply-adds for each run or sequence

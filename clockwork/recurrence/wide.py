@@ -30,6 +30,7 @@ from clockwork.recurrence.plan import (
     Module,
     Plan,
     Price,
+    Pricing,
     Residuals,
     cheapest_parts,
     hold,
@@ -61,7 +62,7 @@ class Loops(NamedTuple):
 
     forward: Callable[..., tuple[Array, Array | None]]
     backward: Callable[..., Array]
-    price: Price
+    price: Pricing
 
 
 def forward(
@@ -177,7 +178,7 @@ def backward(
     return weights_bar, readout_bar, inputs_bar, jnp.concatenate(hidden_bars, -1)
 
 
-def _order(plan: Plan, columns: int, state: Array, price: Price) -> list[Module]:
+def _order(plan: Plan, columns: int, state: Array, price: Pricing) -> list[Module]:
     """The parts to be evaluated, slowest first."""
     count = math.prod(state.shape[:-1])
     if not isinstance(count, int):  # a batch of any size, in `jax.export`
@@ -186,7 +187,7 @@ def _order(plan: Plan, columns: int, state: Array, price: Price) -> list[Module]
 
 
 def _scan(
-    activation: Activation, rows: Array, feedback: Array, active: np.ndarray | None
+    activation: Activation, rows: Array, feedback: Array, active: np.ndarray | None, unroll: int = 1
 ) -> tuple[Array, Array | None]:
     """The recurrence of one module: ``h_s = f(h_{s-1} W + d_s)`` where active, else ``h_{s-1}``.
 
@@ -197,6 +198,7 @@ def _scan(
         rows: ``(S + 1, k)``: the value before the first tick, then the drive at each.
         feedback: ``(k, k)``; values are rounded to its dtype.
         active: ``(S, k)``; None for always.
+        unroll: steps in an iteration of the compiled loop.
 
     Returns:
         The values ``(S + 1, k)``, and the slopes ``(S, k)`` where needed.
@@ -211,12 +213,17 @@ def _scan(
         return (h_t, put(rows, h_t, s)), slope
 
     ticks = jnp.arange(1, rows.shape[0], dtype=jnp.int32)
-    (_, values), slopes = lax.scan(tick, (rows[0].astype(feedback.dtype), rows), ticks)
+    (_, values), slopes = lax.scan(tick, (rows[0].astype(feedback.dtype), rows), ticks, unroll=unroll)
     return values, slopes
 
 
 def _scan_transpose(
-    values: Array, slopes: Array | None, feedback: Array, active: np.ndarray | None, values_bar: Array
+    values: Array,
+    slopes: Array | None,
+    feedback: Array,
+    active: np.ndarray | None,
+    values_bar: Array,
+    unroll: int = 1,
 ) -> Array:
     """The errors of one module: ``δ_s = (h̄_s + W δ_{s+1}) f'(z_s)``, in place as well.
 
@@ -229,6 +236,7 @@ def _scan_transpose(
         feedback: ``(k, k)``.
         active: ``(S, k)``; None for always.
         values_bar: errors of the values, ``(S + 1, k)``.
+        unroll: steps in an iteration of the compiled loop.
 
     Returns:
         ``(S + 1, k)``: the error of the value before the first tick, then ``δ``.
@@ -255,7 +263,8 @@ def _scan_transpose(
         return matmul(jnp.where(on, error * factor(s), 0), back) + jnp.where(on, 0, error)
 
     ticks = jnp.arange(1, values.shape[0], dtype=jnp.int32)
-    (later, rows), _ = lax.scan(tick, (jnp.zeros_like(values_bar[0]), values_bar), ticks, reverse=True)
+    start = (jnp.zeros_like(values_bar[0]), values_bar)
+    (later, rows), _ = lax.scan(tick, start, ticks, reverse=True, unroll=unroll)
     if active is None:
         return rows.at[0].add(matmul(later, back))
     return rows.at[0].add(passed_on(later, jnp.int32(1))) if last else rows

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from clockwork.tasks import Cell
@@ -71,7 +72,7 @@ def best_rows(results: Results) -> dict[tuple[str, int], Row]:
 
     def trained(row: Row) -> float:
         ends = np.concatenate([result.curve[-1] for result in row.cells.values()])[~row.diverged]
-        return float(np.mean(results.task.watched(ends.T), dtype=float)) if len(ends) else float("inf")
+        return float(np.mean(results.task.watched(jnp.asarray(ends.T)), dtype=float)) if len(ends) else float("inf")
 
     best: dict[tuple[str, int], Row] = {}
     for row in rows(results):

@@ -1,0 +1,567 @@
+"""Recurrent kernels on an accelerator, in one command: ``python benchmarks/accelerator.py``, about six minutes.
+
+1. Every kernel, values and gradients, against float64 on the host, on inputs drawn anew each time (their seed is
+   stored). What was in the accelerator's memory is overwritten with NaN; a result that is not finite never passes.
+2. Loss and gradient of many runs by the ways there are to compute them, all in turn in this one process, medians.
+3. The whole of the paper's Figure 3, as the library trains it.
+
+Beside each time stands the floor: the longest of moving the bytes that must be moved, the multiply-adds, and the chain
+of steps that wait for each other, at the speeds that this machine showed in a copy, in a matrix product and in a
+recurrence of one unit. It needs JAX, Flax, Optax and NumPy; PyTorch's rows need PyTorch. Results go to
+``benchmarks/results/accelerator.json`` as they come; ``--report`` prints the tables of stored results. Without an
+accelerator, ``--quick`` runs some of it, tiny, by Pallas' interpreter: only to see that it runs.
+"""
+
+# ruff: noqa: E402 - the library need not be installed: it is found beside this folder
+
+import argparse
+import datetime
+import functools
+import json
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import alternatives
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from timing import Timed, compiled, measure
+
+import clockwork as cw
+from clockwork.nn import lstm_init, lstm_unroll
+from clockwork.recurrence import gpu, has_kernels, wide
+from clockwork.recurrence.cascade import Cascade
+from clockwork.recurrence.kernel import run as run_kernel
+from clockwork.tasks import Generation
+from clockwork.training import Progress, sweep
+from clockwork.training.store import environment
+
+PyTree = Any
+
+RESULTS = ROOT / "benchmarks" / "results" / "accelerator.json"
+SECONDS = 450  # after which nothing more is begun but Figure 3
+STEPS = 320
+# What may be in a graph of kernels that is launched as one; the library leaves XLA its default.
+GRAPHS = {"loops in command buffers": "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,CONDITIONAL,WHILE"}
+# The largest error of a result by its largest value.
+TOLERANCES = {"float32": 1e-4, "bfloat16": 6e-2}
+
+
+class Layer(NamedTuple):
+    """A layer and a sequence length: a clockwork layer, or an LSTM if there is no clock."""
+
+    clock: cw.Clock | None
+    cells: int
+    steps: int
+    inputs: int = 0
+
+    @classmethod
+    def clockwork(cls, width: int, modules: int, steps: int, inputs: int = 0) -> "Layer":
+        """A clockwork layer; a simple RNN if it has one module."""
+        return cls(cw.Clock.exponential(width, modules), width, steps, inputs)
+
+    @property
+    def name(self) -> str:
+        """As in the tables."""
+        if self.clock is None:
+            return f"LSTM N = {self.cells}"
+        many = self.clock.modules > 1
+        return f"CW-RNN N = {self.cells}, g = {self.clock.modules}" if many else f"SRN N = {self.cells}"
+
+    def init(self, key: Array, dtype: Any = jnp.float32) -> PyTree:
+        """Weights and readout."""
+        weights = (
+            lstm_init(key, self.cells, self.inputs, dtype=dtype)
+            if self.clock is None
+            else cw.init(key, self.clock, self.inputs, dtype=dtype)
+        )
+        return weights, alternatives.readout_of(key, self.cells).astype(dtype)
+
+    def forward(self, method: str, params: PyTree, x: Array | None, hidden: PyTree = None) -> Array:
+        """Outputs ``(T, 1)`` by one of the library's methods."""
+        weights, readout = params
+        options: dict[str, Any] = {"steps": None if self.inputs else self.steps, "hidden": hidden, "readout": readout}
+        if self.clock is None:
+            return lstm_unroll(weights, x, **options, method=method)[0]  # pyright: ignore[reportArgumentType]
+        return cw.unroll(weights, self.clock, x, **options, method=method)[0]  # pyright: ignore[reportArgumentType]
+
+    @property
+    def multiply_adds(self) -> float:
+        """Of one sequence forwards."""
+        readout = self.cells
+        if self.clock is None:
+            return self.steps * (4 * self.cells * (self.cells + self.inputs) + 3 * self.cells + readout)
+        return self.steps * (self.clock.multiply_adds(self.inputs) + readout)
+
+
+def plain(layer: Layer, params: PyTree, x: Array | None, hidden: Any) -> Array:
+    """A layer in plain JAX, step by step: what the kernels are held to, in float64."""
+    weights, readout = params
+    if layer.clock is None:
+        into, recurrent, peepholes, bias = weights
+
+        def tick(carry: tuple[Array, Array], x_t: Array | None) -> tuple[tuple[Array, Array], Array]:
+            h, c = carry
+            z = h @ recurrent + bias if x_t is None else h @ recurrent + bias + x_t @ into
+            z_i, z_f, z_g, z_o = jnp.split(z, 4)
+            i, f = jax.nn.sigmoid(z_i + peepholes[0] * c), jax.nn.sigmoid(z_f + peepholes[1] * c)
+            c = f * c + i * jnp.tanh(z_g)
+            h = jax.nn.sigmoid(z_o + peepholes[2] * c) * jnp.tanh(c)
+            return (h, c), h
+
+        return lax.scan(tick, hidden, x, length=layer.steps)[1] @ readout
+    into, recurrent, bias = weights.dense(layer.clock)
+    periods = jnp.asarray(layer.clock.unit_periods)
+
+    def step(h: Array, xs: tuple[Array, Array | None]) -> tuple[Array, Array]:
+        t, x_t = xs
+        z = h @ recurrent + bias if x_t is None else h @ recurrent + bias + x_t @ into
+        h = jnp.where(t % periods == 0, jnp.tanh(z), h)
+        return h, h
+
+    return lax.scan(step, hidden, (jnp.arange(layer.steps), x))[1] @ readout
+
+
+class Check(NamedTuple):
+    """Kernels that are held to float64: of so many runs, each with a batch of so many sequences (0 for none)."""
+
+    layer: Layer
+    runs: int = 0
+    batch: int = 0
+    dtype: str = "float32"
+
+    @property
+    def name(self) -> str:
+        """As in the table."""
+        many = "".join(f", {n} {what}" for n, what in ((self.runs, "runs"), (self.batch, "sequences")) if n)
+        given = f", {self.layer.inputs} inputs" if self.layer.inputs else ""
+        return f"{self.layer.name}, T = {self.layer.steps}{given}{many}, {self.dtype}"
+
+
+def checks(quick: bool) -> list[Check]:
+    """All shapes: one unit to a whole block, nested periods or not, given inputs or none."""
+    clocks = (
+        cw.Clock.exponential(40, 9),
+        cw.Clock((1, 2, 3, 5, 8), (2, 1, 3, 1, 2)),
+        cw.Clock((3, 3, 7), (2, 2, 1)),
+        cw.Clock((1,), (31,)),
+        cw.Clock((1, 4), (32, 33)),
+        cw.Clock((1,), (128,)),
+        cw.Clock.exponential(102, 7),
+        cw.Clock.exponential(512, 8),
+    )
+    if quick:
+        clocks = clocks[1:2]
+    found = [Check(Layer(clock, clock.width, 12 if quick else 100, inputs)) for clock in clocks for inputs in (0, 3)]
+    lstms = [
+        Layer(None, cells, 12 if quick else 100, inputs)
+        for cells in ((4,) if quick else (1, 15, 33, 48))
+        for inputs in (0, 3)
+    ]
+    found += [Check(layer) for layer in lstms]
+    for layer in (found[1].layer, lstms[-1]) if quick else (found[1].layer, found[11].layer, lstms[3]):
+        found += [Check(layer, runs, batch) for runs, batch in ((37, 0), (0, 7), (5, 7)) if not quick or runs == 5]
+        found += [Check(layer._replace(steps=12), 3, 0, "bfloat16")]
+    if not quick:
+        found += [Check(Layer.clockwork(40, 9, STEPS), 1000), Check(Layer(None, 15, STEPS), 1000)]
+    return found
+
+
+def poison() -> None:
+    """Overwrite free memory with NaN: what a kernel does not write is then not what it was, by luck."""
+    size = 2**28 if jax.default_backend() != "cpu" else 2**20
+    blocks = [jnp.full(size, jnp.nan) for _ in range(8)]
+    jax.block_until_ready(blocks)
+
+
+def held_to_float64(check: Check, seed: int) -> dict[str, Any]:
+    """The largest error of outputs and gradients, each by its own largest value."""
+    layer, rng = check.layer, np.random.default_rng(seed)
+    shape = jax.eval_shape(lambda: layer.init(jax.random.key(0)))
+    runs, batch = ([n] if n else [] for n in (check.runs, check.batch))
+    draw = lambda *s: jnp.asarray(rng.normal(size=s), check.dtype)  # noqa: E731
+    params = jax.tree.map(lambda x: draw(*runs, *x.shape) / math.sqrt(layer.cells), shape)
+    x = draw(*runs, *batch, layer.steps, layer.inputs) if layer.inputs else None
+    hidden = draw(*runs, *batch, layer.cells)
+    hidden = (hidden, hidden / 2) if layer.clock is None else hidden
+    bar = draw(*runs, *batch, layer.steps, 1)
+
+    def loss(forward: Callable, params: PyTree, x: Array | None, hidden: PyTree, bar: Array) -> tuple[Array, Array]:
+        own = lambda x, hidden: forward(params, x, hidden)  # noqa: E731
+        outputs = (jax.vmap(own) if batch else own)(x, hidden)
+        return (outputs.astype(bar.dtype) * bar).sum(), outputs
+
+    def evaluate(forward: Callable, *arguments: Any) -> PyTree:
+        gradient = jax.grad(
+            functools.partial(loss, forward), argnums=(0, 1, 2) if layer.inputs else (0, 2), has_aux=True
+        )
+        return (jax.vmap(gradient) if runs else gradient)(*arguments)
+
+    def ours(params: PyTree, x: Array | None, hidden: PyTree) -> Array:
+        return layer.forward("fused", params, x, hidden)
+
+    arguments = (params, x, hidden, bar)
+    program = jax.jit(functools.partial(evaluate, ours)).lower(*arguments).compile()
+    poison()
+    got = jax.device_get(program(*arguments))
+    with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
+        double = jax.tree.map(lambda x: jnp.asarray(np.asarray(x).astype(np.float64)), arguments)
+        want = jax.device_get(jax.jit(functools.partial(evaluate, functools.partial(plain, layer)))(*double))
+    errors = [_error(g, w) for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True) if np.size(w)]
+    largest = max(errors)
+    return {"name": check.name, "error": largest, "right": bool(largest <= TOLERANCES[check.dtype])}
+
+
+def _error(got: np.ndarray, want: np.ndarray) -> float:
+    got = np.asarray(got).astype(np.float64)
+    if not np.isfinite(got).all():
+        return math.inf
+    return float(np.abs(got - want).max() / max(np.abs(want).max(), 1e-30))
+
+
+class Work(NamedTuple):
+    """Loss and gradient of runs, or of one run with a batch of sequences."""
+
+    layer: Layer
+    runs: int
+    batch: int = 0
+
+    @property
+    def name(self) -> str:
+        """As in the tables."""
+        many = f"batch {self.batch}" if self.batch else f"{self.runs} run{'s' * (self.runs > 1)}"
+        return f"{self.layer.name}, T = {self.layer.steps}, {many}"
+
+    @property
+    def sequences(self) -> int:
+        """How many there are."""
+        return self.batch or self.runs
+
+    def arguments(self) -> tuple[PyTree, Array | None, Array]:
+        """Parameters, inputs, targets."""
+        key = jax.random.key(0)
+        batch = [self.batch] if self.batch else []
+        params = self.layer.init(key) if self.batch else jax.vmap(self.layer.init)(jax.random.split(key, self.runs))
+        x = jax.random.normal(key, (*batch, self.layer.steps, self.layer.inputs)) if self.layer.inputs else None
+        return params, x, jnp.sin(jnp.arange(self.layer.steps) / 9)
+
+    def timed(self, forward: Callable, options: dict[str, str | bool] | None = None) -> Timed:
+        """A way to compute it."""
+
+        def loss(params: PyTree, x: Array | None, target: Array) -> Array:
+            own = lambda x: jnp.square(forward(params, x)[:, 0] - target).sum()  # noqa: E731
+            return jax.vmap(own)(x).sum() if self.batch else own(x)
+
+        gradient = jax.value_and_grad(loss)
+        return compiled(
+            gradient if self.batch else jax.vmap(gradient, (0, None, None)), *self.arguments(), options=options
+        )
+
+    def ways(self, torch: Any) -> dict[str, Callable[[], Timed]]:
+        """All that there are, by name; the first is the one that others are compared with."""
+        layer = self.layer
+        zero = jnp.zeros(layer.cells)
+        hidden = (zero, zero) if layer.clock is None else zero
+        scan = functools.partial(plain, layer, hidden=hidden)
+        found: dict[str, Callable[[], Timed]] = {}
+        if has_kernels() or gpu.INTERPRET:
+            found["fused"] = lambda: self.timed(functools.partial(layer.forward, "fused"))
+        what = "scan" if layer.clock is None or layer.clock.modules == 1 else "masked scan"
+        found[f"XLA: {what}, vmap"] = lambda: self.timed(lambda p, x: scan(p, x))
+        for name, kinds in GRAPHS.items() if jax.default_backend() == "gpu" else ():
+            option = {"xla_gpu_enable_command_buffer": kinds}
+            found[f"XLA: {what}, {name}"] = lambda option=option: self.timed(lambda p, x: scan(p, x), option)
+        if layer.clock is None:
+            found["XLA: the library's scan"] = lambda: self.timed(functools.partial(layer.forward, "scan"))
+        else:
+            found["XLA: cascade"] = lambda: self.timed(functools.partial(layer.forward, "cascade"))
+            found["XLA: cascade, unroll = 8"] = lambda: self.timed(functools.partial(_unrolled, layer))
+        if layer.clock is None and not self.batch and self.runs <= 1000:
+            if jax.default_backend() == "gpu":
+                found["cuDNN's LSTM by JAX, no peepholes, run by run"] = lambda: _cudnn(self)
+            if torch is not None:
+                found["PyTorch's LSTM (cuDNN on a GPU), no peepholes, run by run"] = lambda: _torch(self, torch)
+        return found
+
+
+def _unrolled(layer: Layer, params: PyTree, x: Array | None) -> Array:
+    """The cascade, its modules each by itself, eight steps in an iteration of its loops."""
+    assert layer.clock is not None
+    loops = wide.LOOPS._replace(
+        forward=functools.partial(wide.LOOPS.forward, unroll=8),
+        backward=functools.partial(wide.LOOPS.backward, unroll=8),
+    )
+    return run_kernel(Cascade(layer.clock, 0, layer.steps, jnp.tanh, loops), params, x, jnp.zeros(layer.cells))[0]
+
+
+def _cudnn(work: Work) -> Timed:
+    """``jax.experimental.rnn``: it can't be vmapped, so that runs follow each other."""
+    from jax.experimental import rnn
+
+    layer = work.layer
+    weights = rnn.get_num_params_in_lstm(max(layer.inputs, 1), layer.cells, 1, bidirectional=False)
+    flat = 0.1 * jax.random.normal(jax.random.key(0), (work.runs, weights))
+    target, zeros = jnp.sin(jnp.arange(layer.steps) / 9), jnp.zeros((1, 1, layer.cells))
+    x, lengths = jnp.zeros((1, layer.steps, max(layer.inputs, 1))), jnp.full(1, layer.steps, jnp.int32)
+
+    def loss(weights: Array) -> Array:
+        found: Any = rnn.lstm(
+            x, zeros, zeros, weights, lengths, x.shape[2], layer.cells, 1, 0.0, False, precision=lax.Precision.HIGHEST
+        )
+        return jnp.square(found[0][0].sum(-1) - target).sum()
+
+    return compiled(lambda flat: lax.map(jax.value_and_grad(loss), flat), flat)
+
+
+def _torch(work: Work, torch: Any) -> Timed:
+    layer = work.layer
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    networks = [torch.nn.LSTM(max(layer.inputs, 1), layer.cells).to(device) for _ in range(work.runs)]
+    x = torch.zeros(layer.steps, 1, max(layer.inputs, 1), device=device)
+
+    def call() -> None:
+        for network in networks:
+            network.zero_grad()
+            network(x)[0].square().sum().backward()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return Timed(call)
+
+
+def works(quick: bool) -> Iterator[Work]:
+    """What is timed, the most important first."""
+    if quick:
+        yield from (Work(Layer.clockwork(8, 3, 16), 3), Work(Layer(None, 3, 16), 2))
+        return
+    paper = Layer.clockwork(40, 9, STEPS), Layer(None, 15, STEPS), Layer.clockwork(31, 1, STEPS)
+    yield from (Work(layer, 500) for layer in paper)
+    yield from (Work(layer, runs) for runs in (4096, 1) for layer in paper)
+    yield Work(Layer.clockwork(102, 7, 100, inputs=13), 20)
+    yield Work(Layer(None, 41, 100, inputs=13), 20)
+    yield from (Work(Layer.clockwork(n, g, 512, inputs=64), 1, batch=32) for n, g in ((512, 8), (256, 8), (128, 1)))
+    yield from (Work(paper[0], runs) for runs in (100, 16))
+
+
+def ceilings() -> dict[str, float]:
+    """What this machine can do at best: bytes and float32 multiply-adds a second, seconds of a dependent step."""
+    large = jnp.zeros(2**28 if jax.default_backend() != "cpu" else 2**22)
+    n = 8192 if jax.default_backend() != "cpu" else 512
+    square = jnp.ones((n, n))
+    one = Layer.clockwork(1, 1, 1000)
+    params = one.init(jax.random.key(0))
+    method = "fused" if has_kernels() else "masked"
+    long, short = (one._replace(steps=steps) for steps in (1000, 200))
+    found = measure(
+        {
+            "copy": compiled(lambda x: x + 1, large),
+            "product": compiled(lambda a: jnp.matmul(a, a, precision=lax.Precision.HIGHEST), square),
+            "long": compiled(functools.partial(long.forward, method), params, None),
+            "short": compiled(functools.partial(short.forward, method), params, None),
+        },
+        15,
+        2.0,
+    )
+    seconds = {name: 1e-3 * row["ms"] for name, row in found.items()}
+    return {
+        "bytes_per_second": 8 * large.size / seconds["copy"],
+        "multiply_adds_per_second": n**3 / seconds["product"],
+        "step_seconds": max(seconds["long"] - seconds["short"], 1e-9) / 800,
+    }
+
+
+def floor(work: Work, best: dict[str, float]) -> dict[str, float]:
+    """Milliseconds that no program can go below, by each of the three."""
+    layer = work.layer
+    parameters = sum(x.size for x in jax.tree.leaves(jax.eval_shape(lambda: layer.init(jax.random.key(0)))))
+    moved = 4 * (2 * parameters * work.runs + layer.steps * (1 + layer.inputs) * max(work.batch, 1))
+    return {
+        "bytes": 1e3 * moved / best["bytes_per_second"],
+        "multiply-adds": 1e3 * 3 * work.sequences * layer.multiply_adds / best["multiply_adds_per_second"],
+        "steps": 1e3 * 2 * layer.steps * best["step_seconds"],
+    }
+
+
+class Phases(Progress):
+    """How long a sweep was in each of its phases."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.name, self.since = "", time.perf_counter()
+
+    def phase(self, name: str) -> None:
+        now = time.perf_counter()
+        if self.name:
+            self.seconds[self.name] = self.seconds.get(self.name, 0.0) + now - self.since
+        self.name, self.since = name, now
+
+    def end(self) -> None:
+        self.phase("")
+
+
+def figure3(quick: bool) -> dict[str, Any]:
+    """The paper's Figure 3: three networks, four sizes, five clips, 100 runs of 2,000 epochs, as a sweep."""
+    task = Generation(runs=1, sizes=(100,), clips=("choir",), epochs=3) if quick else Generation(runs=100)
+    phases, began = Phases(), time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        results = sweep(task, folder, progress=phases)
+    diverged = sum(int(result.diverged.sum()) for result in results.cells.values())
+    return {
+        "networks": len(results.cells) * task.runs,
+        "epochs": task.epochs,
+        "seconds": phases.seconds,
+        "total": time.perf_counter() - began,
+        "diverged": diverged,
+        "nmse": {
+            f"{name} {size}": float(
+                np.nanmean([r.error for cell, r in results.cells.items() if (cell.network, cell.size) == (name, size)])
+            )
+            for name, size in dict.fromkeys((cell.network, cell.size) for cell in results.cells)
+        },
+    }
+
+
+def measurements(quick: bool, seed: int, keep: Callable[[dict], None]) -> dict[str, Any]:
+    """All of it; what is done is kept as it comes."""
+    began = time.perf_counter()
+    say = lambda text: print(f"{time.perf_counter() - began:5.0f} s  {text}", file=sys.stderr, flush=True)  # noqa: E731
+    try:
+        import torch
+    except ImportError:
+        torch = None
+    machine = {**environment(), "date": datetime.date.today().isoformat(), "torch": getattr(torch, "__version__", None)}
+    results: dict[str, Any] = {
+        "machine": machine,
+        "quick": quick,
+        "seed": seed,
+        "checks": [],
+        "works": [],
+        "left_out": [],
+    }
+    for check in checks(quick):
+        found = attempt(lambda check=check: held_to_float64(check, seed), {"name": check.name, "right": False})
+        results["checks"].append(found)
+        say(f"{'right' if found['right'] else 'WRONG'}: {check.name}: {found.get('error')}")
+    keep(results)
+    results["ceilings"] = ceilings()
+    for work in works(quick):
+        if time.perf_counter() - began > SECONDS:
+            results["left_out"].append(work.name)
+            continue
+        say(work.name)
+        built = {name: attempt(build, {}) for name, build in work.ways(torch).items()}
+        failed = {name: timed for name, timed in built.items() if isinstance(timed, dict)}
+        rows = measure({n: t for n, t in built.items() if n not in failed}, 3 if quick else 15, 1.5)
+        results["works"].append({"name": work.name, "floor": floor(work, results["ceilings"]), "rows": rows | failed})
+        jax.clear_caches()
+        keep(results)
+    say("Figure 3")
+    results["figure3"] = attempt(lambda: figure3(quick), {})
+    results["seconds"] = time.perf_counter() - began
+    keep(results)
+    return results
+
+
+def attempt(build: Callable[[], Any], otherwise: dict[str, Any]) -> Any:
+    """What is built, or why it could not be: one way that fails is no reason to lose the others."""
+    try:
+        return build()
+    except Exception as error:
+        return {**otherwise, "error": f"{type(error).__name__}: {str(error).strip().splitlines()[0][:300]}"}
+
+
+def report(results: dict[str, Any]) -> str:
+    """The tables, in Markdown."""
+    on, best = results["machine"], results.get("ceilings")
+    right = sum(check["right"] for check in results["checks"])
+    lines = [
+        f"{', '.join(on['devices'])}; jax {on['jax']}, Python {on['python']}, {on['date']}. "
+        f"{right} of {len(results['checks'])} kernels within {TOLERANCES['float32']:g} of float64 "
+        f"({TOLERANCES['bfloat16']:g} in bfloat16), inputs of seed {results['seed']}.",
+    ]
+    lines += [f"- WRONG: {check['name']}: {check.get('error')}" for check in results["checks"] if not check["right"]]
+    if best:
+        lines += [
+            "",
+            f"At best {best['bytes_per_second'] / 1e9:.3g} GB/s, {best['multiply_adds_per_second'] / 1e12:.3g} million "
+            f"million multiply-adds a second, {1e9 * best['step_seconds']:.0f} ns a dependent step.",
+        ]
+    lines += [
+        "",
+        "| loss and gradient | way | ms (quartiles) | times the first (quartiles) |",
+        "| --- | --- | ---: | ---: |",
+    ]
+    for work in results["works"]:
+        name = work["name"]
+        for way, row in work["rows"].items():
+            if "error" in row:
+                lines.append(f"| {name} | {way} | {row['error'].replace('|', '/')} | |")
+            else:
+                low, high = row["quartiles"]
+                ratio = (
+                    "{:.1f} ({:.1f} to {:.1f})".format(row["ratio"], *row["ratio_quartiles"]) if "ratio" in row else "1"
+                )
+                lines.append(f"| {name} | {way} | {row['ms']:.3g} ({low:.3g} to {high:.3g}) | {ratio} |")
+            name = ""
+        what, least = max(work["floor"].items(), key=lambda item: item[1])
+        lines.append(f"|  | *floor, by {what}* | {least:.2g} | |")
+    lines += [f"\nLeft out, for want of time: {', '.join(results['left_out'])}."] if results["left_out"] else []
+    figure = results.get("figure3")
+    if figure:
+        lines += ["", _figure3(figure)]
+    return "\n".join(lines)
+
+
+def _figure3(figure: dict[str, Any]) -> str:
+    if "error" in figure:
+        return f"Figure 3 failed: {figure['error']}"
+    phases = ", ".join(f"{seconds:.1f} s {name}" for name, seconds in figure["seconds"].items())
+    return (
+        f"Figure 3, {figure['networks']} networks of {figure['epochs']} epochs each, {figure['diverged']} diverged: "
+        f"{figure['total']:.0f} s, of them {phases}."
+    )
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--report", action="store_true", help="measure nothing, print the tables of stored results")
+    parser.add_argument(
+        "--quick", action="store_true", help="some of it, tiny, on any machine: only to see that it runs"
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--seed", type=int, help="of the inputs of the checks; drawn if not given")
+    options = parser.parse_args()
+    if options.report:
+        if not options.results.exists():
+            parser.error(f"there are no results in {options.results}; run without --report first")
+        print(report(json.loads(options.results.read_text())))
+        return 0
+    if options.quick:
+        gpu.INTERPRET = not has_kernels()
+        if options.results == RESULTS:
+            parser.error("--quick measures nothing worth keeping: give --results another file")
+    elif jax.default_backend() == "cpu":
+        parser.error("JAX sees no accelerator; --quick --results FILE shows that it runs")
+
+    def keep(results: dict[str, Any]) -> None:
+        options.results.parent.mkdir(parents=True, exist_ok=True)
+        options.results.write_text(json.dumps(results, indent=1) + "\n")
+
+    seed = options.seed if options.seed is not None else time.time_ns() % 2**31
+    results = measurements(options.quick, seed, keep)
+    print(report(results))
+    return 0 if all(check["right"] for check in results["checks"]) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
