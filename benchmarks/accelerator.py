@@ -278,7 +278,7 @@ class Work(NamedTuple):
         what = "scan" if layer.clock is None or layer.clock.modules == 1 else "masked scan"
         found[f"XLA: {what}, vmap"] = lambda: self.timed(lambda p, x: scan(p, x))
         for name, kinds in GRAPHS.items() if jax.default_backend() == "gpu" else ():
-            option = {"xla_gpu_enable_command_buffer": kinds}
+            option: dict[str, str | bool] = {"xla_gpu_enable_command_buffer": kinds}
             found[f"XLA: {what}, {name}"] = lambda option=option: self.timed(lambda p, x: scan(p, x), option)
         if layer.clock is None:
             found["XLA: the library's scan"] = lambda: self.timed(functools.partial(layer.forward, "scan"))

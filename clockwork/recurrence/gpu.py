@@ -212,8 +212,12 @@ def launch(
         scratch_types=scratch,
         grid=(blocks,),
         grid_names=("block",),
-        # No thread reads what another one wrote but in `Thread.senders`, which has its barrier.
-        compiler_params=plgpu.CompilerParams(unsafe_no_auto_barriers=True),
+        compiler_params=plgpu.CompilerParams(
+            # No thread reads what another one wrote but in `Thread.senders`, which has its barrier.
+            unsafe_no_auto_barriers=True,
+            # Every array's layout is given here; from jax 0.11 on it would be searched for, ten times as long.
+            lowering_semantics=plgpu.LoweringSemantics.Lane,
+        ),
     )(*arrays)
 
 
