@@ -67,6 +67,16 @@ def test_the_readmes_table_of_speed_is_that_of_the_stored_results():
     assert run.report(results) in (ROOT / "docs/speed.md").read_text()
 
 
+def test_the_accelerators_tables_are_those_of_the_stored_results():
+    results = ROOT / "benchmarks/results/accelerator.json"
+    if not results.exists():
+        assert "No GPU has run it yet" in README
+        return
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    accelerator = importlib.import_module("accelerator")
+    assert accelerator.report(json.loads(results.read_text())) in README
+
+
 def test_the_api_reference_is_that_of_the_docstrings():
     sys.path.insert(0, str(ROOT / "docs"))
     make_api = importlib.import_module("make_api")

@@ -107,6 +107,25 @@ def test_the_benchmarks_run_and_report(tmp_path):
     assert run("benchmarks/run.py", "--report", *options) == said
 
 
+def test_the_accelerators_benchmark_runs_without_one(tmp_path):
+    said = run("benchmarks/accelerator.py", "--quick", "--results", tmp_path / "accelerator.json")
+    assert "8 of 8 kernels within" in said
+    assert "| CW-RNN N = 8, g = 3, T = 16, 3 runs | fused |" in said
+    assert "Figure 3, 3 networks of 3 epochs each, 0 diverged" in said
+    results = json.loads((tmp_path / "accelerator.json").read_text())
+    assert all(np.isfinite(check["error"]) for check in results["checks"])
+    assert not any("error" in row for work in results["works"] for row in work["rows"].values())
+    assert run("benchmarks/accelerator.py", "--report", "--results", tmp_path / "accelerator.json") == said
+
+
+def test_the_accelerators_benchmark_says_where_there_is_none():
+    for options, why in (((), "JAX sees no accelerator"), (("--quick",), "give --results another file")):
+        with pytest.raises(subprocess.CalledProcessError) as ended:
+            run("benchmarks/accelerator.py", *options)
+        assert ended.value.returncode == 2
+        assert why in ended.value.stderr
+
+
 def test_a_benchmark_without_results_says_so(tmp_path):
     with pytest.raises(subprocess.CalledProcessError) as ended:
         run("benchmarks/run.py", "--report", "--results", tmp_path / "none.json")
