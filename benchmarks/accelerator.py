@@ -17,6 +17,7 @@ accelerator, ``--quick`` runs some of it, tiny, by Pallas' interpreter: only to 
 import argparse
 import datetime
 import functools
+import importlib
 import json
 import math
 import sys
@@ -435,7 +436,7 @@ def measurements(quick: bool, seed: int, keep: Callable[[dict], None]) -> dict[s
     began = time.perf_counter()
     say = lambda text: print(f"{time.perf_counter() - began:5.0f} s  {text}", file=sys.stderr, flush=True)  # noqa: E731
     try:
-        import torch
+        torch: Any = importlib.import_module("torch")
     except ImportError:
         torch = None
     machine = {**environment(), "date": datetime.date.today().isoformat(), "torch": getattr(torch, "__version__", None)}

@@ -9,10 +9,11 @@ import numpy as np
 import oracle
 import pytest
 from clocks import layer
+from flax import nnx
 
 import clockwork as cw
 import clockwork.recurrence
-from clockwork.nn import lstm, lstm_init, lstm_unroll
+from clockwork.nn import Clockwork, lstm, lstm_init, lstm_unroll
 from clockwork.recurrence import fused, gpu
 from clockwork.recurrence.plan import Plan, cheapest_parts
 
@@ -247,3 +248,24 @@ def test_double_precision_has_no_kernel(float64):
         cw.unroll(cw.init(jax.random.key(0), clock, dtype=jnp.float64), clock, steps=3, method="fused")
     with pytest.raises(ValueError, match="takes float32 and bfloat16, got float64"):
         lstm_unroll(lstm_init(jax.random.key(0), 4, dtype=jnp.float64), steps=3, method="fused")
+
+
+def test_layers_take_lengths_and_a_carry_as_ever(interpreted):
+    x = jnp.asarray(np.random.default_rng(4).normal(size=(BATCH, 9, 2)), jnp.float32)
+    hidden = jnp.asarray(np.random.default_rng(5).normal(size=(BATCH, 8)), jnp.float32)
+    lengths = jnp.asarray([9, 1, 4, 7, 9])
+
+    def loss(layer, x):
+        carry = layer.cell.initialize_carry(x[:, 0].shape)._replace(hidden=hidden)
+        last, y = layer(x, initial_carry=carry, seq_lengths=lengths, return_carry=True)
+        there = jnp.arange(9)[None, :, None] < lengths[:, None, None]
+        return jnp.square(jnp.where(there, y, 0)).sum() + jnp.square(last.hidden).sum(), last.hidden
+
+    fused_, masked = (
+        nnx.value_and_grad(loss, argnums=(0, 1), has_aux=True)(
+            Clockwork(cw.Clock((1, 2, 4), (3, 2, 3)), 2, method=method, rngs=nnx.Rngs(0)), x
+        )
+        for method in ("fused", "masked")
+    )
+    for got, want in zip(jax.tree.leaves(fused_), jax.tree.leaves(masked), strict=True):
+        np.testing.assert_allclose(got, want, atol=2e-5, rtol=1e-4)
