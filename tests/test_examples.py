@@ -110,6 +110,7 @@ def test_the_benchmarks_run_and_report(tmp_path):
 def test_the_accelerators_benchmark_runs_without_one(tmp_path):
     said = run("benchmarks/accelerator.py", "--quick", "--results", tmp_path / "accelerator.json")
     assert "8 of 8 kernels within" in said
+    assert "WRONG" not in said
     assert "| CW-RNN N = 8, g = 3, T = 16, 3 runs | fused |" in said
     assert "Figure 3, 3 networks of 3 epochs each, 0 diverged" in said
     results = json.loads((tmp_path / "accelerator.json").read_text())

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import types
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +14,8 @@ from flax import nnx
 
 import clockwork as cw
 import clockwork.recurrence
-from clockwork.nn import Clockwork, lstm, lstm_init, lstm_unroll
-from clockwork.recurrence import fused, gpu
+from clockwork.nn import Clockwork, lstm_init, lstm_unroll
+from clockwork.recurrence import fused, gpu, pieces
 from clockwork.recurrence.plan import Plan, cheapest_parts
 
 CLOCKS = {
@@ -38,7 +39,6 @@ def interpreted(monkeypatch):
 def on_gpu(monkeypatch):
     """The library takes this machine for one with a GPU."""
     monkeypatch.setattr(clockwork.recurrence, "has_kernels", lambda: True)
-    monkeypatch.setattr(lstm, "has_kernels", lambda: True)
 
 
 def single(tree):
@@ -215,6 +215,79 @@ def test_it_lowers_for_tpu_without_kernels(case, method):
     assert "mosaic" not in lowered(case, method, "tpu")
 
 
+def test_over_two_devices_it_lowers_and_computes():
+    """Inside ``jax.shard_map``, as it is by default: it checks which arrays vary over the devices."""
+    clock = cw.Clock((1, 2), (3, 2))
+    weights = cw.init(jax.random.key(0), clock, 2)
+    x = jax.random.normal(jax.random.key(1), (4, 7, 2))
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    whole, spread = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("data")
+
+    def total(method, weights, x):
+        def local(weights, x):
+            outputs = jax.vmap(lambda x: cw.unroll(weights, clock, x, method=method)[0])(x)
+            return jax.lax.psum(jnp.square(outputs).sum(), "data")
+
+        shard = jax.shard_map(local, mesh=mesh, in_specs=(whole, spread), out_specs=whole)
+        return shard(weights, x)
+
+    gradient = jax.value_and_grad(total, argnums=(1, 2))
+    found, wanted = (jax.jit(gradient, static_argnums=0)(method, weights, x) for method in ("fused", "cascade"))
+    for got, want in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(got, want, atol=2e-5, rtol=1e-4)
+    traced = jax.jit(gradient, static_argnums=0).trace("fused", weights, x)
+    assert "@mosaic_gpu" in traced.lower(lowering_platforms=("cuda",)).as_text()
+
+
+def test_a_long_sequence_goes_in_pieces(interpreted, monkeypatch):
+    monkeypatch.setattr(pieces, "FUSED_PIECE", 8)
+    held_to_the_oracle(CLOCKS["one unit each"], 37, 4, 2)
+
+
+def test_a_batch_of_none(interpreted):
+    clock = cw.Clock((1, 2), (3, 2))
+    weights = cw.init(jax.random.key(0), clock, 2)
+    outputs = jax.vmap(lambda x: cw.unroll(weights, clock, x, method="fused")[0])(jnp.zeros((0, 7, 2)))
+    assert outputs.shape == (0, 7, 5)
+
+
+def device(platform, capability=None):
+    return types.SimpleNamespace(platform=platform, compute_capability=capability)
+
+
+@pytest.mark.parametrize(
+    ("found", "has"),
+    [
+        (device("gpu", "9.0"), True),
+        (device("gpu", "12.1"), True),
+        (device("gpu", "8.0"), False),
+        (device("gpu", "gfx90a"), False),
+        (device("tpu"), False),
+    ],
+)
+def test_kernels_are_for_hopper_and_later(monkeypatch, found, has):
+    monkeypatch.setattr(clockwork.recurrence, "computing_on", lambda: found)
+    assert clockwork.recurrence.has_kernels() is has
+    assert clockwork.recurrence.takes_kernels("auto", None, jnp.float32) is has
+    elsewhere = found.platform == "tpu"  # where lowering takes XLA's loops, and lowering for CUDA the kernels
+    assert clockwork.recurrence.takes_kernels("fused", None, jnp.float32) is (has or elsewhere)
+
+
+def test_a_short_sequence_takes_a_kernel_too(on_gpu):
+    clock = cw.Clock((1, 2), (3, 2))
+    weights = cw.init(jax.random.key(0), clock)
+    traced = jax.jit(lambda w: cw.unroll(w, clock, steps=4)[0]).trace(weights)
+    assert "@mosaic_gpu" in traced.lower(lowering_platforms=("cuda",)).as_text()
+
+
+def test_the_default_device_decides(monkeypatch):
+    assert clockwork.recurrence.computing_on().platform == "cpu"
+    monkeypatch.setattr(jax, "devices", lambda platform=None: [device(platform or "gpu", "9.0")])
+    assert clockwork.recurrence.has_kernels()
+    with jax.default_device("cpu"):
+        assert not clockwork.recurrence.has_kernels()
+
+
 def test_auto_takes_the_kernels_where_there_is_a_gpu(on_gpu, caplog):
     caplog.set_level(logging.DEBUG, "clockwork.recurrence")
     for case in ("CW-RNN N = 40", "LSTM N = 15"):
@@ -236,8 +309,8 @@ def test_what_has_no_kernel_is_refused_in_a_sentence():
         cw.unroll(weights, clock, steps=3, method="fused", activation=jax.nn.relu)
     with pytest.raises(ValueError, match='known before compilation for method "fused"'):
         jax.jit(lambda start: cw.unroll(weights, clock, steps=3, start=start, method="fused"))(1)
-    with pytest.raises(ValueError, match=r'^method "fused" takes up to 48 cells, got 49$'):
-        lstm_unroll(lstm_init(jax.random.key(0), 49), steps=3, method="fused")
+    with pytest.raises(ValueError, match=r'^method "fused" takes up to 44 cells, got 45$'):
+        lstm_unroll(lstm_init(jax.random.key(0), 45), steps=3, method="fused")
     with pytest.raises(ValueError, match=r"^method must be one of .*, got 'quick'$"):
         lstm_unroll(lstm_init(jax.random.key(0), 4), steps=3, method="quick")  # pyright: ignore[reportArgumentType]
 

@@ -1,11 +1,11 @@
 """The LSTM with its time loops as kernels of a CUDA GPU (`clockwork.recurrence.gpu`): its ``Loops``."""
 
 import functools
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from clockwork.nn.lstm import LOOPS, Loops, LSTMWeights, gates_of
@@ -13,16 +13,6 @@ from clockwork.recurrence.arithmetic import below, matmul
 from clockwork.recurrence.gpu import Loop, Thread, Way, columns, filled, launch, loop
 
 AHEAD = 2  # rows that are read ahead of time
-MOST = 48  # cells: four weights of each sender are registers of a thread, which has 255
-
-
-def refusal(cells: int, dtype: Any) -> str | None:
-    """Why a layer has no fused kernel, as the end of a sentence; None if it has one."""
-    if cells > MOST:
-        return f"up to {MOST} cells, got {cells}"
-    if dtype not in (jnp.float32, jnp.bfloat16):
-        return f"float32 and bfloat16, got {np.dtype(dtype).name}"
-    return None
 
 
 @functools.cache
@@ -43,7 +33,8 @@ def _scan(
     drives = below(weights.bias.astype(jnp.float32), h_0)[None]
     drives = jnp.broadcast_to(drives if drive is None else drive + drives, (steps, *batch, 4 * n))
     way = Way(n, jnp.dtype(h_0.dtype), interpret)
-    own = jnp.moveaxis(drives.reshape(steps, -1, 4, n), 1, 0), h_0.reshape(-1, n), c_0.reshape(-1, n)
+    count = math.prod(batch)
+    own = jnp.moveaxis(drives.reshape(steps, count, 4, n), 1, 0), h_0.reshape(count, n), c_0.reshape(count, n)
     found = FORWARD(way, (weights.recurrent[None], weights.peepholes[None]), own)
     slopes, factors, cells, hidden = (jnp.moveaxis(x, 0, 1).reshape(steps, *batch, *x.shape[2:]) for x in found)
     return slopes, factors, cells.astype(c_0.dtype), hidden.astype(h_0.dtype)
@@ -60,13 +51,13 @@ def _scan_transpose(
     c_bar: Array,
 ) -> tuple[Array, Array]:
     """`LOOPS`' backward."""
-    steps, n = slopes.shape[0], h_bar.shape[-1]
+    steps, n, sequences = slopes.shape[0], h_bar.shape[-1], math.prod(h_bar.shape[:-1])
     errors = outputs_bar if onwards is None else matmul(outputs_bar, onwards)
     errors = errors.at[-1].add(h_bar)
     way = Way(n, jnp.dtype(jnp.float32), interpret)
-    rows = [x.reshape(steps, -1, count, n) for x, count in ((slopes, 4), (factors, 3), (errors, 1))]
+    rows = [x.reshape(steps, sequences, count, n) for x, count in ((slopes, 4), (factors, 3), (errors, 1))]
     own = [jnp.moveaxis(x, 1, 0) for x in rows]
-    deltas, c_bar_0 = BACKWARD(way, back[None], (*own, c_bar.reshape(-1, n)))
+    deltas, c_bar_0 = BACKWARD(way, back[None], (*own, c_bar.reshape(sequences, n)))
     return jnp.moveaxis(deltas, 0, 1).reshape(slopes.shape), c_bar_0.reshape(c_bar.shape)
 
 
@@ -133,8 +124,9 @@ def _backward_kernel(way: Way, back: Array, own: tuple[Array, Array, Array, Arra
         _, last = loop(slopes.shape[0], AHEAD, read, step, start, reverse=True)
         thread.write(first, last)
 
-    # Rows that fill up change nothing: the cells' error passes them as it is.
-    rows = [filled(way.spread(jnp.moveaxis(x, 0, 2)), AHEAD, value) for x, value in zip(rows, (0, 1, 0), strict=True)]
+    # What fills up rows and lanes changes nothing: with factors of 1 the cells' error passes as it is.
+    fills = (0, 1, 0)
+    rows = [filled(way.spread(jnp.moveaxis(x, 0, 2), v), AHEAD, v) for x, v in zip(rows, fills, strict=True)]
     arrays = [*rows, way.spread(c_bar), columns(way, back, sequences)]
     deltas, first = launch(body, way, arrays, [rows[0].shape, rows[0].shape[-1:]], shared=4)
     return jnp.moveaxis(way.gather(deltas[:steps], sequences), 2, 0), way.gather(first, sequences)
@@ -146,7 +138,7 @@ def _forward_plain(way: Way, shared: tuple[Array, Array], own: tuple[Array, Arra
     def run(recurrent: Array, peepholes: Array, drive: Array, h_0: Array, c_0: Array) -> tuple[Array, ...]:
         n = way.units
         weights = LSTMWeights(jnp.zeros((0, 4 * n)), recurrent, peepholes, jnp.zeros(4 * n))
-        rows = jnp.swapaxes(drive, 0, 1).reshape(drive.shape[1], -1, 4 * n)
+        rows = jnp.swapaxes(drive, 0, 1).reshape(drive.shape[1], drive.shape[0], 4 * n)
         found = LOOPS.forward(weights, rows, drive.shape[1], h_0.astype(way.dtype), c_0.astype(way.dtype))
         return tuple(jnp.swapaxes(x, 0, 1).astype(jnp.float32) for x in found)
 
@@ -167,8 +159,8 @@ def _backward_plain(way: Way, back: Array, own: tuple[Array, Array, Array, Array
 def _each(run: Any, shared: tuple, own: tuple) -> tuple:
     """A function of each run and its sequences."""
     runs = shared[0].shape[0]
-    found = jax.vmap(run)(*shared, *(x.reshape(runs, -1, *x.shape[1:]) for x in own))
-    return tuple(x.reshape(-1, *x.shape[2:]) for x in found)
+    found = jax.vmap(run)(*shared, *(x.reshape(runs, x.shape[0] // runs, *x.shape[1:]) for x in own))
+    return tuple(x.reshape(own[0].shape[0], *x.shape[2:]) for x in found)
 
 
 FORWARD = Loop(_forward_kernel, _forward_plain)

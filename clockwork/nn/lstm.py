@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike, DTypeLike
 
-from clockwork.recurrence import applies, check_steps, has_kernels
+from clockwork.recurrence import check_steps, takes_kernels
 from clockwork.recurrence.arithmetic import (
     accumulator,
     below,
@@ -29,6 +29,9 @@ from clockwork.recurrence.pieces import in_pieces
 # Layers of up to this many cells of many runs are evaluated side by side, larger ones each by itself: with 16 runs and
 # up to 101 steps, 17 cells take 1.8 times as long side by side, 41 take 3.6 times.
 SMALL = 16
+METHODS = ("auto", "scan", "fused")
+# Cells that a fused kernel takes: four weights of each sender are registers of a thread, which has 255.
+MOST = 44
 
 
 class LSTMWeights(NamedTuple):
@@ -118,7 +121,7 @@ def lstm_unroll(
         hidden: ``h`` and ``c``, ``(N,)`` each, before the first step; zeros if None.
         readout: ``(N, O)``: return ``h @ readout`` in place of the hidden values.
         method: ``"scan"``; ``"fused"``: each time loop as one kernel, on NVIDIA's GPUs from Hopper on (the scan
-            elsewhere), for float32 or bfloat16 and up to 48 cells; ``"auto"``: the latter where it can be.
+            elsewhere), for float32 or bfloat16 and up to 44 cells; ``"auto"``: the latter where it can be.
 
     Returns:
         Outputs ``(T, N)``, or ``(T, O)`` with a readout, and the last ``h`` and ``c``.
@@ -164,19 +167,20 @@ def lstm_unroll(
     weights = LSTMWeights(*(w.astype(dtype) for w in weights))
     inputs = None if inputs is None else inputs.astype(dtype)
     kernel = LSTMKernel(steps, cells, _loops(method, cells, dtype))
-    return run(in_pieces(kernel, steps), (weights, readout), inputs, (h, c))
+    return run(in_pieces(kernel, steps, fused=kernel.loops is not None), (weights, readout), inputs, (h, c))
 
 
 def _loops(method: str, cells: int, dtype: DTypeLike) -> "Loops | None":
-    """The fused kernels, where they are asked for; of ``"auto"``, where there is a GPU for them and they apply."""
-    if method not in ("auto", "scan", "fused"):
-        raise ValueError(f"method must be one of ('auto', 'scan', 'fused'), got {method!r}")
-    if method == "scan" or (method == "auto" and not has_kernels()):
+    """What the layer is evaluated with; None for the loops of XLA."""
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {METHODS}, got {method!r}")
+    refusal = f"up to {MOST} cells, got {cells}" if cells > MOST else None
+    if not takes_kernels(method, refusal, dtype):
         return None
     from clockwork.nn import fused
     from clockwork.recurrence import gpu
 
-    return fused.loops(gpu.INTERPRET) if applies(method, fused.refusal(cells, dtype)) else None
+    return fused.loops(gpu.INTERPRET)
 
 
 class Residuals(NamedTuple):

@@ -26,6 +26,7 @@ Method = Literal["auto", "masked", "cascade", "fused"]
 METHODS: tuple[Method, ...] = ("auto", "masked", "cascade", "fused")
 # Units times steps below which the masked scan is the faster one.
 SHORT = 800
+MOST = 128  # units of a module that a fused kernel takes: the threads of a block
 
 
 class State(NamedTuple):
@@ -170,7 +171,8 @@ def unroll(
         method: ``"masked"``, the reference: a dense product at every step; ``"cascade"``: each
             module on its own time; ``"fused"``: the same with each time loop as one kernel, on
             NVIDIA's GPUs from Hopper on (the cascade elsewhere), for tanh, float32 or bfloat16, and modules of up
-            to 128 units; ``"auto"``: whichever is expected to be fastest.
+            to 128 units; it is not sharded but by `jax.shard_map`, nor exported for several platforms at once;
+            ``"auto"``: whichever is expected to be fastest.
         activation: ``f``, elementwise; static, so pass the same function object again.
 
     Returns:
@@ -217,20 +219,20 @@ def unroll(
         if readout.ndim != 2 or readout.shape[0] != clock.width:
             raise ValueError(f"readout must have shape ({clock.width}, O), got {readout.shape}")
         readout = readout.astype(dtype)
-    if not isinstance(start, int) or _choose(method, clock, steps) == "masked":
+    loops = _loops(method, clock, activation, dtype) if isinstance(start, int) else None
+    if not isinstance(start, int) or (loops is None and _choose(method, clock, steps) == "masked"):
         input_weights, recurrent, bias = weights.dense(clock)
         dense = (input_weights.astype(dtype), recurrent.astype(dtype), bias.astype(dtype))
         return masked(activation, clock, start, steps, inputs, dense, hidden, readout)
     weights = Weights(
         weights.input.astype(dtype), tuple(b.astype(dtype) for b in weights.recurrent), weights.bias.astype(dtype)
     )
-    loops = _loops(method, clock, activation, dtype)
-    kernel = in_pieces(Cascade(clock, start, steps, activation, loops), steps, clock.cycle)
+    kernel = in_pieces(Cascade(clock, start, steps, activation, loops), steps, clock.cycle, fused=loops is not None)
     return run(kernel, (weights, readout), inputs, hidden)
 
 
 def _choose(method: Method, clock: Clock, steps: int) -> Method:
-    """The one place that chooses a kernel; what a cascade does inside is chosen once its layout is known.
+    """Which of XLA's loops are taken; what a cascade does inside is chosen once its layout is known.
 
     The cascade is a dozen small programs for each module, which a very short sequence of a small layer
     does not make up for. Measured on two cores, loss and gradient, the masked scan's time by the
@@ -245,33 +247,55 @@ def _choose(method: Method, clock: Clock, steps: int) -> Method:
 
 
 def _loops(method: Method, clock: Clock, activation: Activation, dtype: DTypeLike) -> Loops | None:
-    """The fused kernels, where they are asked for; of ``"auto"``, where there is a GPU for them and they apply."""
-    if method != "fused" and (method != "auto" or not has_kernels()):
+    """What the cascade evaluates modules with; None for the loops of XLA."""
+    refusal = None
+    if max(clock.sizes) > MOST:
+        refusal = f"modules of up to {MOST} units, got one of {max(clock.sizes)}"
+    elif activation is not jnp.tanh:
+        refusal = f"the activation jnp.tanh, got {activation!r}"
+    if not takes_kernels(method, refusal, dtype):
         return None
     from clockwork.recurrence import fused, gpu  # Pallas takes half a second to import
 
-    return fused.loops(gpu.INTERPRET) if applies(method, fused.refusal(clock, activation, dtype)) else None
+    return fused.loops(gpu.INTERPRET)
 
 
-def applies(method: str, refusal: str | None) -> bool:
-    """Whether a layer has a fused kernel; ``ValueError`` if not and it was asked for.
+def takes_kernels(method: str, refusal: str | None, dtype: DTypeLike) -> bool:
+    """Whether a layer is evaluated with fused kernels: where it has them, and ``"auto"`` finds a GPU for them.
 
     Args:
         method: as asked for.
-        refusal: why not, as the end of a sentence.
+        refusal: why the layer has none, as the end of a sentence; None if it has.
+        dtype: of the computation.
+
+    Raises:
+        ValueError: if ``"fused"`` is asked for and the layer has none.
     """
+    if method not in ("auto", "fused"):
+        return False
+    if refusal is None and dtype not in (jnp.float32, jnp.bfloat16):
+        refusal = f"float32 and bfloat16, got {np.dtype(dtype).name}"
+    if method == "fused" and refusal is not None:
+        raise ValueError(f'method "fused" takes {refusal}')
+    found = has_kernels()
+    if not found and (method == "auto" or computing_on().platform == "gpu"):
+        return False
     if refusal is not None:
-        if method == "fused":
-            raise ValueError(f'method "fused" takes {refusal}')
         logger.debug("the loops of XLA are taken: a fused kernel takes %s", refusal)
     return refusal is None
 
 
 def has_kernels() -> bool:
-    """Whether JAX computes on a GPU that the fused kernels were written for: NVIDIA's, Hopper or later."""
-    device = jax.devices()[0]
+    """Whether JAX computes on a GPU that the fused kernels are written for: NVIDIA's, Hopper or later."""
+    device = computing_on()
     major, _, _ = str(getattr(device, "compute_capability", "")).partition(".")
     return device.platform == "gpu" and major.isdigit() and int(major) >= 9
+
+
+def computing_on() -> Any:
+    """The device that JAX computes on where nothing else is said."""
+    chosen = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    return jax.devices(chosen)[0] if chosen is None or isinstance(chosen, str) else chosen
 
 
 def _check_hidden(

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from clockwork.clock import Clock
 from clockwork.recurrence import wide
 from clockwork.recurrence.arithmetic import Activation, below, matmul_each
-from clockwork.recurrence.gpu import BLOCK, Loop, Thread, Way, columns, filled, launch, loop
+from clockwork.recurrence.gpu import BLOCK, Loop, Thread, Way, columns, filled, launch, loop, width_of
 from clockwork.recurrence.plan import Module
 
 AHEAD = 4  # rows that are read ahead of time
@@ -39,22 +38,10 @@ class Price(NamedTuple):
         del columns
         if part.size > BLOCK:
             return math.inf
-        width = Way(part.size, None, interpret=False).width
-        return self.step + self.unit * part.size + self.lane * width * max(count, self.least)
+        return self.step + self.unit * part.size + self.lane * width_of(part.size) * max(count, self.least)
 
 
 PRICE = Price()
-
-
-def refusal(clock: Clock, activation: Activation, dtype: Any) -> str | None:
-    """Why a layer has no fused kernel, as the end of a sentence; None if it has one."""
-    if max(clock.sizes) > BLOCK:
-        return f"modules of up to {BLOCK} units, got one of {max(clock.sizes)}"
-    if activation is not jnp.tanh:
-        return f"the activation jnp.tanh, got {activation!r}"
-    if dtype not in (jnp.float32, jnp.bfloat16):
-        return f"float32 and bfloat16, got {np.dtype(dtype).name}"
-    return None
 
 
 @functools.cache
@@ -105,12 +92,12 @@ def _scan_transpose(
 
 def _sequences(rows: Array) -> Array:
     """``(S, *B, k)`` as ``(M, S, k)``."""
-    return jnp.swapaxes(rows.reshape(rows.shape[0], -1, rows.shape[-1]), 0, 1)
+    return jnp.swapaxes(rows.reshape(rows.shape[0], math.prod(rows.shape[1:-1]), rows.shape[-1]), 0, 1)
 
 
 def _rows(sequences: Array, like: Array) -> Array:
     """The inverse of `_sequences`."""
-    return jnp.swapaxes(sequences, 0, 1).reshape(-1, *like.shape[1:]).astype(like.dtype)
+    return jnp.swapaxes(sequences, 0, 1).reshape(sequences.shape[1], *like.shape[1:]).astype(like.dtype)
 
 
 def _forward_kernel(way: Way, feedback: Array, own: tuple[Array, Array], active: Array | None) -> Array:
@@ -170,11 +157,11 @@ def _backward_kernel(way: Way, back: Array, own: tuple[Array, Array], keeps: Arr
 
 def _forward_plain(way: Way, feedback: Array, own: tuple[Array, Array], active: Array | None) -> Array:
     drive, start = own
-    runs = feedback.shape[0]
+    split = (feedback.shape[0], drive.shape[0] // feedback.shape[0], way.units)
 
     def tick(h_tm1: Array, xs: tuple[Array, Array | None]) -> tuple[Array, Array]:
         drive_t, on = xs
-        z_t = matmul_each(h_tm1.reshape(runs, -1, way.units), feedback).reshape(drive_t.shape) + drive_t
+        z_t = matmul_each(h_tm1.reshape(split), feedback).reshape(drive_t.shape) + drive_t
         h_t = jnp.tanh(z_t).astype(h_tm1.dtype)
         h_t = h_t if on is None else jnp.where(below(on, h_t) > 0.5, h_t, h_tm1)
         return h_t, h_t
@@ -184,10 +171,12 @@ def _forward_plain(way: Way, feedback: Array, own: tuple[Array, Array], active: 
 
 
 def _backward_plain(way: Way, back: Array, own: tuple[Array, Array], keeps: Array | None) -> Array:
+    split = (back.shape[0], own[0].shape[0] // back.shape[0], way.units)
+
     def tick(carry: tuple[Array, Array], xs: tuple[Array, Array, Array | None]) -> tuple[tuple[Array, Array], Array]:
         delta, held = carry
         row, factor, keep = xs
-        error = row + matmul_each(delta.reshape(back.shape[0], -1, way.units), back).reshape(row.shape) + held
+        error = row + matmul_each(delta.reshape(split), back).reshape(row.shape) + held
         delta = error * factor
         return (delta, held if keep is None else error * below(keep, error)), delta
 

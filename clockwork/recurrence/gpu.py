@@ -35,6 +35,11 @@ WARP = 32  # threads that can shuffle
 CHAINS = 4  # sums in which a product is added up, since each addition waits for the one before it
 
 
+def width_of(units: int) -> int:
+    """Threads of a sequence of so many units."""
+    return 1 << (units - 1).bit_length() if units <= WARP else BLOCK
+
+
 class Way(NamedTuple):
     """How a loop is computed, static.
 
@@ -51,19 +56,19 @@ class Way(NamedTuple):
     @property
     def width(self) -> int:
         """Threads of a sequence."""
-        return 1 << (self.units - 1).bit_length() if self.units <= WARP else BLOCK
+        return width_of(self.units)
 
     def lanes(self, sequences: int) -> int:
         """Threads of so many sequences, in whole blocks."""
         return -(-sequences * self.width // BLOCK) * BLOCK
 
-    def spread(self, x: Array) -> Array:
-        """``(..., M, k)`` as ``(..., lanes)``, float32, zeros where there is no unit."""
+    def spread(self, x: Array, value: float = 0) -> Array:
+        """``(..., M, k)`` as ``(..., lanes)``, float32, with a value where there is no unit."""
         sequences, k = x.shape[-2:]
         total = self.lanes(sequences)
-        x = jnp.pad(x.astype(jnp.float32), [(0, 0)] * (x.ndim - 1) + [(0, self.width - k)])
+        x = jnp.pad(x.astype(jnp.float32), [(0, 0)] * (x.ndim - 1) + [(0, self.width - k)], constant_values=value)
         x = x.reshape(*x.shape[:-2], sequences * self.width)
-        return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, total - x.shape[-1])])
+        return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, total - x.shape[-1])], constant_values=value)
 
     def gather(self, x: Array, sequences: int) -> Array:
         """The inverse of `spread`."""
@@ -99,7 +104,11 @@ class Thread:
 
     def rounded(self, x: Array) -> Array:
         """As a value of the way's dtype."""
-        return x if self.way.dtype == jnp.float32 else x.astype(self.way.dtype).astype(jnp.float32)
+        if self.way.dtype == jnp.float32:
+            return x
+        if self.way.interpret:  # XLA would leave out both conversions
+            return lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
+        return x.astype(self.way.dtype).astype(jnp.float32)
 
     def senders(self, values: Sequence[Array], turn: int) -> list[list[Array]]:
         """For each of several values: what it is in the threads of the sequence's units.
@@ -273,8 +282,9 @@ def _batched(loop: Loop, way: Way) -> Callable:
     @custom_vmap
     def evaluate(shared: PyTree, own: PyTree, fixed: PyTree) -> PyTree:
         kernel, plain = functools.partial(loop.kernel, way), functools.partial(loop.plain, way)
-        if not all(isinstance(size, int) for x in jax.tree.leaves(own) for size in x.shape):
-            return plain(shared, own, fixed)  # of any size, in `jax.export`
+        sequences = jax.tree.leaves(own)[0].shape[0]
+        if not isinstance(sequences, int) or not sequences:  # of any size, in `jax.export`; of none
+            return plain(shared, own, fixed)
         if way.interpret:
             return kernel(shared, own, fixed)
         return lax.platform_dependent(shared, own, fixed, cuda=kernel, default=plain)
@@ -283,12 +293,13 @@ def _batched(loop: Loop, way: Way) -> Callable:
     def _(size: int, batched: tuple, shared: PyTree, own: PyTree, fixed: PyTree) -> tuple[PyTree, PyTree]:
         def merge(x: Array, has: bool) -> Array:
             x = x if has else jnp.broadcast_to(x[None], (size, *x.shape))
-            return x.reshape(-1, *x.shape[2:])
+            return x.reshape(size * x.shape[1], *x.shape[2:])
 
         if any(jax.tree.leaves(batched[0])) or jax.tree.leaves(shared)[0].shape[0] > 1:
             shared = jax.tree.map(merge, shared, batched[0])
         results = evaluate(shared, jax.tree.map(merge, own, batched[1]), fixed)
-        results = jax.tree.map(lambda x: x.reshape(size, -1, *x.shape[1:]), results)
+        each = jax.tree.leaves(own)[0].shape[1 if jax.tree.leaves(batched[1])[0] else 0]
+        results = jax.tree.map(lambda x: x.reshape(size, each, *x.shape[1:]), results)
         return results, jax.tree.map(lambda _: True, results)
 
     return evaluate

@@ -123,7 +123,14 @@ class _Operation:
 
         primitive.def_impl(jax.jit(flat, static_argnames=("kernel", "tree", "runs", "batch")))
         primitive.def_abstract_eval(self.abstract)
-        mlir.register_lowering(primitive, mlir.lower_fun(flat, multiple_results=True))
+        lower = mlir.lower_fun(flat, multiple_results=True)
+
+        def lower_plainly(context: Any, *operands: Any, **static: Any) -> Any:
+            # Inside ``jax.shard_map`` the operation is local; Pallas' kernels know nothing of varying axes.
+            plain = [[ShapedArray(x.shape, x.dtype) for x in avals] for avals in (context.avals_in, context.avals_out)]
+            return lower(context.replace(avals_in=plain[0], avals_out=plain[1]), *operands, **static)
+
+        mlir.register_lowering(primitive, lower_plainly)
         batching.primitive_batchers[primitive] = self.vmap
         ad.primitive_jvps[primitive] = _refuse
 

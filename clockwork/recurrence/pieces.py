@@ -14,6 +14,8 @@ from clockwork.recurrence.kernel import Kernel, PyTree
 
 # Steps of a piece, at least: at 100 runs of 40 units their working set is 4 MB.
 PIECE = 512
+# The same where loops are kernels of a GPU, which has no such cache: there a piece saves memory alone.
+FUSED_PIECE = 4096
 
 
 class InPieces(NamedTuple):
@@ -83,15 +85,16 @@ class InPieces(NamedTuple):
         return pieces, jax.tree.map(lambda x: x[end:], sequences)
 
 
-def in_pieces(kernel: Any, steps: int, multiple: int = 1) -> Kernel:
+def in_pieces(kernel: Any, steps: int, multiple: int = 1, *, fused: bool = False) -> Kernel:
     """The kernel, or the same in pieces where it has several.
 
     Args:
         kernel: a NamedTuple with a ``steps``.
         steps: how many it has.
         multiple: a piece must be a multiple of so many steps.
+        fused: whether its loops are kernels of a GPU.
     """
-    length = multiple * -(-PIECE // multiple)
+    length = multiple * -(-(FUSED_PIECE if fused else PIECE) // multiple)
     count, left = divmod(steps, length)
     if count < 2:
         return kernel
