@@ -60,7 +60,7 @@ def _scan(
     """`wide.LOOPS`' forward."""
     if rows.shape[0] == 1:
         return rows, None
-    del activation  # `refusal`
+    del activation  # tanh: no other gets here
     way = Way(feedback.shape[0], feedback.dtype, interpret)
     start, drive = _sequences(rows[:1])[:, 0], _sequences(rows[1:])
     values = FORWARD(way, feedback[None], (drive, start), None if active is None else jnp.asarray(active, jnp.float32))
