@@ -32,6 +32,7 @@ PyTree = Any
 INTERPRET = False  # whether kernels are computed by Pallas' interpreter, on any machine: for tests
 BLOCK = 128  # threads of a block: Mosaic GPU knows no fewer
 WARP = 32  # threads that can shuffle
+LAYOUT = plgpu.Layout.WG_STRIDED((BLOCK,), vec_size=1)  # a value for each thread
 CHAINS = 4  # sums in which a product is added up, since each addition waits for the one before it
 
 
@@ -91,12 +92,14 @@ class Thread:
     def read(self, ref: Any, *index: Any, everywhere: bool = False) -> Array:
         """A value for each thread; of a `Way.mask` if ``everywhere``."""
         x = ref[(*index, slice(None) if everywhere else self.own)]
-        return x if self.way.interpret else plgpu.layout_cast(x, plgpu.Layout.WG_STRIDED((BLOCK,), vec_size=1))
+        return self._laid_out(x)
 
     def zeros(self) -> Array:
         """A zero in each thread."""
-        zeros = jnp.zeros(BLOCK, jnp.float32)
-        return zeros if self.way.interpret else plgpu.layout_cast(zeros, plgpu.Layout.WG_STRIDED((BLOCK,), vec_size=1))
+        return self._laid_out(jnp.zeros(BLOCK, jnp.float32))
+
+    def _laid_out(self, x: Array) -> Array:
+        return x if self.way.interpret else plgpu.layout_cast(x, LAYOUT)
 
     def write(self, ref: Any, x: Array, *index: Any) -> None:
         """A value from each thread."""
@@ -139,9 +142,8 @@ def _shuffle(x: Array, unit: int, width: int, interpret: bool) -> Array:
         return x
     if interpret:
         return jnp.repeat(x.reshape(-1, width)[:, unit], width)
-    layout = plgpu.Layout.WG_STRIDED((BLOCK,), vec_size=1)
-    shape = plgpu.ShapeDtypeStruct((BLOCK,), jnp.float32, layout=layout)
-    return plgpu.inline_mgpu(arg_types=(layout,), return_type=shape)(functools.partial(_shuffle_ir, unit, width))(x)
+    shape = plgpu.ShapeDtypeStruct((BLOCK,), jnp.float32, layout=LAYOUT)
+    return plgpu.inline_mgpu(arg_types=(LAYOUT,), return_type=shape)(functools.partial(_shuffle_ir, unit, width))(x)
 
 
 def _shuffle_ir(unit: int, width: int, context: Any, x: Any) -> Any:
@@ -204,7 +206,6 @@ def launch(
         results: shapes.
         shared: how many values each thread shows the others of its block.
     """
-
     shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in results]
     scratch = [plgpu.SMEM((2, shared, BLOCK), jnp.float32)] if way.width > WARP else []
     blocks = arrays[0].shape[-1] // BLOCK
