@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+from clockwork.checks import ArgumentError
 from clockwork.extras import require
 from clockwork.tasks import TASKS, Generation, Task, Words
 from clockwork.tasks.experiment import LABELS, NETWORKS
@@ -25,11 +26,26 @@ except ImportError as error:
 class SweepCommand:
     """What the experiments' commands have in common."""
 
-    name: ClassVar[str]
+    kind: ClassVar[type[Generation] | type[Words]]
+    fields: ClassVar[dict[str, str]]  # what the task calls an option that has another name there
     out: Path
 
     def task(self) -> Generation | Words:
-        raise NotImplementedError
+        """The task that the options describe; options without a value are the task's defaults."""
+        known = {field.name for field in dataclasses.fields(self.kind)}
+        given: dict[str, Any] = {}
+        for option in dataclasses.fields(self):
+            name, value = self.fields.get(option.name, option.name), getattr(self, option.name)
+            if name in known and value not in (None, ()):
+                given[name] = str(value) if isinstance(value, Path) else value
+            elif name in known and option.default:
+                given[name] = value  # an option that was emptied
+        try:
+            return self.kind(**given)
+        except ArgumentError as error:
+            options = {name: option for option, name in self.fields.items()}
+            option = options.get(error.name, error.name).replace("_", "-")
+            raise ValueError(f"--{option} {error.problem}") from None
 
     def run(self) -> int:
         from clockwork.report import write_report
@@ -59,7 +75,7 @@ class SweepCommand:
 
     def again(self) -> str:
         """The command line that stands for these options."""
-        words = ["clockwork", self.name]
+        words = ["clockwork", self.kind.name]
         for field in sorted(dataclasses.fields(self), key=lambda field: field.name == "out"):
             value = getattr(self, field.name)
             if value != field.default:
@@ -79,7 +95,8 @@ class GenerationCommand(SweepCommand):
     command started again skips what is done and goes on with what was cut.
     """
 
-    name: ClassVar[str] = "generation"
+    kind = Generation
+    fields = {"learning_rate": "learning_rates", "start": "audio_start"}  # noqa: RUF012
 
     runs: int = 10
     """Training runs of each network, size and clip; the paper has 100."""
@@ -109,22 +126,6 @@ class GenerationCommand(SweepCommand):
     out: Path = Path("results/generation")
     """The results folder."""
 
-    def task(self) -> Generation:
-        return Generation(
-            runs=self.runs,
-            networks=self.networks,
-            sizes=self.sizes,
-            clips=self.clips,
-            epochs=self.epochs,
-            protocol=self.protocol,
-            learning_rates=self.learning_rate or None,
-            clip_norm=self.clip_norm,
-            audio=None if self.audio is None else str(self.audio),
-            audio_start=self.start,
-            samples=self.samples,
-            seed=self.seed,
-        )
-
 
 @dataclasses.dataclass(frozen=True)
 class WordsCommand(SweepCommand):
@@ -136,7 +137,8 @@ class WordsCommand(SweepCommand):
     --runs 100 --sizes 500 1000 2500 5000 10000.
     """
 
-    name: ClassVar[str] = "words"
+    kind = Words
+    fields = {"learning_rate": "learning_rates", "data": "data_folder"}  # noqa: RUF012
 
     runs: int = Words.runs
     """Training runs of each network, size and split; the paper has 100."""
@@ -170,24 +172,6 @@ class WordsCommand(SweepCommand):
     """Train nothing: let the best network in the results folder name the word in this sound file."""
     out: Path = Path("results/words")
     """The results folder."""
-
-    def task(self) -> Words:
-        return Words(
-            runs=self.runs,
-            networks=self.networks,
-            sizes=self.sizes,
-            epochs=self.epochs,
-            data_folder=None if self.data is None else str(self.data),
-            word_list=self.word_list or None,
-            splits=self.splits,
-            batch=self.batch,
-            noise=self.noise,
-            loss_at=self.loss_at,
-            stop_on=self.stop_on,
-            stop_after=self.stop_after,
-            learning_rates=self.learning_rate or None,
-            seed=self.seed,
-        )
 
     def run(self) -> int:
         if self.classify is None:
@@ -276,7 +260,7 @@ def _report_text(written: Sequence[Path], folder: Path) -> str:
     sounds = [path for path in written if path.suffix == ".wav"]
     files = [str(path) for path in written if path.suffix != ".wav"]
     listed = ", ".join([*files, *([f"{len(sounds)} sounds in {folder / 'best'}"] if sounds else [])])
-    return f"{(folder / 'table.md').read_text()}\nWritten: {listed}"
+    return f"{(folder / 'table.md').read_text(encoding='utf-8')}\nWritten: {listed}"
 
 
 def _terminate(signum: int, frame: object) -> None:

@@ -2,11 +2,12 @@
 
 import dataclasses
 import math
-import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+
+from clockwork.checks import integer, integers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +39,8 @@ class Clock:
     sizes: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        periods = _integers("periods", self.periods)
-        sizes = _integers("sizes", self.sizes)
+        periods = integers("periods", self.periods)
+        sizes = integers("sizes", self.sizes)
         if not periods:
             raise ValueError("periods must name at least one module, got ()")
         if min(periods) < 1 or list(periods) != sorted(periods):
@@ -68,8 +69,8 @@ class Clock:
             >>> Clock.even(11, periods=(1, 2, 3, 5)).sizes
             (3, 3, 3, 2)
         """
-        (width,) = _integers("width", (width,))
-        periods = _integers("periods", periods)
+        width = integer("width", width)
+        periods = integers("periods", periods)
         if not periods:
             raise ValueError("periods must name at least one module, got ()")
         if width < len(periods):
@@ -96,11 +97,7 @@ class Clock:
             >>> Clock.exponential(width=8, modules=3, fastest=4).periods
             (4, 8, 16)
         """
-        modules, fastest = _integers("modules and fastest", (modules, fastest))
-        if modules < 1:
-            raise ValueError(f"modules must be at least 1, got {modules}")
-        if fastest < 1:
-            raise ValueError(f"fastest must be at least 1, got {fastest}")
+        modules, fastest = integer("modules", modules, least=1), integer("fastest", fastest, least=1)
         return cls.even(width, tuple(fastest * 2**i for i in range(modules)))
 
     @property
@@ -189,13 +186,3 @@ class Clock:
         if method == "cascade":
             return sum(k * (a + k + inputs) / period for a, k, period in zip(starts, sizes, periods, strict=True))
         raise ValueError(f"method must be 'masked', 'paper' or 'cascade', got {method!r}")
-
-
-def _integers(name: str, values: Iterable[int]) -> tuple[int, ...]:
-    try:
-        values = tuple(values)
-        if any(isinstance(value, (bool, np.bool_)) for value in values):
-            raise TypeError
-        return tuple(operator.index(value) for value in values)
-    except TypeError:
-        raise ValueError(f"{name} must be integers, got {values!r}") from None

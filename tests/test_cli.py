@@ -154,11 +154,12 @@ def one_sentence(done):
         (["--clips", "piano"], "unknown clip 'piano'; choose of guitar, choir, mika, safari, tabla"),
         (["--networks"], "at least one network must be chosen"),
         (["--protocol", "wild"], "unknown protocol 'wild'; choose of paper, stable"),
-        (["--runs", "0"], "runs must be an integer, 1 or more, got 0"),
-        (["--epochs", "-5"], "epochs must be an integer, 1 or more, got -5"),
-        (["--learning-rate", "0"], "a learning rate must be positive and finite, got 0"),
+        (["--runs", "0"], "--runs must be an integer, 1 or more, got 0"),
+        (["--epochs", "-5"], "--epochs must be an integer, 1 or more, got -5"),
+        (["--learning-rate", "0"], "--learning-rate must be finite and above 0, got 0.0"),
         (["--audio", "none.wav"], "audio file none.wav does not exist"),
-        (["--samples", "100"], "none is given"),
+        (["--samples", "100"], "--samples cuts a clip out of an audio file, and none is given; got 100"),
+        (["--start", "2"], "--start cuts a clip out of an audio file, and none is given; got 2.0"),
     ],
 )
 def test_wrong_values_end_in_one_sentence(tmp_path, capsys, arguments, sentence):

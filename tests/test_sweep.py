@@ -351,7 +351,7 @@ def test_folders_that_are_something_else_are_refused(tmp_path):
         ({"clips": ("6",)}, "unknown clip '6'"),
         ({"clips": ("1", "guitar")}, "each clip can be chosen once"),
         ({"protocol": "wild"}, "unknown protocol 'wild'"),
-        ({"learning_rates": (0.0,)}, "a learning rate must be positive and finite, got 0"),
+        ({"learning_rates": (0.0,)}, "learning_rates must be finite and above 0, got 0"),
         ({"learning_rates": (float("nan"),)}, "got nan"),
         ({"clip_norm": -1.0}, "clip_norm must be positive, got -1"),
         ({"samples": 100}, "none is given"),

@@ -207,7 +207,7 @@ def test_normalisation_is_of_the_training_set_alone():
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ({"noise": -1.0}, "noise must be a standard deviation, 0 or more, got -1.0"),
+        ({"noise": -1.0}, "noise must be finite and at least 0, got -1.0"),
         ({"loss_at": "first"}, "unknown loss_at 'first'; choose of last, every"),
         ({"stop_on": "never"}, "unknown stop_on 'never'"),
         ({"splits": ()}, "at least one split must be chosen"),

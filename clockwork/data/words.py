@@ -1,12 +1,11 @@
 """Corpora of spoken words as features, and their division into training and test speakers."""
 
+import contextlib
 import functools
 import hashlib
 import importlib.resources
 import io
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +14,7 @@ import numpy as np
 
 from clockwork.data.mfcc import CHANNELS, mfcc
 from clockwork.data.speech import AUDIO_SUFFIXES, PAPER_WORDS, Utterance, files_below, read_folder, read_timit
+from clockwork.files import cache_folder, replacing
 
 # Part of each cache's name: to be changed with the definition of the features or the reading of the files.
 FEATURES = "mfcc 2"
@@ -126,10 +126,10 @@ def read_words(path: str | Path, words: Iterable[str] | None = None) -> Corpus:
     name = "timit" if marked else root.resolve().name
     wanted = (PAPER_WORDS if marked else None) if words is None else tuple(words)
     cache = _cache_file(_digest(root, files, wanted))
-    try:
-        return _unpack(cache.read_bytes(), name)
-    except Exception:  # However a cache is missing or damaged, what it held can be had again.
-        pass
+    # However a cache is missing or damaged, what it held can be had again.
+    with contextlib.suppress(Exception):
+        if cache is not None:
+            return _unpack(cache.read_bytes(), name)
     utterances, missing = read_timit(root, wanted or ()) if marked else read_folder(root, wanted)
     arrays = pack(utterances, [_features(utterance) for utterance in utterances], missing)
     _store(cache, arrays)
@@ -189,21 +189,18 @@ def _digest(root: Path, files: list[Path], words: tuple[str, ...] | None) -> str
     return hashlib.sha256(json.dumps([FEATURES, words, sorted(stats)]).encode()).hexdigest()[:32]
 
 
-def _cache_file(digest: str) -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base, "clockwork", "features", f"{digest}.npz")
+def _cache_file(digest: str) -> Path | None:
+    folder = cache_folder()
+    return None if folder is None else folder / "features" / f"{digest}.npz"
 
 
-def _store(cache: Path, arrays: dict[str, np.ndarray]) -> None:
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        # Renamed when whole, so that another process never reads half a file.
-        with tempfile.TemporaryDirectory(dir=cache.parent) as folder:
-            whole = Path(folder, cache.name)
+def _store(cache: Path | None, arrays: dict[str, np.ndarray]) -> None:
+    if cache is None:
+        return
+    with contextlib.suppress(OSError):
+        cache.parent.mkdir(exist_ok=True)
+        with replacing(cache) as whole:
             np.savez_compressed(whole, allow_pickle=False, **arrays)
-            whole.replace(cache)
-    except OSError:
-        pass
 
 
 def split(corpus: Corpus, number: int, test_per_word: int = 2) -> Split:

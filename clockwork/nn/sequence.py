@@ -12,8 +12,9 @@ from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
+from clockwork.checks import static_integer
 from clockwork.clock import Clock
-from clockwork.recurrence import METHODS, Activation, Method, State, advance, as_index, step, unroll
+from clockwork.recurrence import METHODS, Activation, Method, State, advance, step, unroll
 from clockwork.weights import Weights
 
 PyTree = Any
@@ -253,9 +254,7 @@ def own_modules_only(options: Mapping[str, Any]) -> None:
 def start_for(initial_carry: PyTree | None, start: int | None) -> int | None:
     """What the caller says of the clock, if it is a number of steps: without a carry, that it stands at zero."""
     if start is not None:
-        start = as_index("start", start)
-        if start < 0:
-            raise ValueError(f"start must be at least 0, got {start}")
+        start = static_integer("start", start, least=0)
     if initial_carry is not None:
         return start
     if start:

@@ -1,7 +1,6 @@
 """The recurrence: one contract, several kernels."""
 
 import logging
-import operator
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -11,6 +10,7 @@ from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
+from clockwork.checks import static_integer
 from clockwork.clock import Clock
 from clockwork.recurrence.arithmetic import Activation, accumulator, matmul
 from clockwork.recurrence.cascade import Cascade
@@ -323,23 +323,12 @@ def _check_start(start: int | Array, method: Method) -> int | Array:
         if method in ("cascade", "fused"):
             raise ValueError(f'start must be known before compilation for method "{method}", got an array')
         return start
-    start = as_index("start", start)
-    if start < 0:
-        raise ValueError(f"start must be at least 0, got {start}")
-    return start
+    return static_integer("start", start, least=0)
 
 
 def check_steps(steps: int | None) -> int:
     """``T``, if it is an integer of at least 1, else ``ValueError``."""
-    steps = as_index("steps", steps)
+    steps = static_integer("steps", steps)
     if steps < 1:
         raise ValueError(f"a sequence must have at least one step, got {steps}")
     return steps
-
-
-def as_index(name: str, value: object) -> int:
-    """The value, if it is an integer known before compilation, else ``ValueError``."""
-    try:
-        return operator.index(value)  # pyright: ignore[reportArgumentType]
-    except TypeError:
-        raise ValueError(f"{name} must be an integer known before compilation, got {value!r}") from None

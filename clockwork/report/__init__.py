@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from clockwork.files import write_text
 from clockwork.report.classify import Answer, classify, describe
 from clockwork.report.confusion import draw_confusion
 from clockwork.report.figures import draw_curves, draw_errors, draw_outputs
@@ -9,7 +10,6 @@ from clockwork.report.sounds import write_sounds
 from clockwork.report.table import table
 from clockwork.tasks import Words
 from clockwork.training import Results
-from clockwork.training.store import write_whole
 
 __all__ = [
     "Answer",
@@ -55,7 +55,7 @@ def write_report(results: Results, folder: str | Path) -> list[Path]:
         raise ValueError(f"{folder} holds no finished results yet")
     spoken = isinstance(results.task, Words)
     figures = WORDS if spoken else GENERATION
-    write_whole(folder / "table.md", table(results).encode())
+    write_text(folder / "table.md", table(results))
     for name, draw in figures.items():
         draw(results, folder / name)
     written = [folder / name for name in ("table.md", *figures)]

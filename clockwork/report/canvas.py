@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from clockwork.extras import require
+from clockwork.files import replacing
 from clockwork.report.select import notes
 from clockwork.tasks import Words
 from clockwork.training import Results
@@ -72,4 +73,5 @@ def save(figure: Any, results: Results, path: str | Path) -> None:
     if said := notes(results):
         lines = textwrap.wrap(" ".join(said), round(CHARACTERS_PER_INCH * figure.get_figwidth()))
         figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=FOOTNOTE_SIZE, parse_math=False)
-    figure.savefig(path, dpi=DPI)
+    with replacing(Path(path)) as whole:
+        figure.savefig(whole, dpi=DPI)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from clockwork.extras import require
+from clockwork.files import replacing
 from clockwork.report.select import best_run
 from clockwork.training import Results
 
@@ -50,7 +51,8 @@ def write_sounds(results: Results, folder: str | Path) -> list[Path]:
             repeats = max(1, round(SECONDS * rate / len(samples)))
             path = folder / f"{name}.wav"
             try:
-                soundfile.write(path, np.tile(np.clip(samples, -1, 1), repeats), rate, subtype="PCM_16")
+                with replacing(path) as whole:
+                    soundfile.write(whole, np.tile(np.clip(samples, -1, 1), repeats), rate, subtype="PCM_16")
             except soundfile.SoundFileError as error:
                 raise OSError(f"{path} cannot be written: {error}") from None
             written.append(path)

@@ -1,7 +1,6 @@
 """What the paper's experiments have in common: which networks are trained how often, and Table 1."""
 
 import dataclasses
-import math
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -9,6 +8,7 @@ import optax
 from flax import nnx
 from jax import Array
 
+from clockwork.checks import chosen, distinct, finite, integer
 from clockwork.clock import Clock
 from clockwork.nn import ClockworkLSTM, ClockworkRNN, Network, PeepholeLSTM, SimpleRNN
 from clockwork.tasks.task import Cell
@@ -68,14 +68,13 @@ class Experiment:
             if isinstance(value, (list, tuple, np.ndarray)):
                 value = tuple(plain(one) for one in value)
             object.__setattr__(self, field.name, plain(value))
-        at_least("runs", self.runs, 1)
-        at_least("epochs", self.epochs, 1)
-        at_least("seed", self.seed, 0)
+        integer("runs", self.runs, least=1)
+        integer("epochs", self.epochs, least=1)
+        integer("seed", self.seed, least=0)
         chosen("network", self.networks, tuple(LABELS))
         chosen("size", self.sizes, tuple(self.units))
         for rate in self.learning_rates or ():
-            if not 0 < rate < math.inf:
-                raise ValueError(f"a learning rate must be positive and finite, got {rate}")
+            finite("learning_rates", rate, above=0)
         if self.learning_rates is not None:
             distinct("learning rate", self.learning_rates)
 
@@ -150,25 +149,3 @@ class Experiment:
 def plain(value: Any) -> Any:
     """A NumPy number as Python's, so that it reads the same in files and names."""
     return value.item() if isinstance(value, np.generic) else value
-
-
-def at_least(name: str, value: int, least: int) -> None:
-    """Raise ``ValueError`` unless a value is an integer, so large or larger."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} must be an integer, {least} or more, got {value!r}")
-
-
-def chosen(name: str, values: tuple, known: tuple, hint: str = "") -> None:
-    """Raise ``ValueError`` unless at least one is chosen, all are known, and each once."""
-    if not values:
-        raise ValueError(f"at least one {name} must be chosen, of {', '.join(map(str, known))}{hint}")
-    for one in values:
-        if one not in known:
-            raise ValueError(f"unknown {name} {one!r}; choose of {', '.join(map(str, known))}{hint}")
-    distinct(name, values)
-
-
-def distinct(name: str, values: tuple) -> None:
-    """Raise ``ValueError`` if one is there twice."""
-    if len(set(values)) < len(values):
-        raise ValueError(f"each {name} can be chosen once, got {', '.join(map(str, values))}")

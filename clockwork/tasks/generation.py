@@ -14,9 +14,10 @@ import numpy as np
 import optax
 from jax import Array
 
+from clockwork.checks import ArgumentError, chosen
 from clockwork.data.audio import CLIP_NAMES, Clip, clip_name, embedded_clips, read_clip, scale
 from clockwork.nn import Network
-from clockwork.tasks.experiment import Experiment, chosen
+from clockwork.tasks.experiment import Experiment
 from clockwork.tasks.task import Cell
 
 # Table 1: hidden units (cells of the LSTM) by nominal number of parameters. The clockwork of LSTMs is not in it: as
@@ -112,12 +113,14 @@ class Generation(Experiment):
         clips = tuple(numbered.get(str(clip), str(clip)) for clip in self.clips)
         chosen("clip", clips, CLIP_NAMES, hint=" or a number from 1 to 5")
         if self.clip_norm is not None and not self.clip_norm > 0:
-            raise ValueError(f"clip_norm must be positive, got {self.clip_norm}")
+            raise ArgumentError("clip_norm", f"must be positive, got {self.clip_norm}")
         object.__setattr__(self, "clips", clips)
         if self.audio is not None:
             object.__setattr__(self, "audio", str(self.audio))
-        elif self.audio_start != 0 or self.samples != 320:
-            raise ValueError("audio_start and samples cut a clip out of an audio file, and none is given")
+        else:
+            for name, value, default in (("audio_start", self.audio_start, 0), ("samples", self.samples, 320)):
+                if value != default:
+                    raise ArgumentError(name, f"cuts a clip out of an audio file, and none is given; got {value}")
 
     @functools.cached_property
     def sounds(self) -> dict[str, Clip]:

@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from clockwork.checks import ArgumentError, chosen, distinct, finite, integer
 from clockwork.data.words import Corpus, Split, embedded_words, read_words, split
 from clockwork.nn import Network
-from clockwork.tasks.experiment import Experiment, at_least, chosen, distinct
+from clockwork.tasks.experiment import Experiment
 from clockwork.tasks.task import Cell
 
 # Table 1: hidden units (cells of the LSTM) by nominal number of parameters. The clockwork of LSTMs is not in it: as
@@ -114,17 +115,16 @@ class Words(Experiment):
         if not self.splits:
             raise ValueError("at least one split must be chosen, got none")
         for number in self.splits:
-            at_least("a split's number", number, 0)
+            integer("a split's number", number, least=0)
         distinct("split", self.splits)
-        at_least("batch", self.batch, 1)
-        at_least("stop_after", self.stop_after, 1)
-        if not 0 <= self.noise < math.inf:
-            raise ValueError(f"noise must be a standard deviation, 0 or more, got {self.noise}")
+        integer("batch", self.batch, least=1)
+        integer("stop_after", self.stop_after, least=1)
+        finite("noise", self.noise, least=0)
         chosen("loss_at", (self.loss_at,), ("last", "every"))
         chosen("stop_on", (self.stop_on,), ("loss", "error"))
         if self.word_list is not None:
             if self.data_folder is None:
-                raise ValueError("word_list chooses words of a folder of recordings, and none is given")
+                raise ArgumentError("word_list", "chooses words of a folder of recordings, and none is given")
             distinct("word", self.word_list)
 
     @functools.cached_property

@@ -2,9 +2,10 @@
 
 import contextlib
 import os
-from pathlib import Path
 
 import jax
+
+from clockwork.files import cache_folder
 
 
 def use_all_cores() -> None:
@@ -35,9 +36,7 @@ def keep_compiled() -> None:
     """
     if jax.config.jax_compilation_cache_dir is not None:  # pyright: ignore[reportAttributeAccessIssue]
         return
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "clockwork"
-    with contextlib.suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-    if os.access(folder, os.W_OK):
+    folder = cache_folder()
+    if folder is not None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

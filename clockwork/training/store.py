@@ -9,7 +9,6 @@ import csv
 import hashlib
 import io
 import json
-import os
 import platform
 import warnings
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ import jax
 import numpy as np
 
 import clockwork
+from clockwork.files import TEMPORARY, write_text, write_whole
 from clockwork.tasks import TASKS, Cell, Task
 
 
@@ -116,12 +116,12 @@ class Store:
                 warnings.warn(f"{self.folder} was begun {_difference(known[0], document['environment'])}", stacklevel=2)
                 known.append(document["environment"])
             document = {**stored, "continued_in": known[1:]}
-        elif self.folder.is_dir() and any(not path.name.startswith(".config.json") for path in self.folder.iterdir()):
+        elif self.folder.is_dir() and any(not path.name.startswith(TEMPORARY) for path in self.folder.iterdir()):
             raise ValueError(f"{self.folder} is not empty and holds no config.json; choose another folder")
         # The configuration first: a folder that a killed sweep leaves behind is always known for what it is. And a
         # folder that can be read but not written is better refused now than after an hour.
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(config, (json.dumps(document, indent=1) + "\n").encode())
+        write_text(config, json.dumps(document, indent=1) + "\n")
         (self.folder / "cells").mkdir(exist_ok=True)
         (self.folder / "partial").mkdir(exist_ok=True)
 
@@ -186,7 +186,7 @@ class Store:
                 network = [self.task.name, cell.network, cell.size, int(result.parameters), cell.data]
                 training = [run, self.task.seed, repr(cell.learning_rate), int(result.epochs[run])]
                 rows.writerow([*network, *training, f"{result.error[run]:.9g}", int(result.diverged[run])])
-        write_whole(self.folder / "runs.csv", text.getvalue().encode())
+        write_text(self.folder / "runs.csv", text.getvalue())
 
 
 def open_results(folder: str | Path) -> Results:
@@ -242,7 +242,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{folder} holds no results: there is no {path}") from None
     except (OSError, ValueError) as error:
@@ -280,19 +280,6 @@ def environment() -> dict[str, Any]:
         "machine": platform.machine(),
         "devices": [f"{device.platform}: {device.device_kind}" for device in devices],
     }
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    beside = path.with_name(f".{path.name}.tmp")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
