@@ -1,16 +1,35 @@
-"""Strict by default: no silent promotion of dtypes or ranks, and two devices on every machine."""
+"""Strict by default: no silent promotion of dtypes or ranks, and two devices on every machine.
 
+Nearly all the time of the tests goes into compilation. So XLA does without LLVM's costly passes here (set
+``XLA_FLAGS``, empty if you like, for what users get), and what one test has compiled serves all others of the same
+session, in every process.
+"""
+
+import os
 import re
 import shutil
+import tempfile
 from pathlib import Path
+
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+if "CLOCKWORK_TEST_CACHE" not in os.environ:  # the first process; the others inherit it
+    os.environ["CLOCKWORK_TEST_CACHE"] = tempfile.mkdtemp(prefix="clockwork-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["CLOCKWORK_TEST_CACHE"]
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 2)
-jax.config.update("jax_enable_compilation_cache", False)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_unconfigure(config):
+    """Remove the compiled programs of this session."""
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ["CLOCKWORK_TEST_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture

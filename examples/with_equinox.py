@@ -10,7 +10,7 @@ import optax
 
 import clockwork as cw
 
-STEPS, UPDATES = 120, 200
+STEPS, UPDATES = 120, 400
 
 
 class Classifier(eqx.Module):
@@ -57,7 +57,7 @@ def accuracy(model, inputs, rises):
 
 
 model = Classifier(cw.Clock.exponential(width=32, modules=4), key=jax.random.key(0))
-optimizer = optax.adam(1e-2)
+optimizer = optax.adam(optax.cosine_decay_schedule(1e-2, UPDATES))
 state = optimizer.init(eqx.filter(model, eqx.is_array))
 test = chirps(jax.random.key(1), 500)
 print(f"before training: {accuracy(model, *test):.1%} of 500 new chirps right")

@@ -24,14 +24,25 @@ def triangle(clock):
     return allowed
 
 
-@settings(
-    max_examples=200,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=(HealthCheck.too_slow, HealthCheck.data_too_large),
-)
-@given(layer=layers())
+def drawn(examples):
+    """So many clocks, the same each time: each has a shape of its own, and so is compiled anew."""
+    unhealthy = (HealthCheck.too_slow, HealthCheck.data_too_large)
+    chosen = settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=unhealthy)
+    return lambda test: chosen(given(layer=layers())(test))
+
+
+@drawn(40)
 def test_values_and_gradients_equal_the_oracles(layer):
+    check_against_the_oracle(layer)
+
+
+@pytest.mark.slow
+@drawn(200)
+def test_values_and_gradients_equal_the_oracles_for_many_clocks(layer):
+    check_against_the_oracle(layer)
+
+
+def check_against_the_oracle(layer):
     with jax.enable_x64(True):
         clock, steps, start = layer.clock, layer.steps, layer.start
         weights = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), layer.weights)
