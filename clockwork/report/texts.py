@@ -82,7 +82,7 @@ def _generation(task: Generation, paper: bool) -> Text:
     clipping = "no gradient clipping" if task.clips_at is None else f"gradient norm clipped at {task.clips_at:g}"
     return Text(
         title=f"Sequence generation, protocol `{task.protocol}`",
-        training=f"{task.epochs} epochs, {clipping}",
+        training=f"{counted(task.epochs, 'epoch')}, {clipping}",
         columns=["NMSE mean ± sd", "median", "best", "diverged", *["paper"] * paper],
         figures=lambda row: [
             *_errors(row, _number),
@@ -115,7 +115,7 @@ def _words(task: Words, paper: bool) -> Text:
     return Text(
         title="Spoken word classification",
         training=(
-            f"at most {task.epochs} epochs, batch size {task.batch}, input noise of sd {task.noise:g}, loss {place}, "
+            f"at most {counted(task.epochs, 'epoch')}, batch size {task.batch}, input noise of sd {task.noise:g}, loss {place}, "
             f"early stopping after {counted(task.stop_after, 'epoch')} without a lower training {task.stop_on}"
         ),
         columns=[*errors, "epochs", "cut at limit", "diverged", *["paper %"] * paper],
