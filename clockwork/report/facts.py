@@ -1,12 +1,11 @@
 """What a sweep learnt, in sentences: from what is stored with the results, as the recordings may be gone."""
 
-import re
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
 from clockwork.checks import listed
-from clockwork.data.speech import PAPER_WORDS
 from clockwork.report.select import Row
 from clockwork.tasks import Generation, Words
 from clockwork.tasks.experiment import Experiment
@@ -28,16 +27,13 @@ def learnt(results: Results) -> str:
 
 
 def papers_data(results: Results) -> bool:
-    """Whether the paper's figures may stand beside these: they are of its words in TIMIT, or of the embedded data."""
+    """Whether the paper's figures may stand beside these: of its 25 words in TIMIT, or of the embedded data."""
     task = results.task
-    if isinstance(task, Generation):
-        return not task.audio
-    if not isinstance(task, Words) or task.data_folder is None:
-        return isinstance(task, Words)
+    own = task.audio if isinstance(task, Generation) else isinstance(task, Words) and task.data_folder
+    if not own:
+        return True
     recordings = [result.data for result in results.cells.values()]
-    return bool(recordings) and all(
-        set(map(str, data["words"])) == set(PAPER_WORDS) and _of_timit(data["sources"]) for data in recordings
-    )
+    return bool(recordings) and all(bool(data.get("paper_data", False)) for data in recordings)
 
 
 def cut(task: Experiment, row: Row) -> int:
@@ -49,8 +45,8 @@ def cut(task: Experiment, row: Row) -> int:
 def _sounds(task: Generation, pieces: dict[str, CellResult]) -> str:
     """The clips, those of one length and rate together."""
     if task.audio:
-        audio = (task.audio,) if isinstance(task.audio, str) else tuple(map(str, task.audio))
-        names = [_code(file) for file in audio]
+        audio = (task.audio,) if isinstance(task.audio, (str, Path)) else task.audio
+        names = [_code(str(file)) for file in audio]
         what, start = "a part of one sound file", f" from {task.audio_start:g} s"
     else:
         names, what, start = list(task.pieces()), "one embedded clip, none of which is the paper's", ""
@@ -73,7 +69,7 @@ def _words(task: Words, pieces: list[CellResult]) -> str:
     data = [result.data for result in pieces]
     words = len(data[0]["words"])
     where = "the embedded synthetic set" if task.data_folder is None else f"the recordings in {_code(task.data_folder)}"
-    sets = [_set("test", data, "labels", "test_speakers"), _set("training", data, "train_labels", "train_speakers")]
+    sets = [_set("test", data, "labels", "speakers"), _set("training", data, "train_labels", "train_speakers")]
     sentences = [f"Each network tells {counted(words, 'word')} of {where} apart.", *filter(None, sets)]
     shares = [float(np.bincount(one["labels"]).max() / len(one["labels"])) for one in data]
     wrong = _range(f"{100 * (1 - share):.1f}" for share in sorted(shares, reverse=True))
@@ -91,11 +87,6 @@ def _set(name: str, data: list[dict[str, np.ndarray]], labels: str, speakers: st
         people = sorted(len(set(one[speakers].tolist())) for one in data)
         said += f" by {counted(_range(people), 'speaker')}"
     return said + "."
-
-
-def _of_timit(sources: np.ndarray) -> bool:
-    """Only words that are cut out of sentences have their span in the name of their source."""
-    return all(re.search(r"\[\d+:\d+\]$", str(source)) for source in sources)
 
 
 def _code(path: str) -> str:

@@ -115,8 +115,9 @@ def _words(task: Words, paper: bool) -> Text:
     return Text(
         title="Spoken word classification",
         training=(
-            f"at most {counted(task.epochs, 'epoch')}, batch size {task.batch}, input noise of sd {task.noise:g}, loss {place}, "
-            f"early stopping after {counted(task.stop_after, 'epoch')} without a lower training {task.stop_on}"
+            f"at most {counted(task.epochs, 'epoch')}, batch size {task.batch}, input noise of sd {task.noise:g}, "
+            f"loss {place}, early stopping after {counted(task.stop_after, 'epoch')} without a lower training "
+            f"{task.stop_on}"
         ),
         columns=[*errors, "epochs", "cut at limit", "diverged", *["paper %"] * paper],
         figures=figures,
