@@ -35,7 +35,6 @@ FILES = tables_of(PAGE)[0]
 ARCHIVES = {"generation": section("Sequence generation")[0], "words": section("Spoken words")[0]}
 COMMON, PARTIAL = section("Archives of cells")[0], section("Archives of runs in training")[0]
 CONFIG, SETTINGS, *OWN = section("config.json")
-DTYPES = {"text": "U", "bool": "b", "float32": "f", "int32": "i", "int64": "i", "any": "fib"}
 
 
 def stands_for(name, key):
@@ -57,8 +56,7 @@ def agree_with_archive(rows, archive):
     for name, dtype, shape, _ in rows:
         for key, array in arrays.items():
             if stands_for(name, key):
-                assert array.dtype.kind in DTYPES[dtype], key
-                assert dtype not in ("float32", "int32", "int64") or array.dtype == dtype, key
+                assert dtype == "any" or (array.dtype.kind == "U" if dtype == "text" else array.dtype == dtype), key
                 if shape != "by name" and "..." not in shape:
                     assert array.ndim == len(re.findall(r"\w+", shape)), key
 
