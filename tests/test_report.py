@@ -1,6 +1,7 @@
 """The report of the sequence generation: what the table says, what every figure shows, the same bytes each time."""
 
 import struct
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -173,7 +174,7 @@ def test_a_box_above_two_is_drawn_all_the_same(tmp_path, monkeypatch):
 
 
 def test_the_figures_are_written_in_each_format_and_always_the_same(tmp_path):
-    results = made_up(own(FOREIGN[:2], networks=("cwrnn",), sizes=(100,)), LEVEL)
+    results = made_up(own((*FOREIGN[:2], "two--dashes"), networks=("cwrnn",), sizes=(100,)), LEVEL)
     for folder in (tmp_path / "one", tmp_path / "two"):
         folder.mkdir()
         written = write_report(results, folder, FORMATS)
@@ -184,6 +185,8 @@ def test_the_figures_are_written_in_each_format_and_always_the_same(tmp_path):
         first = (tmp_path / "one" / name).read_bytes()
         assert first.startswith(begins[name.split(".")[1]])
         assert first == (tmp_path / "two" / name).read_bytes(), name
+        if name.endswith("svg"):
+            ElementTree.fromstring(first)
 
 
 @pytest.mark.parametrize(
@@ -197,6 +200,13 @@ def test_the_figures_are_written_in_each_format_and_always_the_same(tmp_path):
 def test_other_formats_are_refused_before_anything_is_written(formats, sentence, tmp_path):
     with pytest.raises(ValueError, match=sentence):
         write_report(made_up(own(LATIN), LEVEL), tmp_path, formats)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["figure", "figure.xyz"])
+def test_a_file_of_no_format_is_refused_and_nothing_left(name, tmp_path):
+    with pytest.raises(ValueError, match="is not supported"):
+        draw_outputs(made_up(own(LATIN[:1]), LEVEL), tmp_path / name)
     assert not list(tmp_path.iterdir())
 
 

@@ -26,7 +26,7 @@ FOOTNOTE_LINE = 0.12  # inches
 CHARACTERS_PER_INCH = 17  # of a footnote, at most
 FOOTNOTE_LINES = 6  # at most; the rest is in table.md
 # Without dates and random names in it, the same results give the same file.
-UNDATED: dict[str, dict[str, None]] = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
+UNDATED: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
 SALT = {"svg.hashsalt": "clockwork"}
 
 
@@ -116,8 +116,9 @@ def save(figure: Any, results: Results, path: str | Path, remarks: Sequence[str]
     for text in texts:
         text.set_fontfamily(fonts)
         text.set_parse_math(False)  # a name with two dollar signs is no formula
+    form = path.suffix[1:].lower()
     with require("matplotlib").rc_context(SALT), replacing(path) as whole:
-        figure.savefig(whole, dpi=DPI, metadata=UNDATED.get(path.suffix.lower()))
+        figure.savefig(whole, format=form, dpi=DPI, metadata=UNDATED.get(form))
 
 
 def _footnote(sentences: Iterable[str], inches: float) -> list[str]:
