@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from clockwork.checks import ArgumentError
+from clockwork.checks import ArgumentError, chosen
 from clockwork.extras import require
 from clockwork.tasks import TASKS, Generation, Task, Words
 from clockwork.tasks.experiment import LABELS, NETWORKS
@@ -29,6 +29,8 @@ class SweepCommand:
     kind: ClassVar[type[Generation] | type[Words]]
     fields: ClassVar[dict[str, str]]  # what the task calls an option that has another name there
     out: Path
+    format: tuple[str, ...] = ("png",)
+    """Formats of the figures: png, pdf, svg, or several of them."""
 
     def task(self) -> Generation | Words:
         """The task that the options describe; options without a value are the task's defaults."""
@@ -48,12 +50,13 @@ class SweepCommand:
             raise ValueError(f"--{option} {error.problem}") from None
 
     def run(self) -> int:
-        from clockwork.report import write_report
+        from clockwork.report import FORMATS, write_report
         from clockwork.training import for_output, keep_compiled, sweep, use_all_cores
 
         use_all_cores()
         keep_compiled()
         with _bad_input():
+            chosen("format", self.format, FORMATS)
             task = self.task()
             task.settings()  # whatever cannot be read is found out now
             _check_folder(task, self.out)
@@ -62,7 +65,7 @@ class SweepCommand:
         progress = for_output()
         try:
             results = sweep(task, self.out, progress=progress)
-            print(_report_text(write_report(results, self.out), self.out))
+            print(_report_text(write_report(results, self.out, self.format), self.out))
         except KeyboardInterrupt:
             progress.end()
             print(f"\nStopped. What is done is safe in {self.out}; to go on: {self.again()}", file=sys.stderr)
@@ -190,13 +193,16 @@ class ReportCommand:
 
     folder: Annotated[Path, tyro.conf.Positional]
     """A results folder."""
+    format: tuple[str, ...] = ("png",)
+    """Formats of the figures: png, pdf, svg, or several of them."""
 
     def run(self) -> int:
         from clockwork.report import write_report
         from clockwork.training import open_results
 
         with _bad_input():
-            print(_report_text(write_report(open_results(self.folder), self.folder), self.folder))
+            written = write_report(open_results(self.folder), self.folder, self.format)
+            print(_report_text(written, self.folder))
         return 0
 
 
