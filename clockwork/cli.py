@@ -116,7 +116,7 @@ class GenerationCommand(SweepCommand):
     """In place of the protocol's, for all networks; several make a search."""
     clip_norm: float | None = None
     """In place of the protocol's; inf for no clipping."""
-    audio: tuple[str, ...] = ()
+    audio: tuple[str, ...] | None = None
     """Sound files to learn in place of the embedded clips, one target each, or patterns such as "*.wav"."""
     start: float = 0.0
     """Where in each sound file to begin, in seconds."""
@@ -129,7 +129,8 @@ class GenerationCommand(SweepCommand):
 
     def task(self) -> Generation | Words:
         """The task, with the files that patterns stand for."""
-        return SweepCommand.task(dataclasses.replace(self, audio=matching_files(self.audio)))
+        audio = None if self.audio is None else _matching("audio", self.audio)
+        return SweepCommand.task(dataclasses.replace(self, audio=audio))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +180,7 @@ class WordsCommand(SweepCommand):
     """In place of the paper's 3e-4, for all networks; several make a search."""
     seed: int = 0
     """Run i draws its weights and its noise from this seed and i alone."""
-    classify: tuple[str, ...] = ()
+    classify: tuple[str, ...] | None = None
     """Train nothing: let the network in the results folder with the lowest training error name the word in each of
     these sound files, or patterns such as "*.wav"."""
     out: Path = Path("results/words")
@@ -193,13 +194,13 @@ class WordsCommand(SweepCommand):
         return task
 
     def run(self) -> int:
-        if not self.classify:
+        if self.classify is None:
             return super().run()
         from clockwork.report.classify import classify_all, describe_all
         from clockwork.training import open_results
 
         with _bad_input():
-            print(describe_all(classify_all(open_results(self.out), matching_files(self.classify))))
+            print(describe_all(classify_all(open_results(self.out), _matching("classify", self.classify))))
         return 0
 
 
@@ -264,6 +265,12 @@ def _bad_input() -> Iterator[None]:
     except (ValueError, OSError, ImportError) as error:
         print(f"clockwork: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _matching(option: str, patterns: tuple[str, ...]) -> tuple[str, ...]:
+    if not patterns:
+        raise ValueError(f"--{option} must name at least one file, got none")
+    return matching_files(patterns)
 
 
 def _check_folder(task: Task, folder: Path) -> None:

@@ -140,6 +140,7 @@ def test_the_command_learns_several_files(tmp_path, capsys, monkeypatch):
         (["--audio", "sounds/a.wav", "--out", "out"], "out holds results for a.wav, b.wav (64 samples"),
         (["--audio", "sounds/a.wav", "--clips", "choir"], "--clips chooses embedded clips"),
         (["--audio", "sounds/x*.wav"], "no file matches sounds/x*.wav"),
+        (["--audio"], "--audio must name at least one file, got none"),
         (["--audio", "sounds"], "audio file sounds is a folder"),
     ):
         with pytest.raises(SystemExit) as ended:

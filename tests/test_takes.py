@@ -120,16 +120,25 @@ def test_all_sixteen_speakers_are_used_or_it_is_said_which_are_not(tmp_path):
     task = Words(data_folder=str(tmp_path / "d"), test_per_word=4)
     (side,) = task.sides.values()
     assert (len(side.train), len(side.test)) == (24, 8)
-    assert task.remarks()[0] == "Data: d (2 words, 16 speakers, 32 tokens)."
+    assert task.remarks()[:2] == [
+        "Data: d (2 words, 16 speakers, 32 tokens).",
+        "Words: no, yes; speakers: p00, p01, p02, p03, p04 and 11 more.",
+    ]
     few = Words(data_folder=str(tmp_path / "d"), per_word=7)
     assert few.corpus.speakers == tuple(f"p{i:02}" for i in range(7)) * 2
-    assert few.remarks()[2:] == [
+    assert few.remarks()[3:] == [
         "Note: the first 7 speakers of each word are used, of no 16, yes 16; --per-word takes more."
     ]
     with pytest.raises(ValueError, match="per_word must be an integer, 2 or more, got 1"):
         Words(data_folder=str(tmp_path / "d"), per_word=1)
     with pytest.raises(ValueError, match="per_word chooses speakers of recordings, and none are given"):
         Words(per_word=7)
+
+
+def test_a_folder_for_each_word_is_told_to_need_one_for_each_speaker(tmp_path):
+    record(tmp_path, "yes/ann.wav", "yes/bob.wav", "no/cat.wav")
+    with pytest.raises(ValueError, match=r"two speakers.*each folder directly below the root is a speaker"):
+        Words(data_folder=str(tmp_path)).settings()
 
 
 def test_many_names_are_counted_and_not_listed(tmp_path):

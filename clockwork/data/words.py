@@ -264,9 +264,10 @@ def _draw(corpus: Corpus, rng: np.random.Generator, test_per_word: int) -> np.nd
         tokens = np.minimum(tokens, 1)
     total = tokens.sum(1)  # (W,)
     if alone := [word for word, row in zip(corpus.words, tokens, strict=True) if np.count_nonzero(row) < 2]:
+        rule = "; each folder directly below the root is a speaker" * (corpus.origin == "folder")
         raise ValueError(
             f"every word needs two speakers, one for training and one for test, but not so {listed(alone)}: "
-            "leave out such words"
+            f"leave out such words{rule}"
         )
     target = np.minimum(test_per_word, total - 1)  # (W,)
 

@@ -168,7 +168,7 @@ class Words(Experiment):
         sizes = {(len(side.train), len(side.test)) for side in sides.values()}
         if len(sizes) > 1:
             raise ValueError(
-                f"splits must have one size to be trained together, got {sorted(sizes)}: take one at a time"
+                f"splits must have one size to be trained together, got {listed(sorted(sizes))}: take one at a time"
             )
         return sides
 
@@ -236,13 +236,15 @@ class Words(Experiment):
             ['Data: the embedded words (25 words, 5 speakers, 175 tokens).',
              'Split 0: 125 tokens for training, 50 for test by ked, rms.']
         """
-        lines = [f"Data: {self.subject()}."]
+        corpus, lines = self.corpus, [f"Data: {self.subject()}."]
+        if corpus.origin != "embedded":  # a folder may have been meant otherwise than it is read
+            lines.append(f"Words: {listed(corpus.words)}; speakers: {listed(sorted(set(corpus.speakers)))}.")
         for number, side in zip(self.splits, self.sides.values(), strict=True):
-            tested = listed(sorted({self.corpus.speakers[i] for i in side.test}))
+            tested = listed(sorted({corpus.speakers[i] for i in side.test}))
             lines.append(
                 f"Split {number}: {len(side.train)} tokens for training, {len(side.test)} for test by {tested}."
             )
-        return [*lines, *(f"Note: {note}." for note in self.corpus.notes)]
+        return [*lines, *(f"Note: {note}." for note in corpus.notes)]
 
     def data(self, cell: Cell) -> Data:
         """The split of a cell, and what normalises its features.
@@ -252,11 +254,13 @@ class Words(Experiment):
         """
         corpus, side = self.corpus, self.sides[cell.data]
         frames = np.concatenate([corpus.features[i, : corpus.lengths[i]] for i in side.train]).astype(np.float64)
-        # A channel without variance is as good as none, and its computed standard deviation need not be exactly 0.
-        scale = np.where(np.ptp(frames, 0) == 0, 1, frames.std(0)).astype(np.float32)
-        data = Data(side.train, side.test, frames.mean(0).astype(np.float32), scale)
+        scale = frames.std(0)
+        scale[scale == 0] = 1  # a channel without variance is as good as none
+        data = Data(side.train, side.test, frames.mean(0).astype(np.float32), scale.astype(np.float32))
         for source, sequence, length in zip(corpus.sources, corpus.features, corpus.lengths, strict=True):
-            if not np.isfinite((sequence[:length] - data.mean) / data.scale).all():
+            with np.errstate(over="ignore"):
+                normalised = (sequence[:length] - data.mean) / data.scale
+            if not np.isfinite(normalised).all():
                 raise ValueError(f"the features of {source} are not finite when normalised by the training set's")
         return data
 
