@@ -135,6 +135,15 @@ def test_all_sixteen_speakers_are_used_or_it_is_said_which_are_not(tmp_path):
         Words(per_word=7)
 
 
+def test_a_word_of_one_speaker_is_left_out_and_named(tmp_path):
+    record(tmp_path, *(f"{p}/{w}.wav" for p in ("ann", "bob", "cat") for w in ("yes", "no")), "bob/yess.wav")
+    task = Words(data_folder=str(tmp_path))
+    assert task.settings()["words"] == ["no", "yes"]
+    assert task.corpus.notes == ("words that one speaker alone says are left out: yess",)
+    with pytest.raises(ValueError, match=r"every word needs two speakers.*but not so yess"):
+        Words(data_folder=str(tmp_path), word_list=("yes", "yess")).settings()
+
+
 def test_a_folder_for_each_word_is_told_to_need_one_for_each_speaker(tmp_path):
     record(tmp_path, "yes/ann.wav", "yes/bob.wav", "no/cat.wav")
     with pytest.raises(ValueError, match=r"two speakers.*each folder directly below the root is a speaker"):

@@ -111,7 +111,7 @@ def read_folder(
     Args:
         root: the folder of the speakers' folders.
         words: which words, compared without regard to case, and words as they are, even if they end in a number;
-            all that are found, sorted, if None.
+            if None all that are found, sorted, but for words of a single speaker if two others or more remain.
         per_word: how many speakers of each word, the first in the order of their folders; all if None.
 
     Returns:

@@ -26,7 +26,8 @@ def read_table(
 
     Args:
         path: the table.
-        words: which words, compared without regard to case; all that are there, sorted, if None.
+        words: which words, compared without regard to case; if None all that are there, sorted, but for words of a
+            single speaker if two others or more remain.
         per_word: how many speakers of each word, the first in the table; all if None.
 
     Returns:

@@ -54,7 +54,8 @@ def read_tokens(
 
     Args:
         tokens: all there are; of each word, the speakers that come first are taken first.
-        words: which words, compared without regard to case; all that are there, sorted, if None.
+        words: which words, compared without regard to case; if None, all that are there, sorted, but for those that a
+            single speaker says, if two others or more remain: such a word cannot be trained and tested on.
         per_word: how many speakers of each word, with all they said of it; all if None.
         where: what the tokens are called in errors.
 
@@ -70,7 +71,12 @@ def read_tokens(
     for token in tokens:
         said.setdefault(token.word, {}).setdefault(token.speaker, []).append(token)
     there = {word: len(speakers) for word, speakers in said.items()}
-    wanted = tuple(sorted(said)) if words is None else wanted_words(words)
+    shared = sorted(word for word in said if there[word] > 1)
+    if words is None:
+        wanted = tuple(shared if len(shared) > 1 else sorted(said))
+        alone = sorted(set(said) - set(wanted))
+    else:
+        wanted, alone = wanted_words(words), []
     present = [word for word in wanted if word in said]
     if not present:
         raise ValueError(f"none of the words {listed(wanted)} is {where}{proposal(wanted, there)}")
@@ -88,7 +94,8 @@ def read_tokens(
         if (missing := [word for word in present if speaker not in said[word]])
     ]
     more = [f"{len(lacking) - SHOWN} more speakers lack words"] * (len(lacking) > SHOWN)
-    return utterances, [*absence(wanted, there), *surplus(present, there, per_word), *lacking[:SHOWN], *more]
+    single = [f"words that one speaker alone says are left out: {listed(alone)}"] if alone else []
+    return utterances, [*single, *absence(wanted, there), *surplus(present, there, per_word), *lacking[:SHOWN], *more]
 
 
 def wanted_words(words: Iterable[str]) -> tuple[str, ...]:
