@@ -6,7 +6,7 @@ from pathlib import Path
 from clockwork.checks import chosen
 from clockwork.files import write_text
 from clockwork.report.canvas import FORMATS
-from clockwork.report.classify import Answer, classify, describe
+from clockwork.report.classify import Answer, classify, classify_all, describe, describe_all
 from clockwork.report.confusion import draw_confusion
 from clockwork.report.figures import draw_curves, draw_errors, draw_outputs
 from clockwork.report.sounds import write_sounds
@@ -18,7 +18,9 @@ __all__ = [
     "FORMATS",
     "Answer",
     "classify",
+    "classify_all",
     "describe",
+    "describe_all",
     "draw_confusion",
     "draw_curves",
     "draw_errors",

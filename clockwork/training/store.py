@@ -253,10 +253,16 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _check_same(folder: Path, stored: dict, asked: dict) -> None:
-    # Sound files may have moved: the digest of what is learnt is among the settings.
-    differ = [name for name in asked if stored.get(name) != asked[name] and name not in ("audio", "data_folder")]
+    # Sound files may have moved: the digest of what is learnt is among the settings. And what data and test speakers
+    # are is too, so that a folder of a version which did not know these names can be gone on with.
+    skipped = {"audio", "data_folder", "sounds"} | ({"data", "per_word", "test_per_word"} - set(stored))
+    differ = [name for name in asked if stored.get(name) != asked[name] and name not in skipped]
     if differ:
         name = differ[0]
+        if name == "data":
+            raise ValueError(
+                f"{folder} holds results for {stored[name]}, not for {asked[name]}; choose another by --out"
+            )
         raise ValueError(
             f"{folder} holds results of another configuration ({name} is {stored.get(name)!r} there, "
             f"{asked[name]!r} here); choose another folder"
