@@ -1,5 +1,7 @@
 """The inputs of the spoken word task: mel-frequency cepstral coefficients and energy."""
 
+import math
+
 import numpy as np
 
 from clockwork.extras import require
@@ -58,7 +60,7 @@ def mfcc(samples: np.ndarray, rate: int) -> np.ndarray:
         24.71
     """
     samples = np.asarray(samples)
-    if int(rate) != rate or rate < MIN_RATE:
+    if not MIN_RATE <= rate < math.inf or int(rate) != rate:
         raise ValueError(f"rate must be a whole number of samples per second, at least {MIN_RATE}, got {rate}")
     if samples.ndim != 1:
         raise ValueError(f"samples must be one channel of shape (n,), got shape {samples.shape}")
