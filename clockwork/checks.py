@@ -122,3 +122,16 @@ def listed(names: Iterable[Any], most: int = SHOWN) -> str:
     if len(names) <= most:
         return ", ".join(names)
     return f"{', '.join(names[:most])} and {len(names) - most} more"
+
+
+def described(value: Any) -> str:
+    """A value for a sentence: dtype and shape of an array, else what it looks like, cut where it is long.
+
+    Example:
+        >>> described(np.zeros((3, 4)))
+        'float64[3,4]'
+    """
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{value.dtype}[{','.join(map(str, value.shape))}]"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:80]}..."

@@ -3,11 +3,11 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from clockwork.checks import integer, integers
+from clockwork.checks import ArgumentError, described, integer, integers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +126,12 @@ class Clock:
         return np.repeat(np.asarray(self.periods), self.sizes)
 
     def active(self, time: int) -> np.ndarray:
-        """Which modules update at step ``time``, counted from 0: ``(G,)``, bool."""
+        """Which modules update at step ``time``, counted from 0: ``(G,)``, bool.
+
+        Raises:
+            ValueError: if ``time`` is not an integer of at least 0.
+        """
+        time = integer("time", time, least=0)
         return np.array([time % period == 0 for period in self.periods])
 
     @property
@@ -151,10 +156,14 @@ class Clock:
             inputs: ``I``, the number of inputs.
             outputs: ``O``, the number of outputs of a linear readout; 0 for none.
 
+        Raises:
+            ValueError: if one of them is not an integer of at least 0.
+
         Example:
             >>> Clock.exponential(width=40, modules=9).parameters(outputs=1)
             980
         """
+        inputs, outputs = integer("inputs", inputs, least=0), integer("outputs", outputs, least=0)
         return self.recurrent_parameters + (inputs + 1) * self.width + (self.width + 1) * outputs + self.modules
 
     def multiply_adds(self, inputs: int = 0, method: Literal["masked", "paper", "cascade"] = "cascade") -> float:
@@ -171,13 +180,14 @@ class Clock:
                   ``Σ_j k_j (Σ_{i<=j} k_i + I) / T_j``.
 
         Raises:
-            ValueError: for another method.
+            ValueError: for another method, or if ``inputs`` is not an integer of at least 0.
 
         Example:
             >>> clock = Clock.exponential(width=40, modules=9)
             >>> [clock.multiply_adds(method=m) for m in ("masked", "paper", "cascade")]
             [1600.0, 348.6875, 94.5]
         """
+        inputs = integer("inputs", inputs, least=0)
         n, starts, sizes, periods = self.width, self.starts, self.sizes, self.periods
         if method == "masked":
             return float(n * (n + inputs))
@@ -186,3 +196,19 @@ class Clock:
         if method == "cascade":
             return sum(k * (a + k + inputs) / period for a, k, period in zip(starts, sizes, periods, strict=True))
         raise ValueError(f"method must be 'masked', 'paper' or 'cascade', got {method!r}")
+
+
+def check_clock(clock: Any, call: str = "") -> Clock:
+    """The clock, if it is one, else ``ValueError``.
+
+    Args:
+        clock: what was given.
+        call: the right call, for the sentence.
+    """
+    if isinstance(clock, Clock):
+        return clock
+    hint = f"; the call is {call}" if call else ""
+    raise ArgumentError(
+        "clock",
+        f"must be a clockwork.Clock, such as Clock.exponential(width=40, modules=9), got {described(clock)}{hint}",
+    )

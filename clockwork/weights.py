@@ -9,7 +9,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from clockwork.clock import Clock
+from clockwork.checks import ArgumentError, described, finite, integer
+from clockwork.clock import Clock, check_clock
 
 
 class Weights(NamedTuple):
@@ -82,7 +83,7 @@ class Weights(NamedTuple):
                 outside the triangle is not zero.
         """
         input, recurrent, bias = jnp.asarray(input), jnp.asarray(recurrent), jnp.asarray(bias)
-        n = clock.width
+        n = check_clock(clock, "Weights.from_dense(clock, input, recurrent, bias)").width
         for name, array in (("input weights", input), ("recurrent weights", recurrent), ("bias", bias)):
             if not jnp.issubdtype(array.dtype, jnp.floating):
                 raise ValueError(f"{name} must be floating point numbers, got {array.dtype}")
@@ -141,6 +142,7 @@ class Weights(NamedTuple):
         Raises:
             ValueError: if a name is missing or unknown, or the weights are not those of a layer with this clock.
         """
+        check_clock(clock, "Weights.from_flat(clock, arrays)")
         wanted = [f"{prefix}input", *(f"{prefix}recurrent.{j}" for j in range(clock.modules)), f"{prefix}bias"]
         given = {name for name in arrays if name.startswith(prefix)}
         if given != set(wanted):
@@ -165,7 +167,8 @@ def init(key: Array, clock: Clock, inputs: int = 0, stddev: float = 0.1, dtype: 
         The weights of a layer with this clock.
 
     Raises:
-        ValueError: if ``inputs`` or ``stddev`` is negative.
+        ValueError: if the clock is none, ``inputs`` is not an integer of at least 0, or ``stddev`` is negative or
+            not finite.
 
     Example:
         >>> import clockwork as cw, jax
@@ -173,10 +176,8 @@ def init(key: Array, clock: Clock, inputs: int = 0, stddev: float = 0.1, dtype: 
         >>> weights.input.shape, weights.bias.shape
         ((13, 40), (40,))
     """
-    if inputs < 0:
-        raise ValueError(f"inputs must be at least 0, got {inputs}")
-    if stddev < 0:
-        raise ValueError(f"stddev must be at least 0, got {stddev}")
+    check_clock(clock, "init(key, clock, inputs)")
+    inputs, stddev = integer("inputs", inputs, least=0), finite("stddev", stddev, least=0)
     input_key, recurrent_key, bias_key = jax.random.split(key, 3)
     blocks = zip(jax.random.split(recurrent_key, clock.modules), block_shapes(clock), strict=True)
     return Weights(
@@ -193,6 +194,12 @@ def block_shapes(clock: Clock) -> Sequence[tuple[int, int]]:
 
 def check_weights(weights: Weights, clock: Clock) -> None:
     """Raise ``ValueError`` unless the weights are those of a layer with this clock."""
+    if not isinstance(weights, Weights):
+        call = "; weights come first, then the clock" if isinstance(weights, Clock) else ""
+        raise ArgumentError(
+            "weights", f"must be a clockwork.Weights, such as init(key, clock, inputs), got {described(weights)}{call}"
+        )
+    check_clock(clock)
     shapes = [tuple(block.shape) for block in weights.recurrent]
     if shapes != block_shapes(clock):
         raise ValueError(f"recurrent weights of {clock} must have shapes {block_shapes(clock)}, got {shapes}")

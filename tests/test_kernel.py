@@ -425,3 +425,21 @@ def test_an_lstm_gate_that_is_shut_has_a_finite_gradient():
     shut = weights._replace(bias=weights.bias.at[9:].set(-1e4))
     grad = jax.grad(lambda w: lstm_unroll(w, steps=5)[0].sum())(shut)
     assert all(jnp.isfinite(leaf).all() for leaf in grad)
+
+
+def with_nan(method):
+    """Outputs where an input that only the fast module reads is not a number, and where it is one."""
+    clock = cw.Clock(periods=(1, 4), sizes=(2, 2))
+    weights, inputs = cw.init(jax.random.key(0), clock, 1, stddev=1.0), jnp.ones((12, 1))
+    return [cw.unroll(weights, clock, x, method=method)[0] for x in (inputs.at[2].set(jnp.nan), inputs)]
+
+
+@pytest.mark.parametrize("method", ["masked", "cascade"])
+def test_a_slow_module_is_not_reached_by_nan_of_a_fast_one_before_its_next_tick(parts, method):
+    outputs, clean = with_nan(method)
+    np.testing.assert_array_equal(outputs[:2], clean[:2])
+    assert jnp.isnan(outputs[2:, :2]).all()
+    np.testing.assert_array_equal(outputs[:4, 2:], clean[:4, 2:])
+    # The docstring warns of what comes after that, and of it alone: modules that are evaluated apart keep it out.
+    if method == "cascade" and parts == "apart":
+        np.testing.assert_array_equal(outputs[:, 2:], clean[:, 2:])

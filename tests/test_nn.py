@@ -95,9 +95,9 @@ def test_the_forget_bias_is_set_where_asked():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"cells": 0}, "cells must be at least 1, got 0"),
-        ({"cells": 2, "inputs": -1}, "inputs must be at least 0, got -1"),
-        ({"cells": 2, "stddev": -1.0}, "stddev must be at least 0"),
+        ({"cells": 0}, "cells must be an integer, 1 or more, got 0"),
+        ({"cells": 2, "inputs": -1}, "inputs must be an integer, 0 or more, got -1"),
+        ({"cells": 2, "stddev": -1.0}, "stddev must be finite and at least 0"),
     ],
 )
 def test_impossible_lstms_are_refused(arguments, sentence):
@@ -201,5 +201,5 @@ def test_a_clockwork_of_lstms_has_inputs_or_steps():
 
 
 def test_networks_without_outputs_are_refused():
-    with pytest.raises(ValueError, match="outputs must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="outputs must be an integer, 1 or more, got 0"):
         SimpleRNN(3, outputs=0, rngs=nnx.Rngs(0))

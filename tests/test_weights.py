@@ -59,9 +59,9 @@ def test_dense_weights_that_do_not_fit_are_refused(change, sentence):
 
 
 def test_bad_arguments_of_init_are_refused():
-    with pytest.raises(ValueError, match="inputs must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="inputs must be an integer, 0 or more, got -1"):
         cw.init(jax.random.key(0), CLOCK, inputs=-1)
-    with pytest.raises(ValueError, match=r"stddev must be at least 0, got -0\.1"):
+    with pytest.raises(ValueError, match=r"stddev must be finite and at least 0, got -0\.1"):
         cw.init(jax.random.key(0), CLOCK, stddev=-0.1)
 
 

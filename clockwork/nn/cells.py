@@ -11,14 +11,15 @@ from jax import Array, lax
 from jax.nn.initializers import Initializer
 from jax.typing import ArrayLike, DTypeLike
 
-from clockwork.clock import Clock
+from clockwork.checks import described, integer
+from clockwork.clock import Clock, check_clock
 from clockwork.nn import modules
 from clockwork.nn.initializers import initialize
 from clockwork.nn.lstm import LSTMWeights, lstm_init, lstm_unroll
 from clockwork.nn.modules import CellsState
 from clockwork.nn.parameters import ClockworkParameters, LSTMParameters
 from clockwork.nn.sequence import check_carry, check_features, step_batch, time_zero, unroll_batch
-from clockwork.recurrence import Activation, Method, State
+from clockwork.recurrence import Activation, Method, State, check_activation, check_time
 
 PyTree = Any
 
@@ -43,7 +44,7 @@ class ClockworkCell(ClockworkParameters, nnx.RNNCellBase):
         rngs: the source of the key, stream ``params``.
 
     Raises:
-        ValueError: if ``in_features`` is negative.
+        ValueError: if ``clock`` is no clock, ``in_features`` is negative, or ``activation`` is no function.
 
     Example:
         >>> import clockwork as cw, jax.numpy as jnp
@@ -66,13 +67,14 @@ class ClockworkCell(ClockworkParameters, nnx.RNNCellBase):
         bias_init: Initializer | None = None,
         rngs: nnx.Rngs,
     ) -> None:
+        check_clock(clock, "ClockworkCell(clock, in_features, rngs=rngs)")
         weights = initialize(
             rngs.params(), clock, in_features, kernel_init=kernel_init, recurrent_kernel_init=recurrent_kernel_init,
             bias_init=bias_init, dtype=param_dtype,
         )  # fmt: skip
         super().__init__(clock, weights)
         self.in_features = in_features
-        self.activation: Activation = activation or jnp.tanh
+        self.activation: Activation = jnp.tanh if activation is None else check_activation(activation)
         self.dtype: DTypeLike = dtype or param_dtype
 
     def __call__(self, carry: State, inputs: ArrayLike) -> tuple[State, Array]:
@@ -107,8 +109,19 @@ class ClockworkCell(ClockworkParameters, nnx.RNNCellBase):
             Hidden state ``(*batch, N)``, and time ``(*batch, 1)``, int32.
 
         Raises:
-            ValueError: if there is a ``carry_init`` and no ``rngs``.
+            ValueError: if there is a ``carry_init`` and no ``rngs``, or if the clock's cycle is longer than an int32
+                can count.
         """
+        check_time(self.clock)
+        return self.first_carry(input_shape, rngs, carry_init)
+
+    def first_carry(
+        self,
+        input_shape: tuple[int, ...],
+        rngs: nnx.Rngs | nnx.RngStream | None = None,
+        carry_init: Initializer | None = None,
+    ) -> State:
+        """The same of any clock, for a call that does not go on from a carry."""
         shape = (*input_shape[:-1], self.clock.width)
         if carry_init is None:
             hidden = jnp.zeros(shape, self.dtype)
@@ -255,7 +268,7 @@ class ClockworkOfCells(nnx.RNNCellBase):
         rngs: for the cells.
 
     Raises:
-        ValueError: if ``cell`` makes no cell.
+        ValueError: if ``clock`` is no clock, ``in_features`` is negative, or ``cell`` makes no cell.
 
     Example:
         >>> import clockwork as cw, jax.numpy as jnp
@@ -267,8 +280,8 @@ class ClockworkOfCells(nnx.RNNCellBase):
     """
 
     def __init__(self, clock: Clock, in_features: int, cell: Callable[..., nnx.RNNCellBase], *, rngs: nnx.Rngs) -> None:
-        self.clock = clock
-        self.in_features = in_features
+        self.clock = check_clock(clock, "ClockworkOfCells(clock, in_features, cell, rngs=rngs)")
+        self.in_features = integer("in_features", in_features, least=0)
         sizes = zip(modules.widths(clock, in_features), clock.sizes, strict=True)
         self.cells = nnx.List([_make(cell, width, size, rngs) for width, size in sizes])
 
@@ -303,7 +316,20 @@ class ClockworkOfCells(nnx.RNNCellBase):
             input_shape: of the inputs of a step, ``(*batch, I)``.
             rngs: for the cells' carries; ``nnx.Rngs(0)`` if None.
             carry_init: for the cells' carries.
+
+        Raises:
+            ValueError: if the clock's cycle is longer than an int32 can count.
         """
+        check_time(self.clock)
+        return self.first_carry(input_shape, rngs, carry_init)
+
+    def first_carry(
+        self,
+        input_shape: tuple[int, ...],
+        rngs: nnx.Rngs | nnx.RngStream | None = None,
+        carry_init: Initializer | None = None,
+    ) -> CellsState:
+        """The same of any clock, for a call that does not go on from a carry."""
         batch, rngs = input_shape[:-1], nnx.Rngs(0) if rngs is None else rngs
         shapes = [(*batch, width) for width in modules.widths(self.clock, self.in_features)]
         carries = [
@@ -370,6 +396,8 @@ def unroll_lstm(
 
 
 def _make(cell: Callable[..., nnx.RNNCellBase], width: int, size: int, rngs: nnx.Rngs) -> nnx.RNNCellBase:
+    if not callable(cell):
+        raise ValueError(f"cell must be a class or function such as nnx.LSTMCell, got {described(cell)}")
     try:
         made = cell(width, size, rngs=rngs)
     except TypeError as error:

@@ -11,7 +11,8 @@ from jax import Array
 from jax.nn.initializers import Initializer, lecun_normal, normal, orthogonal, zeros
 from jax.typing import DTypeLike
 
-from clockwork.clock import Clock
+from clockwork.checks import integer
+from clockwork.clock import Clock, check_clock
 from clockwork.weights import Weights
 
 
@@ -62,8 +63,8 @@ def initialize(
         >>> float(abs(weights.bias).sum())
         0.0
     """
-    if inputs < 0:
-        raise ValueError(f"inputs must be at least 0, got {inputs}")
+    check_clock(clock)
+    inputs = integer("in_features", inputs, least=0)
     kernel = kernel_init or PAPER["kernel_init"]
     bias = bias_init or PAPER["bias_init"]
     drawn_in = dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32

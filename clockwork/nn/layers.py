@@ -8,10 +8,13 @@ from flax import nnx
 from jax.nn.initializers import Initializer
 from jax.typing import ArrayLike, DTypeLike
 
-from clockwork.clock import Clock
+from clockwork.clock import Clock, check_clock
 from clockwork.nn.cells import ClockworkCell, ClockworkOfCells
 from clockwork.nn.sequence import (
+    Layer,
     Merge,
+    check_layer,
+    check_layers,
     check_method,
     merge_function,
     over_sequences,
@@ -24,13 +27,16 @@ from clockwork.recurrence import Activation, Method
 PyTree = Any
 
 
-class Clockwork(nnx.Module):
+class Clockwork(Layer, nnx.Module):
     """A clockwork layer, with the call of ``nnx.RNN`` and the fast kernels.
 
     ``h_t = f(W_H h_{t-1} + W_I x_t + b)`` for the modules whose period divides t; the others keep
     their value (Koutník et al. 2014, eqs. 1 to 4). Or, with ``cell``, a clockwork whose modules are cells of any
     kind; see `ClockworkOfCells`. It is ``nnx.RNN(layer.cell)`` with the same parameters under the same names,
     so that a state of one is a state of the other; only what is beyond the length of a sequence differs.
+
+    NaN or infinity in a fast module can reach slower ones, as in `clockwork.unroll`. A clock whose cycle an int32
+    cannot count takes whole sequences alone: it is refused with an ``initial_carry``.
 
     Args:
         clock: when each module updates.
@@ -54,7 +60,8 @@ class Clockwork(nnx.Module):
         rngs: the source of the keys, stream ``params``.
 
     Raises:
-        ValueError: if ``in_features`` is negative, the method unknown, or ``cell`` makes no cell.
+        ValueError: if ``clock`` is no clock, ``in_features`` is negative, ``activation`` is no function, the method is
+            unknown, or ``cell`` makes no cell.
 
     Example:
         >>> import clockwork as cw, jax.numpy as jnp
@@ -91,6 +98,7 @@ class Clockwork(nnx.Module):
         keep_order: bool = False,
         rngs: nnx.Rngs,
     ) -> None:
+        check_clock(clock, "Clockwork(clock, in_features, rngs=rngs)")
         options = {
             "activation": activation, "dtype": dtype, "param_dtype": param_dtype, "kernel_init": kernel_init,
             "recurrent_kernel_init": recurrent_kernel_init, "bias_init": bias_init,
@@ -130,8 +138,8 @@ class Clockwork(nnx.Module):
         Args:
             inputs: ``(*batch, T, I)``, or ``(T, *batch, I)`` where ``time_major``; any batch dimensions or none.
             initial_carry: a carry that was returned, to continue; None for that of the first step.
-            seq_lengths: ``(*batch)`` integers of 1 to T. What is beyond a sequence's length is not read,
-                whatever is there, and the outputs there are zeros.
+            seq_lengths: ``(*batch)`` integers of 0 to T. What is beyond a sequence's length is not read, whatever is
+                there, and the outputs there are zeros; a sequence of length 0 returns its carry unchanged.
             return_carry: whether to return the carry after the last step of each sequence too; like the
                 next three, as constructed if None.
             time_major: where the axis of time is.
@@ -149,11 +157,11 @@ class Clockwork(nnx.Module):
             ValueError: if the inputs have another width or no step, the carry is of another clock, a length is
                 out of range, or ``start`` is not the carry's time, as far as these are known before compilation.
         """
-        start = start_for(initial_carry, start)
+        start = start_for(self.clock, initial_carry, start)
         return over_sequences(
             lambda x, carry, lengths: self.cell.unroll(x, carry, lengths, start=start, method=self.method),
-            lambda shape: self.cell.initialize_carry(shape, rngs),
-            self.cell.initialize_carry,  # draws nothing from ``rngs``
+            lambda shape: self.cell.first_carry(shape, rngs),
+            self.cell.first_carry,  # draws nothing from ``rngs``
             inputs,
             features=self.cell.in_features,
             initial_carry=initial_carry,
@@ -165,7 +173,7 @@ class Clockwork(nnx.Module):
         )
 
 
-class Bidirectional(nnx.Bidirectional):
+class Bidirectional(Layer, nnx.Bidirectional):
     """Two layers, one forwards and one backwards in time, and how their outputs are merged.
 
     ``nnx.Bidirectional`` with the usual merges by name, and no random state of its own. It is called as `Clockwork` is,
@@ -180,7 +188,7 @@ class Bidirectional(nnx.Bidirectional):
         return_carry: whether to return both carries too.
 
     Raises:
-        ValueError: for an unknown merge, and when called if a sum is of different widths.
+        ValueError: if one is no layer, for an unknown merge, and when called if a sum is of different widths.
 
     Example:
         >>> import clockwork as cw, jax.numpy as jnp
@@ -200,13 +208,14 @@ class Bidirectional(nnx.Bidirectional):
         time_major: bool = False,
         return_carry: bool = False,
     ) -> None:
+        merge_fn = merge_function(merge)
         super().__init__(
-            forward_rnn, backward_rnn, merge_fn=merge_function(merge), time_major=time_major,
+            check_layer(forward_rnn), check_layer(backward_rnn), merge_fn=merge_fn, time_major=time_major,
             return_carry=return_carry, rngs=False,
         )  # fmt: skip
 
 
-class Stack(nnx.Module):
+class Stack(Layer, nnx.Module):
     """Layers on layers, each with its own clock, with the call of ``nnx.RNN``.
 
     ``y^1 = layer_1(x)``, ``y^l = layer_l(y^{l-1})``; the output is that of the last. With skip connections
@@ -221,7 +230,7 @@ class Stack(nnx.Module):
         return_carry: whether to return a tuple of the layers' carries too.
 
     Raises:
-        ValueError: when called, if there is no layer or not one carry for each.
+        ValueError: if there is no layer, or one is none, and when called if there is not one carry for each.
 
     Example:
         >>> import clockwork as cw, jax.numpy as jnp
@@ -237,7 +246,7 @@ class Stack(nnx.Module):
     def __init__(
         self, layers: Sequence[Any], *, skip: bool = False, time_major: bool = False, return_carry: bool = False
     ) -> None:
-        self.layers = nnx.List(layers)
+        self.layers = nnx.List(check_layers(layers))
         self.skip = skip
         self.time_major = time_major
         self.return_carry = return_carry

@@ -14,15 +14,19 @@ from jax import Array
 from jax.nn.initializers import Initializer
 from jax.typing import ArrayLike, DTypeLike
 
-from clockwork.clock import Clock
+from clockwork.checks import described
+from clockwork.clock import Clock, check_clock
 from clockwork.nn import modules
 from clockwork.nn.cells import step_lstm, unroll_lstm
 from clockwork.nn.initializers import initialize
 from clockwork.nn.lstm import LSTMWeights, lstm_init
 from clockwork.nn.modules import CellsState
 from clockwork.nn.sequence import (
+    Layer,
     Merge,
     check_carry,
+    check_layer,
+    check_layers,
     check_method,
     merge_function,
     over_sequences,
@@ -33,7 +37,7 @@ from clockwork.nn.sequence import (
     time_zero,
     unroll_batch,
 )
-from clockwork.recurrence import Activation, Method, State
+from clockwork.recurrence import Activation, Method, State, check_activation, check_time
 from clockwork.weights import Weights
 
 __all__ = [
@@ -142,6 +146,12 @@ class ClockworkCell(nn.RNNCellBase):
     recurrent_kernel_init: Initializer | None = None
     bias_init: Initializer | None = None
 
+    def __post_init__(self) -> None:
+        check_clock(self.clock, "ClockworkCell(clock)")
+        if self.activation is not None:
+            check_activation(self.activation)
+        super().__post_init__()
+
     def __call__(self, carry: State, inputs: ArrayLike) -> tuple[State, Array]:
         """One step.
 
@@ -165,7 +175,16 @@ class ClockworkCell(nn.RNNCellBase):
         Args:
             rng: not used.
             input_shape: of the inputs of a step, ``(*batch, I)``.
+
+        Raises:
+            ValueError: if the clock's cycle is longer than an int32 can count.
         """
+        check_time(self.clock)
+        return self.first_carry(rng, input_shape)
+
+    @nn.nowrap
+    def first_carry(self, rng: Array | None, input_shape: tuple[int, ...]) -> State:
+        """The same of any clock, for a call that does not go on from a carry."""
         hidden = jnp.zeros((*input_shape[:-1], self.clock.width), self._dtype)
         return State(hidden, time_zero(input_shape[:-1]))
 
@@ -303,7 +322,7 @@ class ClockworkOfCells(nn.RNNCellBase):
             `PeepholeLSTMCell`, one's own; other arguments by ``functools.partial``.
 
     Raises:
-        ValueError: when called, if ``cell`` makes no cell.
+        ValueError: if ``clock`` is no clock or ``cell`` no function, and when called if it makes no cell.
 
     Example:
         >>> import clockwork as cw, jax, jax.numpy as jnp
@@ -316,6 +335,15 @@ class ClockworkOfCells(nn.RNNCellBase):
 
     clock: Clock
     cell: Callable[..., nn.RNNCellBase]
+
+    def __post_init__(self) -> None:
+        check_clock(self.clock, "ClockworkOfCells(clock, cell)")
+        if not callable(self.cell):
+            raise ValueError(
+                f"cell must be a class or function such as nn.LSTMCell, got {described(self.cell)}; "
+                "the number of inputs is not given, but that of the first call"
+            )
+        super().__post_init__()
 
     def setup(self) -> None:
         """The cells, fastest first."""
@@ -344,7 +372,16 @@ class ClockworkOfCells(nn.RNNCellBase):
         Args:
             rng: for the cells' carries; ``jax.random.key(0)`` if None.
             input_shape: of the inputs of a step, ``(*batch, I)``.
+
+        Raises:
+            ValueError: if the clock's cycle is longer than an int32 can count.
         """
+        check_time(self.clock)
+        return self.first_carry(rng, input_shape)
+
+    @nn.nowrap
+    def first_carry(self, rng: Array | None, input_shape: tuple[int, ...]) -> CellsState:
+        """The same of any clock, for a call that does not go on from a carry."""
         *batch, features = input_shape
         cells = self.cells if self.scope is not None else [_make(self.cell, size) for size in self.clock.sizes]
         keys = jax.random.split(jax.random.key(0) if rng is None else rng, len(cells))
@@ -379,13 +416,16 @@ class ClockworkOfCells(nn.RNNCellBase):
         )  # fmt: skip
 
 
-class Clockwork(nn.Module):
+class Clockwork(Layer, nn.Module):
     """A clockwork layer, with the call of ``nn.RNN`` and the fast kernels.
 
     ``h_t = f(W_H h_{t-1} + W_I x_t + b)`` for the modules whose period divides t; the others keep
     their value (Koutník et al. 2014, eqs. 1 to 4). Or, with ``cell``, a clockwork whose modules are cells of any
     kind; see `ClockworkOfCells`. It is ``nn.RNN(layer.cell)`` with the same variables; only what is beyond the length
     of a sequence differs.
+
+    NaN or infinity in a fast module can reach slower ones, as in `clockwork.unroll`. A clock whose cycle an int32
+    cannot count takes whole sequences alone: it is refused with an ``initial_carry``.
 
     Attributes:
         clock: when each module updates.
@@ -407,7 +447,8 @@ class Clockwork(nn.Module):
         keep_order: whether the outputs of ``reverse`` are in the order of the inputs nonetheless.
 
     Raises:
-        ValueError: if the method is unknown, or (when called) ``cell`` makes no cell.
+        ValueError: if ``clock`` is no clock, ``activation`` no function, the method unknown, or (when called) ``cell``
+            makes no cell.
 
     Example:
         >>> import clockwork as cw, jax, jax.numpy as jnp
@@ -437,6 +478,7 @@ class Clockwork(nn.Module):
     keep_order: bool = False
 
     def __post_init__(self) -> None:
+        check_clock(self.clock, "Clockwork(clock)")
         check_method(self.method)
         options = {name: getattr(self, name) for name in OPTIONS}
         made = self.cell
@@ -474,8 +516,8 @@ class Clockwork(nn.Module):
             inputs: ``(*batch, T, I)``, or ``(T, *batch, I)`` where ``time_major``; any batch dimensions or none.
             initial_carry: a carry that was returned, to continue; None for that of the first step.
             init_key: for the initial carry of cells that draw theirs.
-            seq_lengths: ``(*batch)`` integers of 1 to T. What is beyond a sequence's length is not read,
-                whatever is there, and the outputs there are zeros.
+            seq_lengths: ``(*batch)`` integers of 0 to T. What is beyond a sequence's length is not read, whatever is
+                there, and the outputs there are zeros; a sequence of length 0 returns its carry unchanged.
             return_carry: whether to return the carry after the last step of each sequence too; like the
                 next three, as constructed if None.
             time_major: where the axis of time is.
@@ -492,13 +534,13 @@ class Clockwork(nn.Module):
             ValueError: if the inputs have another width or no step, the carry is of another clock, a length is
                 out of range, or ``start`` is not the carry's time, as far as these are known before compilation.
         """
-        start = start_for(initial_carry, start)
+        start = start_for(self.clock, initial_carry, start)
         # Parameters do not depend on the method, and the masked scan is compiled soonest.
         method = "masked" if self.is_initializing() else self.method
         return over_sequences(
             lambda x, carry, lengths: self.cell.unroll(x, carry, lengths, start=start, method=method),
-            lambda shape: self.cell.initialize_carry(init_key, shape),
-            lambda shape: self.cell.initialize_carry(None, shape),
+            lambda shape: self.cell.first_carry(init_key, shape),
+            lambda shape: self.cell.first_carry(None, shape),
             inputs,
             features=jnp.shape(inputs)[-1] if jnp.ndim(inputs) else 0,
             initial_carry=initial_carry,
@@ -510,7 +552,7 @@ class Clockwork(nn.Module):
         )
 
 
-class Bidirectional(nn.Bidirectional):
+class Bidirectional(Layer, nn.Bidirectional):
     """Two layers, one forwards and one backwards in time: ``nn.Bidirectional`` with the usual merges by name.
 
     It is called as `Clockwork` is, but
@@ -526,7 +568,7 @@ class Bidirectional(nn.Bidirectional):
         return_carry: whether to return both carries too.
 
     Raises:
-        ValueError: for an unknown merge, and when called if a sum is of different widths.
+        ValueError: if one is no layer, for an unknown merge, and when called if a sum is of different widths.
 
     Example:
         >>> import clockwork as cw, jax, jax.numpy as jnp
@@ -541,10 +583,12 @@ class Bidirectional(nn.Bidirectional):
     def __post_init__(self) -> None:
         if self.merge is not None:
             object.__setattr__(self, "merge_fn", merge_function(self.merge))
+        check_layer(self.forward_rnn)
+        check_layer(self.backward_rnn)
         super().__post_init__()
 
 
-class Stack(nn.Module):
+class Stack(Layer, nn.Module):
     """Layers on layers, each with its own clock, with the call of ``nn.RNN``.
 
     ``y^1 = layer_1(x)``, ``y^l = layer_l(y^{l-1})``; the output is that of the last. With skip connections
@@ -558,7 +602,7 @@ class Stack(nn.Module):
         return_carry: whether to return a tuple of the layers' carries too.
 
     Raises:
-        ValueError: when called, if there is no layer or not one carry for each.
+        ValueError: if there is no layer, or one is none, and when called if there is not one carry for each.
 
     Example:
         >>> import clockwork as cw, jax, jax.numpy as jnp
@@ -573,6 +617,10 @@ class Stack(nn.Module):
     skip: bool = False
     time_major: bool = False
     return_carry: bool = False
+
+    def __post_init__(self) -> None:
+        check_layers(self.layers)
+        super().__post_init__()
 
     def __call__(
         self,

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike, DTypeLike
 
+from clockwork.checks import ArgumentError, described, finite, integer
 from clockwork.recurrence import check_steps, takes_kernels
 from clockwork.recurrence.arithmetic import (
     accumulator,
@@ -72,7 +73,7 @@ def lstm_init(
         dtype: of the weights.
 
     Raises:
-        ValueError: if there is no cell, or ``inputs`` or ``stddev`` is negative.
+        ValueError: if there is no cell, ``inputs`` or ``stddev`` is negative, or a number is not finite.
 
     Example:
         >>> import jax
@@ -80,12 +81,9 @@ def lstm_init(
         >>> weights.recurrent.shape, float(weights.bias[15])
         ((15, 60), 5.0)
     """
-    if cells < 1:
-        raise ValueError(f"cells must be at least 1, got {cells}")
-    if inputs < 0:
-        raise ValueError(f"inputs must be at least 0, got {inputs}")
-    if stddev < 0:
-        raise ValueError(f"stddev must be at least 0, got {stddev}")
+    cells, inputs = integer("cells", cells, least=1), integer("inputs", inputs, least=0)
+    stddev = finite("stddev", stddev, least=0)
+    forget_bias = None if forget_bias is None else finite("forget_bias", forget_bias)
     shapes = ((inputs, 4 * cells), (cells, 4 * cells), (3, cells), (4 * cells,))
     keys = jax.random.split(key, len(shapes))
     drawn = [stddev * jax.random.normal(k, shape, dtype) for k, shape in zip(keys, shapes, strict=True)]
@@ -137,6 +135,8 @@ def lstm_unroll(
         >>> outputs.shape, c.shape
         ((320, 15), (15,))
     """
+    if not isinstance(weights, LSTMWeights):
+        raise ArgumentError("weights", f"must be LSTMWeights, such as lstm_init(key, cells), got {described(weights)}")
     cells = weights.recurrent.shape[0]
     shapes = ((weights.input.shape[0], 4 * cells), (cells, 4 * cells), (3, cells), (4 * cells,))
     if tuple(w.shape for w in weights) != shapes:

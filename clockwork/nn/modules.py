@@ -16,8 +16,8 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from clockwork.clock import Clock
-from clockwork.nn.sequence import start_of, time_after, time_zero
-from clockwork.recurrence import Method, advance
+from clockwork.nn.sequence import last_of, start_of, time_after, time_zero
+from clockwork.recurrence import Method, advance, as_time, check_time
 from clockwork.recurrence.plan import Grid, hold, seen
 
 PyTree = Any
@@ -63,7 +63,8 @@ def choose(on: Array, new: PyTree, old: PyTree) -> PyTree:
 
 def step(clock: Clock, carry: CellsState, x_t: Array, call: Call) -> tuple[CellsState, Array]:
     """One step, ``(*batch, I)`` to ``(*batch, N)``: every cell is called, those of active modules are kept."""
-    time, held = jnp.asarray(carry.time), carry.hidden
+    time, held = as_time(clock, carry.time), carry.hidden
+    check_time(clock, time.dtype)
     x_t = x_t.astype(held.dtype)
     cells, outputs = [], []
     for j, (period, a, k) in enumerate(zip(clock.periods, clock.starts, clock.sizes, strict=True)):
@@ -133,7 +134,7 @@ def unroll(
             rows = jnp.concatenate([rows, y.astype(before.dtype)])
         held[j] = hold(rows, own, every)
     outputs = jnp.concatenate([held[j][1:] for j in range(clock.modules)], -1)
-    hidden = outputs[-1] if lengths is None else outputs[lengths - 1, jnp.arange(count)]
+    hidden = outputs[-1] if lengths is None else last_of(outputs, lengths, carry.hidden)
     return CellsState(tuple(cells), hidden, time), outputs
 
 
@@ -143,8 +144,9 @@ def scan_ticks(call: Callable[[PyTree, Array], tuple[PyTree, Array]], ticks: Arr
     def tick(carry: PyTree, xs: tuple[Array, Array]) -> tuple[PyTree, Array]:
         s, x = xs
         new, y = call(carry, x)
-        on = jnp.ones(x.shape[:-1], bool) if ticks is None else s < ticks
-        return choose(on, new, carry), y
+        if ticks is None:
+            return jax.tree.map(lambda new, old: new.astype(old.dtype), new, carry), y
+        return choose(s < ticks, new, carry), y
 
     return tick
 

@@ -13,11 +13,13 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from clockwork.clock import Clock
+from clockwork.checks import finite, integer
+from clockwork.clock import Clock, check_clock
 from clockwork.nn.cells import PeepholeLSTMCell
 from clockwork.nn.layers import Clockwork
 from clockwork.nn.lstm import lstm_init, lstm_unroll
 from clockwork.nn.parameters import ClockworkParameters, LSTMParameters
+from clockwork.nn.sequence import known_values
 from clockwork.recurrence import Method, check_steps, unroll
 from clockwork.recurrence.arithmetic import matmul
 from clockwork.weights import init
@@ -49,13 +51,14 @@ class Readout(nnx.Module):
     """
 
     def __init__(self, width: int, outputs: int, *, stddev: float, rngs: nnx.Rngs) -> None:
-        if outputs < 1:
-            raise ValueError(f"outputs must be at least 1, got {outputs}")
+        outputs, stddev = integer("outputs", outputs, least=1), finite("stddev", stddev, least=0)
         self.kernel = nnx.Param(stddev * jax.random.normal(rngs.params(), (width, outputs)))
         self.bias = nnx.Param(stddev * jax.random.normal(rngs.params(), (outputs,)))
 
     def __call__(self, hidden: Array, at: ArrayLike) -> Array:
-        """The output ``(O,)`` of one step of ``(T, N)``."""
+        """The output ``(O,)`` of one step of ``(T, N)``; ``at`` is checked where it is known before compilation."""
+        if known_values(at) is not None:
+            at = integer("at", at, least=-hidden.shape[0], most=hidden.shape[0] - 1)
         return matmul(hidden[jnp.asarray(at)][None], self.kernel[...])[0] + self.bias[...]
 
 
@@ -91,6 +94,7 @@ class ClockworkRNN(ClockworkParameters):
         method: Method = "auto",
         rngs: nnx.Rngs,
     ) -> None:
+        check_clock(clock, "ClockworkRNN(clock, inputs, outputs, rngs=rngs)")
         super().__init__(clock, init(rngs.params(), clock, inputs, stddev))
         self.method: Method = method
         self.readout = Readout(clock.width, outputs, stddev=stddev, rngs=rngs)
@@ -106,7 +110,7 @@ class ClockworkRNN(ClockworkParameters):
     ) -> Array:
         """``(T, I)``, or ``steps`` where there are no inputs, to ``(T, O)``, or to step ``at`` of it, ``(O,)``.
 
-        Errors are as of `clockwork.unroll`.
+        Errors are as of `clockwork.unroll`, and if there is no step ``at``, where it is known before compilation.
         """
         if at is not None:
             return self.readout(unroll(self.weights, self.clock, inputs, steps=steps, method=self.method)[0], at)
@@ -186,7 +190,7 @@ class PeepholeLSTM(LSTMParameters):
     ) -> Array:
         """``(T, I)``, or ``steps`` where there are no inputs, to ``(T, O)``, or to step ``at`` of it, ``(O,)``.
 
-        Errors are as of `lstm_unroll`.
+        Errors are as of `lstm_unroll`, and if there is no step ``at``, where it is known before compilation.
         """
         if at is not None:
             return self.readout(lstm_unroll(self.weights, inputs, steps=steps)[0], at)
@@ -226,6 +230,7 @@ class ClockworkLSTM(nnx.Module):
         forget_bias: float | None = None,
         rngs: nnx.Rngs,
     ) -> None:
+        check_clock(clock, "ClockworkLSTM(clock, inputs, outputs, rngs=rngs)")
         cell = functools.partial(PeepholeLSTMCell, stddev=stddev, forget_bias=forget_bias)
         self.layer = Clockwork(clock, inputs, cell=cell, rngs=rngs)
         self.readout = Readout(clock.width, outputs, stddev=stddev, rngs=rngs)
@@ -240,7 +245,7 @@ class ClockworkLSTM(nnx.Module):
     ) -> Array:
         """``(T, I)``, or ``steps`` where there are no inputs, to ``(T, O)``, or to step ``at`` of it, ``(O,)``.
 
-        Errors are as of `Clockwork`.
+        Errors are as of `Clockwork`, and if there is no step ``at``, where it is known before compilation.
         """
         if (inputs is None) == (steps is None):
             raise ValueError(f"give either inputs or steps, got {'neither' if inputs is None else 'both'}")

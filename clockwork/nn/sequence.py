@@ -1,7 +1,7 @@
 """What the layers of both Flax APIs share: the call of ``RNN`` around a function of time-major batches."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,9 +12,10 @@ from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
-from clockwork.checks import static_integer
+from clockwork.checks import described, static_integer
 from clockwork.clock import Clock
-from clockwork.recurrence import METHODS, Activation, Method, State, advance, step, unroll
+from clockwork.recurrence import METHODS, Activation, Method, State, advance, as_time, check_time, step, unroll
+from clockwork.recurrence.sharded import spread, spread_over
 from clockwork.weights import Weights
 
 PyTree = Any
@@ -48,7 +49,7 @@ def over_sequences(
         inputs: ``(*batch, T, I)``, or ``(T, *batch, I)`` where ``time_major``.
         features: ``I``.
         initial_carry: leaves ``(*batch, ...)``; None for what ``initialize_carry`` makes.
-        seq_lengths: ``(*batch)`` integers of 1 to T.
+        seq_lengths: ``(*batch)`` integers of 0 to T; a sequence of length 0 leaves its carry as it was.
         return_carry: whether to return the last carry too, that after the last step of each sequence.
         time_major: where the axis of time is.
         reverse: whether to go from the last step of each sequence to its first.
@@ -67,13 +68,16 @@ def over_sequences(
     count = math.prod(batch)
     if steps < 1:
         raise ValueError(f"a sequence must have at least one step, got inputs of shape {inputs.shape}")
-    lengths = None if seq_lengths is None else check_lengths(seq_lengths, tuple(batch), steps).reshape(count)
+    lengths = None if seq_lengths is None else check_lengths(seq_lengths, tuple(batch), steps)
     if initial_carry is None:
         carry = initialize_carry((count, width))
     else:
         check_carry(initial_carry, jax.eval_shape(lambda: carry_like((*batch, width))))
         carry = jax.tree.map(lambda leaf: leaf.reshape(count, *leaf.shape[len(batch) :]), initial_carry)
     x = x.reshape(steps, count, width)  # (T, B, I)
+    over = spread_over(x, 1)  # a carry and lengths go where the inputs are
+    carry = jax.tree.map(lambda leaf: leaf if isinstance(leaf, np.ndarray) else spread(leaf, 0, over), carry)
+    lengths = None if lengths is None else spread(lengths.reshape(count), 0, over)
     if reverse:
         x = flip_sequences(x, lengths, num_batch_dims=1, time_major=True)
     valid = None if lengths is None else (jnp.arange(steps)[:, None] < lengths[None])[..., None]  # (T, B, 1)
@@ -92,15 +96,16 @@ def over_sequences(
 
 
 def check_lengths(seq_lengths: ArrayLike, batch: tuple[int, ...], steps: int) -> Array:
-    """The lengths, if they are integers of this shape from 1 to the steps, as far as is known, else ``ValueError``."""
-    lengths = jnp.asarray(seq_lengths)
-    if lengths.shape != batch or not jnp.issubdtype(lengths.dtype, jnp.integer):
-        raise ValueError(f"seq_lengths must be integers of shape {batch}, got {lengths.dtype} of shape {lengths.shape}")
-    known = known_values(lengths)
-    if known is not None and known.size and (known.min() < 1 or known.max() > steps):
-        wrong = known[(known < 1) | (known > steps)]
-        raise ValueError(f"seq_lengths must be from 1 to the {steps} steps of the inputs, got {wrong.flat[0]}")
-    return jnp.clip(lengths.astype(int), 1, steps)
+    """The lengths, if they are integers of this shape from 0 to the steps, as far as is known, else ``ValueError``."""
+    given = seq_lengths if isinstance(seq_lengths, np.ndarray) else jnp.asarray(seq_lengths)
+    if given.shape != batch or not jnp.issubdtype(given.dtype, jnp.integer):
+        raise ValueError(f"seq_lengths must be integers of shape {batch}, got {given.dtype} of shape {given.shape}")
+    known = known_values(given)
+    if known is not None and known.size and (known.min() < 0 or known.max() > steps):
+        wrong = known[(known < 0) | (known > steps)]
+        raise ValueError(f"seq_lengths must be from 0 to the {steps} steps of the inputs, got {wrong.flat[0]}")
+    lengths = jnp.asarray(given)
+    return jnp.clip(lengths, 0, min(steps, int(jnp.iinfo(lengths.dtype).max))).astype(int)
 
 
 def check_carry(carry: PyTree, like: PyTree) -> None:
@@ -156,7 +161,7 @@ def start_of(clock: Clock, time: ArrayLike, start: int | None, method: Method) -
     phases = None if known is None else set((known % clock.cycle).flat) or {0}
     if phases is not None and len(phases) == 1 and (method in ("cascade", "fused") or 0 in phases):
         return int(phases.pop())
-    return jnp.asarray(time)[:, 0]
+    return as_time(clock, time)[:, 0]
 
 
 def time_zero(batch: tuple[int, ...]) -> Any:
@@ -170,8 +175,14 @@ def time_after(clock: Clock, time: ArrayLike, steps: int, lengths: Array | None)
     known = known_values(time)
     if known is not None and lengths is None:
         return advance(clock, known, steps)
-    time = jnp.asarray(time)
-    return advance(clock, time, steps if lengths is None else lengths[:, None].astype(time.dtype))
+    time = as_time(clock, time)
+    return advance(clock, time, steps if lengths is None else lengths[:, None])
+
+
+def last_of(y: Array, lengths: Array, first: Array) -> Array:
+    """The row of ``y (T, B, N)`` at each sequence's last step, ``(B, N)``; that of ``first`` where it has no step."""
+    last = jax.vmap(lambda y, length: y[length - 1], in_axes=(1, 0))(y, lengths)
+    return jnp.where(lengths[:, None] > 0, last, first)
 
 
 def unroll_batch(
@@ -186,7 +197,7 @@ def unroll_batch(
     activation: Activation,
 ) -> tuple[State, Array]:
     """A clockwork layer's `Unroll`: ``clockwork.unroll`` over a batch, with a carry ``(B, N)``, ``(B, 1)``."""
-    steps, count, width = inputs.shape
+    steps, _, width = inputs.shape
     begin, hidden = start_of(clock, state.time, start, method), state.hidden.astype(weights.bias.dtype)
 
     def each(inputs: Array | None, hidden: Array, begin: int | Array) -> tuple[Array, Array]:
@@ -203,7 +214,7 @@ def unroll_batch(
         over = jax.vmap(each, in_axes=(1, 0, 0), out_axes=(1, 0))
         y, last = over(inputs if width else None, hidden, begin)
     if lengths is not None:
-        last = y[lengths - 1, jnp.arange(count)]
+        last = last_of(y, lengths, hidden)
     return State(last, time_after(clock, state.time, steps, lengths)), y
 
 
@@ -221,7 +232,7 @@ def step_batch(
     def each(hidden: Array, time: Array, x_t: Array) -> State:
         return step(dense, clock, State(hidden, time), x_t if width else None, activation=activation)[0]
 
-    hidden, time = jnp.asarray(state.hidden), jnp.asarray(state.time)
+    hidden, time = jnp.asarray(state.hidden), as_time(clock, state.time)
     count = math.prod(batch)
     flat = (hidden.reshape(count, clock.width).astype(dtype), time.reshape(count), x_t.reshape(count, width))
     new = jax.vmap(each)(*flat)
@@ -242,6 +253,34 @@ def check_method(method: Method) -> Method:
     return method
 
 
+class Layer:
+    """A base of layers, which says that they are layers where ``RNN`` wants a cell."""
+
+    @property
+    def num_feature_axes(self) -> int:
+        """What ``RNN`` asks of a cell first: raises ``ValueError``."""
+        kind = type(self).__name__
+        raise ValueError(f"RNN takes a cell, and {kind} is a layer, which takes whole sequences: call it without RNN")
+
+
+def check_layers(layers: Any) -> list[Any]:
+    """The layers of a stack, if there are any and they are layers, else ``ValueError``."""
+    if not isinstance(layers, Iterable) or not (made := list(layers)):
+        raise ValueError(f"a stack must have at least one layer, as in Stack([layer, ...]), got {described(layers)}")
+    return [check_layer(layer) for layer in made]
+
+
+def check_layer(layer: Any) -> Any:
+    """The layer, if it may have the call of ``RNN``, else ``ValueError``."""
+    if isinstance(layer, Layer):
+        return layer
+    cell = hasattr(layer, "num_feature_axes")
+    if cell or isinstance(layer, type) or not callable(layer):
+        hint = "; RNN(cell) makes a layer of a cell" if cell else ""
+        raise ValueError(f"a layer must be one such as Clockwork(...) or RNN(cell), got {described(layer)}{hint}")
+    return layer
+
+
 def own_modules_only(options: Mapping[str, Any]) -> None:
     """Raise ``ValueError`` if one of the options of a clockwork's own modules is given along with a cell."""
     for name, value in options.items():
@@ -251,11 +290,23 @@ def own_modules_only(options: Mapping[str, Any]) -> None:
             )
 
 
-def start_for(initial_carry: PyTree | None, start: int | None) -> int | None:
-    """What the caller says of the clock, if it is a number of steps: without a carry, that it stands at zero."""
+def start_for(clock: Clock, initial_carry: PyTree | None, start: int | None) -> int | None:
+    """What the caller says of the clock, if it is a number of steps: without a carry, that it stands at zero.
+
+    Args:
+        clock: the layer's clock.
+        initial_carry: what the layer is called with; None for none.
+        start: the same.
+
+    Raises:
+        ValueError: if ``start`` is not a number of steps or there is no carry that it is the time of, or if the time
+            of the carry cannot count the clock's cycle.
+    """
     if start is not None:
         start = static_integer("start", start, least=0)
     if initial_carry is not None:
+        time = getattr(initial_carry, "time", np.int32(0))  # another carry is refused by its structure
+        check_time(clock, np.dtype(getattr(time, "dtype", np.int32)))
         return start
     if start:
         raise ValueError(f"start is the time of initial_carry, which is not given, got {start}")
@@ -298,8 +349,6 @@ def stacked(
     options: Mapping[str, Any],
 ) -> Array | tuple[tuple[PyTree, ...], Array]:
     """Layers on layers: the outputs of the last, or with ``skip`` of all; before them their carries if asked for."""
-    if not layers:
-        raise ValueError("a stack must have at least one layer, got none")
     carries: list[PyTree] = [None] * len(layers) if initial_carry is None else list(initial_carry)
     if len(carries) != len(layers):
         raise ValueError(f"initial_carry must have one carry for each of the {len(layers)} layers, got {len(carries)}")

@@ -10,8 +10,8 @@ from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
-from clockwork.checks import static_integer
-from clockwork.clock import Clock
+from clockwork.checks import ArgumentError, described, static_integer
+from clockwork.clock import Clock, check_clock
 from clockwork.recurrence.arithmetic import Activation, accumulator, matmul
 from clockwork.recurrence.cascade import Cascade
 from clockwork.recurrence.kernel import run
@@ -34,9 +34,10 @@ class State(NamedTuple):
 
     Attributes:
         hidden: ``(N,)``, the hidden state.
-        time: ``()``, int32, the clock's value at the next step, taken back by a whole number of the
-            clock's cycles before it would overflow. In the carry of a Flax cell, ``(*batch, 1)``, and
-            of NumPy where it is known before compilation.
+        time: ``()``, int32, the clock's value at the next step, reduced by whole cycles of the clock to avoid
+            overflow. In the carry of a Flax cell, ``(*batch, 1)``, and of NumPy where it is known before compilation.
+
+    A state holds no clock: one of another clock of the same width has the same shapes, and is taken for its own.
     """
 
     hidden: Array
@@ -49,7 +50,11 @@ class State(NamedTuple):
         Args:
             clock: the layer's clock.
             dtype: of the hidden state.
+
+        Raises:
+            ValueError: if the clock is none, or its cycle is longer than an int32 can count.
         """
+        check_time(clock)
         return cls(jnp.zeros(clock.width, dtype), jnp.zeros((), jnp.int32))
 
 
@@ -78,7 +83,8 @@ def step(
         The next state, and its hidden values ``(N,)``.
 
     Raises:
-        ValueError: if the weights or the state are of another clock, or ``x_t`` of another width.
+        ValueError: if the weights or the state are of another width, or ``x_t``, or if the clock's cycle is longer
+            than the integers of ``time`` can count.
 
     Example:
         >>> import clockwork as cw, jax, jax.numpy as jnp
@@ -95,7 +101,11 @@ def step(
         >>> dense = weights.dense(clock)
         >>> state, y_t = tick(dense, clock, state, jnp.ones(2))
     """
-    input_weights, recurrent, bias = weights.dense(clock) if isinstance(weights, Weights) else weights
+    check_clock(clock, "step(weights, clock, state, x_t)")
+    check_activation(activation)
+    if not (hasattr(state, "hidden") and hasattr(state, "time")):
+        raise ArgumentError("state", f"must be a clockwork.State, such as State.initial(clock), got {described(state)}")
+    input_weights, recurrent, bias = _dense(weights, clock)
     n = clock.width
     if recurrent.shape != (n, n):
         raise ValueError(f"recurrent weights must have shape {(n, n)}, got {recurrent.shape}")
@@ -108,25 +118,54 @@ def step(
         if x_t.shape != input_weights.shape[:1]:
             raise ValueError(f"x_t must have shape {input_weights.shape[:1]}, got {x_t.shape}")
         drive = drive + matmul(x_t[None].astype(dtype), input_weights.astype(dtype))[0]
-    time = jnp.asarray(state.time)
+    time = as_time(clock, state.time)
+    check_time(clock, time.dtype)
     active = time % jnp.asarray(clock.unit_periods, time.dtype) == 0
     h_t = masked_step(activation, active, drive, recurrent.astype(dtype), hidden)
     return State(h_t, advance(clock, time, 1)), h_t
 
 
+def check_time(clock: Clock, dtype: DTypeLike = jnp.int32) -> None:
+    """Raise ``ValueError`` unless this is a dtype of integers that can count the steps of the clock's cycle."""
+    if not jnp.issubdtype(dtype, jnp.integer):
+        raise ValueError(f"the time of a state or carry must be integers, got {np.dtype(dtype).name}")
+    if check_clock(clock).cycle > np.iinfo(dtype).max:
+        raise ValueError(
+            f"this clock repeats after {clock.cycle} steps, more than the time of a state or carry, "
+            f"{np.dtype(dtype).name}, can count; use unroll, or a layer without initial_carry"
+        )
+
+
+def as_time(clock: Clock, time: ArrayLike) -> Array:
+    """The time of a state or carry as an array of JAX, reduced by whole cycles where it is too large for one."""
+    if not isinstance(time, Array):
+        time = np.asarray(time)
+        dtype = jax.dtypes.canonicalize_dtype(time.dtype)
+        if time.size and time.max() > np.iinfo(dtype).max:
+            time = (time.astype(object) % clock.cycle).astype(dtype)
+    return jnp.asarray(time)
+
+
 def advance(clock: Clock, time: Any, steps: int | Array) -> Any:
-    """The clock's value some steps later, taken back by whole cycles before it would overflow.
+    """The clock's value some steps later, reduced by whole cycles to avoid overflow.
 
     Args:
         clock: the layer's clock.
         time: integers, of JAX or NumPy; so is what is returned.
         steps: how many.
     """
-    limit = jnp.iinfo(time.dtype).max // clock.cycle * clock.cycle
-    if not limit:  # the cycle does not fit an integer: as long as it lasts
-        return time + steps
+    limit = int(np.iinfo(time.dtype).max) // clock.cycle * clock.cycle
+    if not limit:  # from zero, once: `check_time` refuses to go on from there
+        return time + (steps if isinstance(steps, int) else steps.astype(time.dtype))
+    dtype, more = time.dtype, steps
+    if isinstance(more, int):
+        more = np.asarray(more % limit, dtype)
+    elif limit <= np.iinfo(more.dtype).max:
+        more = more % np.asarray(limit, more.dtype)
+    more = more.astype(dtype)
+    left = np.asarray(limit, dtype) - more
     where = np.where if isinstance(time, np.ndarray) else jnp.where
-    return where(time >= limit - steps, time - (limit - steps), time + steps)
+    return where(time >= left, time - left, time + more)
 
 
 def unroll(
@@ -151,10 +190,17 @@ def unroll(
     lanes, over anything else it makes every product one over the batch. The gradient of all but the masked scan
     is written by hand; forward mode works too, second derivatives need ``method="masked"``.
 
+    On a mesh with explicit axes (`jax.set_mesh`), batch and runs may be spread over devices: each device evaluates its
+    share, and outputs and gradients are spread as what they belong to. Nothing else may be spread.
+
     From 1,024 steps on (and two cycles of the clock), the sequence goes piece by piece: the states
     between pieces are kept for the backward pass, and each piece is computed again. To keep still
     less, cut it into pieces of a multiple of ``clock.cycle`` steps, and scan over them with
     ``jax.checkpoint``.
+
+    A slow module never reads a faster one, but products are taken with the zeros in between: by the masked scan
+    over all modules, by the other methods over neighbours that they evaluate as one. So NaN or infinity in a fast
+    module, or in an input that only fast modules read, reaches slower modules at their next tick, and all gradients.
 
     Args:
         weights: of one layer, `Weights`; computation is in their dtype joined with that of
@@ -163,8 +209,8 @@ def unroll(
         inputs: ``(T, I)``; None for a layer without inputs, which takes ``steps`` instead.
         steps: ``T``, where there are no inputs; static.
         start: the clock's value at the first step, so that a sequence can be cut anywhere and
-            continued. Static; an array ``()`` of integers, known only when the program runs, takes the
-            masked scan. The clock repeats itself: any multiple of ``clock.cycle`` is as good as 0.
+            continued. Static, and of any size; an array ``()`` of integers of any dtype, known only when the program
+            runs, takes the masked scan. The clock repeats itself: any multiple of ``clock.cycle`` is as good as 0.
         hidden: ``(N,)``, the state before the first step; zeros if None.
         readout: ``(N, O)``: return ``h @ readout`` in place of the hidden values. The cascade
             multiplies each module's values once, when they change, and builds no ``(T, N)`` array.
@@ -179,9 +225,9 @@ def unroll(
         Outputs ``(T, N)``, or ``(T, O)`` with a readout, and the last hidden state ``(N,)``.
 
     Raises:
-        ValueError: if both or neither of ``inputs`` and ``steps`` are given, a shape does not fit,
-            there is no step, ``start`` is negative, the method is unknown, or it is not for such a layer, or it is
-            not the masked scan and ``start`` is an array.
+        ValueError: if weights or clock are not such, both or neither of ``inputs`` and ``steps`` are given, a shape
+            does not fit, there is no step, ``start`` is negative, the activation is no function, the method is
+            unknown or not for such a layer, or it is not the masked scan and ``start`` is an array.
 
     Example:
         >>> import clockwork as cw, jax, jax.numpy as jnp
@@ -195,6 +241,8 @@ def unroll(
         >>> bool(jnp.allclose(outputs, jnp.concatenate([first, rest]), atol=1e-6))
         True
     """
+    check_weights(weights, clock)
+    check_activation(activation)
     if (inputs is None) == (steps is None):
         raise ValueError(f"give either inputs or steps, got {'neither' if inputs is None else 'both'}")
     if inputs is None:
@@ -210,7 +258,6 @@ def unroll(
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}, got {method!r}")
     start = _check_start(start, method)
-    check_weights(weights, clock)
     dtype, hidden = _check_hidden(weights.bias, clock, hidden, inputs)
     if inputs is not None:
         inputs = inputs.astype(dtype)
@@ -296,6 +343,21 @@ def computing_on() -> Any:
     """The device that JAX computes on where nothing else is said."""
     chosen = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
     return jax.devices(chosen)[0] if chosen is None or isinstance(chosen, str) else chosen
+
+
+def check_activation(activation: Activation) -> Activation:
+    """The activation, if it is a function, else ``ValueError``."""
+    if not callable(activation):
+        raise ValueError(f"activation must be a function such as jnp.tanh, got {activation!r}")
+    return activation
+
+
+def _dense(weights: Any, clock: Clock) -> tuple[Array, Array, Array]:
+    if isinstance(weights, Weights):
+        return weights.dense(clock)
+    if not (isinstance(weights, tuple) and len(weights) == 3):
+        raise ArgumentError("weights", f"must be a clockwork.Weights or its dense(clock), got {described(weights)}")
+    return weights
 
 
 def _check_hidden(

@@ -31,12 +31,10 @@ from jax import Array
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
-from jax.sharding import NamedSharding, PartitionSpec
+
+from clockwork.recurrence.sharded import ONE, PARAMETER, SEQUENCE, STATE, Layout, Spread, equally_varying, repeated
 
 PyTree = Any
-
-# Where a batch goes in an array, and what a parameter has in its place: nothing, it is shared.
-SEQUENCE, STATE, PARAMETER = 1, 0, -1
 
 
 class Kernel(Protocol):
@@ -113,82 +111,107 @@ class _Operation:
     def __init__(
         self, name: str, evaluate: Callable[..., PyTree], shapes: Callable[..., PyTree], arguments: tuple, results: Any
     ) -> None:
-        self.arguments, self.results, self.shapes = arguments, results, functools.lru_cache(maxsize=512)(shapes)
+        self.evaluate, self.arguments, self.results = evaluate, arguments, results
+        self.shapes = functools.lru_cache(maxsize=512)(shapes)
         self.primitive = primitive = Primitive(name)
         primitive.multiple_results = True
+        compiled = jax.jit(primitive.bind, static_argnames=("kernel", "tree", "layout"))
 
-        def flat(*leaves: Array, kernel: Kernel, tree: Any, runs: bool, batch: bool) -> list[Array]:
-            del runs, batch
-            return jax.tree.leaves(evaluate(kernel, *jax.tree.unflatten(tree, leaves)))
+        def at_once(*leaves: Array, **static: Any) -> list[Array]:
+            with jax.disable_jit(False):  # else `compiled` would be this function again
+                return compiled(*leaves, **static)
 
-        primitive.def_impl(jax.jit(flat, static_argnames=("kernel", "tree", "runs", "batch")))
+        primitive.def_impl(at_once)
         primitive.def_abstract_eval(self.abstract)
-        lower = mlir.lower_fun(flat, multiple_results=True)
+        lower = mlir.lower_fun(self.on_shares, multiple_results=True)
 
-        def lower_plainly(context: Any, *operands: Any, **static: Any) -> Any:
+        def lower_locally(context: Any, *operands: Any, **static: Any) -> Any:
             # Inside ``jax.shard_map`` the operation is local; Pallas' kernels know nothing of varying axes.
-            plain = [[ShapedArray(x.shape, x.dtype) for x in avals] for avals in (context.avals_in, context.avals_out)]
-            return lower(context.replace(avals_in=plain[0], avals_out=plain[1]), *operands, **static)
+            spread = self.spread(context.avals_in, static["tree"], static["layout"])
+            shardings = [x.sharding if spread.over else None for x in context.avals_in]
+            avals = [
+                ShapedArray(x.shape, x.dtype, sharding=s) for x, s in zip(context.avals_in, shardings, strict=True)
+            ]
+            return lower(context.replace(avals_in=avals), *operands, spread=spread, **static)
 
-        mlir.register_lowering(primitive, lower_plainly)
+        mlir.register_lowering(primitive, lower_locally)
         batching.primitive_batchers[primitive] = self.vmap
         ad.primitive_jvps[primitive] = _refuse
 
-    def __call__(self, kernel: Kernel, *arguments: PyTree, runs: bool = False, batch: bool = False) -> PyTree:
+    def __call__(self, kernel: Kernel, *arguments: PyTree, layout: Layout = ONE) -> PyTree:
         leaves, tree = jax.tree.flatten(arguments)
-        leaves = _equally_varying(leaves)
-        found = self.primitive.bind(*leaves, kernel=kernel, tree=tree, runs=runs, batch=batch)
+        leaves = equally_varying(leaves)
+        found = self.primitive.bind(*leaves, kernel=kernel, tree=tree, layout=layout)
         shapes = self.shapes(kernel, tree, *map(_shape, leaves))
         return jax.tree.unflatten(jax.tree.structure(shapes), found)
 
-    def abstract(self, *avals: Any, kernel: Kernel, tree: Any, runs: bool, batch: bool) -> list[ShapedArray]:
-        del runs, batch
-        shapes = jax.tree.leaves(self.shapes(kernel, tree, *map(_shape, avals)))
+    def places(self, tree: Any, leaves: Any) -> list[int]:
+        """The places of the arguments."""
+        return _spread(self.arguments, jax.tree.unflatten(tree, leaves))
+
+    def found(self, kernel: Kernel, tree: Any, leaves: Any) -> list[tuple[int, jax.ShapeDtypeStruct]]:
+        """The places of the results, and their shapes."""
+        shapes = self.shapes(kernel, tree, *map(_shape, leaves))
+        return list(zip(_spread(self.results, shapes), jax.tree.leaves(shapes), strict=True))
+
+    def spread(self, avals: Any, tree: Any, layout: Layout) -> Spread:
+        """Over which axes of a mesh the arguments are spread."""
+        return Spread.of(avals, self.places(tree, avals), layout)
+
+    def on_shares(self, *leaves: Array, spread: Spread, kernel: Kernel, tree: Any, layout: Layout) -> list[Array]:
+        """The results; where the arguments are spread, each device evaluates its share."""
+        del layout
+
+        def evaluate(*leaves: Array) -> list[Array]:
+            return jax.tree.leaves(self.evaluate(kernel, *jax.tree.unflatten(tree, leaves)))
+
+        if not spread.over:
+            return evaluate(*leaves)
+        found = [(place, x.ndim) for place, x in self.found(kernel, tree, leaves)]
+        return spread.evaluate(evaluate, leaves, self.places(tree, leaves), found)
+
+    def abstract(self, *avals: Any, kernel: Kernel, tree: Any, layout: Layout) -> list[ShapedArray]:
+        spread = self.spread(avals, tree, layout)
         # Like an operand but for these: so are the mesh axes of ``shard_map`` that it varies over.
-        sharding = NamedSharding(avals[0].sharding.mesh, PartitionSpec())
-        return [avals[0].update(shape=x.shape, dtype=x.dtype, weak_type=False, sharding=sharding) for x in shapes]
+        return [
+            avals[0].update(shape=x.shape, dtype=x.dtype, weak_type=False, sharding=spread.sharding(place, x.ndim))
+            for place, x in self.found(kernel, tree, avals)
+        ]
 
     def vmap(
-        self, leaves: Any, axes: Any, *, kernel: Kernel, tree: Any, runs: bool, batch: bool
+        self, leaves: Any, axes: Any, *, kernel: Kernel, tree: Any, layout: Layout
     ) -> tuple[list[Array], list[int]]:
-        (size,) = {x.shape[axis] for x, axis in zip(leaves, axes, strict=True) if axis is not None}
+        size, over = _mapped(leaves, axes)
         arguments = jax.tree.unflatten(tree, leaves)
-        places = _spread(self.arguments, arguments)
+        places = self.places(tree, leaves)
         shared = [axis is None for axis, place in zip(axes, places, strict=True) if place == PARAMETER]
         many = not all(shared[: len(jax.tree.leaves(arguments[0]))])
         if many:
-            alone = not kernel.small or batch
+            alone = not kernel.small or layout.several or (layout.runs and over is not None)
         else:  # where each sequence has a gradient of the parameters
             alone = not all(shared) or PARAMETER in _spread(self.results, self.results)
         if alone or isinstance(kernel, Vmapped):
-            entered = [_to_axis(x, axis, 0, size) for x, axis in zip(leaves, axes, strict=True)]
-            found = self.primitive.bind(*entered, kernel=Vmapped(kernel), tree=tree, runs=runs, batch=batch)
+            entered = [_to_axis(x, axis, 0, size, over) for x, axis in zip(leaves, axes, strict=True)]
+            found = self.primitive.bind(
+                *entered, kernel=Vmapped(kernel), tree=tree, layout=layout._replace(outer=layout.outer + 1)
+            )
             return found, [0] * len(found)
         if not many:
             entered = [
-                x if place == PARAMETER else _to_axis(x, axis, place, size)
+                x if place == PARAMETER else _to_axis(x, axis, place, size, over)
                 for x, axis, place in zip(leaves, axes, places, strict=True)
             ]
-            found = self.primitive.bind(*entered, kernel=kernel, tree=tree, runs=runs, batch=batch or size != 1)
-            shapes = self.shapes(kernel, tree, *map(_shape, entered))
-            return found, _spread(self.results, shapes)
-        entered = [_to_axis(x, axis, x.ndim - (axis is not None), size) for x, axis in zip(leaves, axes, strict=True)]
-        if runs:  # runs of runs
+            found = self.primitive.bind(*entered, kernel=kernel, tree=tree, layout=layout.with_batch(size))
+            return found, [place for place, _ in self.found(kernel, tree, entered)]
+        entered = [
+            _to_axis(x, axis, x.ndim - (axis is not None), size, over) for x, axis in zip(leaves, axes, strict=True)
+        ]
+        if layout.runs:  # runs of runs
             entered = [x.reshape(*x.shape[:-2], -1) for x in entered]
-        found = self.primitive.bind(*entered, kernel=kernel, tree=tree, runs=True, batch=batch)
-        if runs:
+        found = self.primitive.bind(*entered, kernel=kernel, tree=tree, layout=layout._replace(runs=True))
+        if layout.runs:
             found = [x.reshape(*x.shape[:-1], -1, size) for x in found]
         return found, [x.ndim - 1 for x in found]
-
-
-def _equally_varying(leaves: list[Array]) -> list[Array]:
-    """Inside ``jax.shard_map``: all arrays varying over the same mesh axes, as those of any operation must be."""
-    varying = [jax.typeof(x).manual_axis_type.varying for x in leaves]
-    union = frozenset().union(*varying)
-    return [
-        jax.lax.pcast(x, tuple(union - axes), to="varying") if union - axes else x
-        for x, axes in zip(leaves, varying, strict=True)
-    ]
 
 
 def _shape(x: Any) -> jax.ShapeDtypeStruct:
@@ -202,11 +225,16 @@ def _spread(places: Any, tree: PyTree) -> list[int]:
     return [places] * len(jax.tree.leaves(tree))
 
 
-def _to_axis(x: Array, axis: int | None, place: int, size: int) -> Array:
-    if axis is not None:
-        return jnp.moveaxis(x, axis, place)
-    shape = (*x.shape[:place], size, *x.shape[place:])
-    return jnp.broadcast_to(jnp.expand_dims(x, place), shape)
+def _mapped(leaves: list[Array], axes: list[int | None]) -> tuple[int, Any]:
+    """The size of the axis that is mapped, and the mesh axes that it is spread over."""
+    mapped = [(x, axis) for x, axis in zip(leaves, axes, strict=True) if axis is not None]
+    (size,) = {x.shape[axis] for x, axis in mapped}
+    (over,) = {jax.typeof(x).sharding.spec[axis] for x, axis in mapped}
+    return size, over
+
+
+def _to_axis(x: Array, axis: int | None, place: int, size: int, over: Any) -> Array:
+    return jnp.moveaxis(x, axis, place) if axis is not None else repeated(x, place, size, over)
 
 
 def _refuse(*args: Any, **static: Any) -> Any:
@@ -250,12 +278,12 @@ _backward = _Operation(
 )
 
 
-def _transpose_tangent(cotangents: Any, *leaves: Any, kernel: Kernel, tree: Any, runs: bool, batch: bool) -> list[Any]:
+def _transpose_tangent(cotangents: Any, *leaves: Any, kernel: Kernel, tree: Any, layout: Layout) -> list[Any]:
     parameters, inputs, hidden, residuals, _ = jax.tree.unflatten(tree, leaves)
     primals = jax.tree.leaves((parameters, inputs, hidden))
     shapes = _tangent.shapes(kernel, tree, *[_shape(x.aval if ad.is_undefined_primal(x) else x) for x in leaves])
     results = jax.tree.unflatten(jax.tree.structure(shapes), [ad.instantiate_zeros(ct) for ct in cotangents])
-    bars = jax.tree.leaves(_backward(kernel, parameters, inputs, residuals, results, runs=runs, batch=batch))
+    bars = jax.tree.leaves(_backward(kernel, parameters, inputs, residuals, results, layout=layout))
     asked = map(ad.is_undefined_primal, leaves[-len(primals) :])
     return [None] * (len(leaves) - len(primals)) + [bar if a else None for bar, a in zip(bars, asked, strict=True)]
 

@@ -1,10 +1,12 @@
 """The reference: one pure step, the dense product, and a mask that says who keeps the new value."""
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from clockwork.clock import Clock
 from clockwork.recurrence import arithmetic
+from clockwork.recurrence.sharded import equally_varying
 
 
 def masked_step(
@@ -49,13 +51,15 @@ def masked(
         Outputs ``(T, N)``, or ``(T, O)`` with a readout, and the last state ``(N,)``.
     """
     input_weights, recurrent, bias = dense
+    others = jax.tree.leaves((dense, inputs, None if isinstance(start, int) else start))
+    hidden = equally_varying([hidden, *others])[0]  # as the carry of a loop must be
     drive = bias.astype(arithmetic.accumulator(bias.dtype))
     drives = None if inputs is None else arithmetic.matmul(inputs, input_weights) + drive[None]
     periods = jnp.asarray(clock.unit_periods, jnp.int32)
     if isinstance(start, int):
         first_ticks = jnp.asarray([-start % period for period in clock.unit_periods.tolist()], jnp.int32)
     else:
-        first_ticks = -start.astype(jnp.int32) % periods
+        first_ticks = _until_tick(start, periods)
 
     def tick(h_tm1: Array, xs: tuple[Array, Array | None]) -> tuple[Array, Array]:
         t, drive_t = xs
@@ -67,3 +71,10 @@ def masked(
     if readout is not None:
         outputs = arithmetic.matmul(outputs, readout).astype(hidden.dtype)
     return outputs, last
+
+
+def _until_tick(start: Array, periods: Array) -> Array:
+    """How many steps from ``start`` on each unit waits for its tick, int32, whatever integer ``start`` is."""
+    start = start.astype(jnp.int32) if start.dtype.itemsize < 4 else start  # periods must fit, unsigned ones too
+    since = start % periods.astype(start.dtype)
+    return -since.astype(jnp.int32) % periods

@@ -1,0 +1,158 @@
+"""An operation on arrays whose batch or runs are spread over a mesh with explicit axes (`jax.set_mesh`).
+
+Sequences of a batch and runs do not meet but in the gradients of shared parameters. So each device evaluates its own
+share, as inside a ``jax.shard_map``, and those gradients are summed over the devices.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+PyTree = Any
+
+# Where a batch goes in an array, and what a parameter has in its place: nothing, it is shared.
+SEQUENCE, STATE, PARAMETER = 1, 0, -1
+
+
+class Layout(NamedTuple):
+    """The axes that ``jax.vmap`` has given the arrays of an operation.
+
+    Attributes:
+        outer: first axes of every array, of a plain ``jax.vmap`` of the operation.
+        batch: how many axes there are for a batch, at the place of the array; parameters have none.
+        several: whether the batch has more than one sequence.
+        runs: whether the last axis of every array is one of runs.
+    """
+
+    outer: int
+    batch: int
+    several: bool
+    runs: bool
+
+    def with_batch(self, size: int) -> "Layout":
+        """The same with one more axis of this size for a batch."""
+        return self._replace(batch=self.batch + 1, several=self.several or size != 1)
+
+    def axes(self, place: int, ndim: int) -> dict[int, tuple[str, int]]:
+        """The axes of an array of this place that are not the kernel's own, and which they are."""
+        axes = {i: ("outer", i) for i in range(self.outer)}
+        if place != PARAMETER:
+            axes |= {self.outer + place + i: ("batch", i) for i in range(self.batch)}
+        return axes | ({ndim - 1: ("runs", 0)} if self.runs else {})
+
+
+ONE = Layout(outer=0, batch=0, several=False, runs=False)
+
+
+class Spread(NamedTuple):
+    """Over which mesh axes the axes of a layout are spread.
+
+    Attributes:
+        mesh: of all arrays.
+        layout: of their axes.
+        over: the mesh axes of each axis of the layout that is spread, as a partition spec has them.
+    """
+
+    mesh: Any
+    layout: Layout
+    over: dict[tuple[str, int], Any]
+
+    @classmethod
+    def of(cls, avals: Sequence[Any], places: Sequence[int], layout: Layout) -> "Spread":
+        """How the operands of an operation are spread, by their types.
+
+        Raises:
+            ValueError: if they are spread over any other axis than those of batch and runs, or differently.
+        """
+        meshes = [x.sharding.mesh for x in avals]
+        over: dict[tuple[str, int], Any] = {}
+        for aval, place in zip(avals, places, strict=True):
+            axes = layout.axes(place, aval.ndim)
+            for i, names in enumerate(aval.sharding.spec):
+                if names is not None and (i not in axes or over.setdefault(axes[i], names) != names):
+                    raise ValueError(
+                        "the fast kernels take arrays that are sharded alike over batch and runs and over nothing "
+                        f"else, got {aval.str_short()}; see jax.sharding.reshard"
+                    )
+        return cls(next((mesh for mesh in meshes if not mesh.empty), meshes[0]), layout, over)
+
+    def spec(self, place: int, ndim: int) -> PartitionSpec:
+        """Of an array of this place."""
+        axes = self.layout.axes(place, ndim)
+        return PartitionSpec(*(self.over.get(axes[i]) if i in axes else None for i in range(ndim)))
+
+    def sharding(self, place: int, ndim: int) -> NamedSharding:
+        """The same, on the mesh."""
+        return NamedSharding(self.mesh, self.spec(place, ndim))
+
+    def evaluate(
+        self,
+        evaluate: Callable[..., list[Array]],
+        leaves: Sequence[Array],
+        places: Sequence[int],
+        results: Sequence[tuple[int, int]],
+    ) -> list[Array]:
+        """Evaluate an operation, each device on its share.
+
+        Args:
+            evaluate: the operation.
+            leaves: its arguments.
+            places: of the arguments.
+            results: place and number of axes of each result.
+        """
+        batch = [names for (kind, _), names in self.over.items() if kind == "batch"]
+        summed = tuple(name for names in batch for name in (names if isinstance(names, tuple) else (names,)))
+
+        def share(*leaves: Array) -> list[Array]:
+            found = zip(evaluate(*leaves), results, strict=True)
+            return [jax.lax.psum(x, summed) if place == PARAMETER and summed else x for x, (place, _) in found]
+
+        kinds = zip(self.mesh.axis_names, self.mesh.axis_types, strict=True)
+        over_mesh = jax.shard_map(
+            share,
+            mesh=self.mesh,
+            in_specs=tuple(self.spec(place, x.ndim) for x, place in zip(leaves, places, strict=True)),
+            out_specs=[self.spec(place, ndim) for place, ndim in results],
+            axis_names={name for name, kind in kinds if kind == AxisType.Explicit},
+            check_vma=False,
+        )
+        return over_mesh(*leaves)
+
+
+def spread_over(x: Array, axis: int) -> Any:
+    """The explicit mesh axes that an axis of an array is spread over; None for none."""
+    return jax.typeof(x).sharding.spec[axis]
+
+
+def spread(x: Array, axis: int, over: Any) -> Array:
+    """The same array with an axis spread over these mesh axes of the context."""
+    if over is None or spread_over(x, axis) == over:
+        return x
+    spec = jax.typeof(x).sharding.spec
+    return jax.sharding.reshard(x, PartitionSpec(*spec[:axis], over, *spec[axis + 1 :]))
+
+
+def repeated(x: Array, axis: int, size: int, over: Any) -> Array:
+    """An array with a new axis of this size, spread over these mesh axes, along which all values are the same."""
+    new = jnp.expand_dims(x, axis)
+    shape = (*x.shape[:axis], size, *x.shape[axis:])
+    if over is None:
+        return jnp.broadcast_to(new, shape)
+    sharding = jax.typeof(new).sharding
+    spec = PartitionSpec(*sharding.spec[:axis], over, *sharding.spec[axis + 1 :])
+    with jax.sharding.use_abstract_mesh(sharding.mesh):
+        return jnp.broadcast_to(new, shape, out_sharding=spec)
+
+
+def equally_varying(leaves: Sequence[Array]) -> list[Array]:
+    """Inside ``jax.shard_map``: all arrays varying over the same mesh axes, as those of any operation must be."""
+    varying = [jax.typeof(x).manual_axis_type.varying for x in leaves]
+    union = frozenset().union(*varying)
+    return [
+        jax.lax.pcast(x, tuple(union - axes), to="varying") if union - axes else x
+        for x, axes in zip(leaves, varying, strict=True)
+    ]
