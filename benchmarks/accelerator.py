@@ -49,7 +49,7 @@ from clockwork.recurrence.cascade import Cascade
 from clockwork.recurrence.kernel import run as run_kernel
 from clockwork.tasks import Generation
 from clockwork.training import Progress, sweep
-from clockwork.training.store import environment
+from clockwork.training.config import environment
 
 PyTree = Any
 

@@ -22,7 +22,7 @@ from works import Size, by_modules, library_sweep, scalings, works
 
 from clockwork.tasks import Generation
 from clockwork.training import use_all_cores
-from clockwork.training.store import environment
+from clockwork.training.config import environment
 
 HERE = Path(__file__).parent
 QUICK = Size(

@@ -5,9 +5,28 @@ In shapes, ``R`` stands for runs, ``B`` batch, ``T`` time steps, ``I`` inputs, `
 are ``jax.vmap``. The cells and layers for Flax in `clockwork.nn` take any batch.
 """
 
-from clockwork.clock import Clock
-from clockwork.recurrence import State, step, unroll
-from clockwork.weights import Weights, init
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clockwork.clock import Clock
+    from clockwork.recurrence import State, step, unroll
+    from clockwork.weights import Weights, init
 
 __version__ = "0.1.0"
 __all__ = ["Clock", "State", "Weights", "init", "step", "unroll"]
+_MODULES = {
+    "Clock": "clock",
+    "State": "recurrence",
+    "Weights": "weights",
+    "init": "weights",
+    "step": "recurrence",
+    "unroll": "recurrence",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when first asked for: where JAX cannot read its environment, the command line can then say so.
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

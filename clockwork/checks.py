@@ -2,8 +2,11 @@
 
 import math
 import operator
+import os
+import reprlib
+import types
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Union, get_args, get_origin
 
 import numpy as np
 
@@ -84,12 +87,85 @@ def finite(
     bounds += [f"at most {most:g}"] * (most < math.inf)
     wanted = " and ".join(["finite", *bounds])
     try:
+        if isinstance(value, (str, bytes, bool, np.bool_)):
+            raise TypeError
         found = float(value)
     except (TypeError, ValueError, OverflowError):
         raise ArgumentError(name, f"must be a number, {wanted}, got {value!r}") from None
     if not (math.isfinite(found) and above < found and least <= found <= most):
         raise ArgumentError(name, f"must be {wanted}, got {value!r}")
     return found
+
+
+def float32(name: str, value: Any) -> float:
+    """The value as Python's float, if it is positive and single precision holds it, else `ArgumentError`.
+
+    Example:
+        >>> float32("clip_norm", 30)
+        30.0
+    """
+    found, least, most = finite(name, value, above=0), float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+    if not least <= found <= most:
+        raise ArgumentError(name, f"must be from {least:.2g} to {most:.2g}, which float32 can hold, got {value!r}")
+    return found
+
+
+def typed(name: str, value: Any, hint: Any) -> Any:
+    """The value as a field of this type annotation holds it, else `ArgumentError`.
+
+    Lists and arrays become tuples, numbers of NumPy and JAX those of Python, paths strings. An annotation that is
+    neither a class, nor a tuple or union of classes, takes every value as it is.
+
+    Example:
+        >>> typed("sizes", [100, 250], tuple[int, ...])
+        (100, 250)
+    """
+    try:
+        return _fitting(value, hint)
+    except (TypeError, ValueError, OverflowError):
+        raise ArgumentError(name, f"must be {_described(hint)}, got {shown(value)}") from None
+
+
+def _fitting(value: Any, hint: Any) -> Any:
+    if getattr(value, "ndim", None) == 0:
+        value = value.item()
+    if get_origin(hint) in (Union, types.UnionType):
+        for one in get_args(hint):
+            try:
+                return _fitting(value, one)
+            except (TypeError, ValueError, OverflowError):
+                continue
+        raise TypeError
+    if get_origin(hint) is tuple and get_args(hint)[-1] is Ellipsis:
+        if not isinstance(value, (list, tuple, range, np.ndarray)):
+            raise TypeError
+        return tuple(_fitting(one, get_args(hint)[0]) for one in value)
+    if hint is str:
+        if not isinstance(value, (str, os.PathLike)):
+            raise TypeError
+        return os.fspath(value)
+    fits = {float: (int, float)}.get(hint, hint if isinstance(hint, type) else object)
+    if not isinstance(value, fits) or (hint in (int, float) and isinstance(value, bool)):
+        raise TypeError
+    return float(value) if hint is float else value
+
+
+def _described(hint: Any) -> str:
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(map(_described, get_args(hint)))
+    if get_origin(hint) is tuple:
+        return f"a list, each item {_described(get_args(hint)[0])}"
+    return {int: "an integer", float: "a number", str: "a string", types.NoneType: "None"}.get(hint, str(hint))
+
+
+def shown(value: Any) -> str:
+    """A value for a sentence: what it is, shortened where it is long or deep.
+
+    Example:
+        >>> shown(list(range(1000)))
+        '[0, 1, 2, 3, 4, 5, ...]'
+    """
+    return reprlib.repr(value)
 
 
 def chosen(name: str, values: Sequence[Any], known: Sequence[Any], hint: str = "") -> None:
@@ -135,3 +211,13 @@ def described(value: Any) -> str:
         return f"{value.dtype}[{','.join(map(str, value.shape))}]"
     text = " ".join(repr(value).split())
     return text if len(text) <= 80 else f"{text[:80]}..."
+
+
+def counted(number: object, noun: str) -> str:
+    """A number, or a range of numbers in words, and its noun, singular or plural.
+
+    Example:
+        >>> counted(1, "run"), counted(2, "run")
+        ('1 run', '2 runs')
+    """
+    return f"{number} {noun}" if str(number) == "1" else f"{number} {noun}s"

@@ -2,25 +2,30 @@
 
 import contextlib
 import dataclasses
+import os
 import shlex
-import signal
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar
 
-from clockwork.checks import ArgumentError, chosen
+from clockwork.checks import ArgumentError, chosen, counted
 from clockwork.data.audio import matching_files
 from clockwork.extras import require
-from clockwork.tasks import TASKS, Generation, Task, Words
-from clockwork.tasks.experiment import LABELS, NETWORKS
-from clockwork.tasks.generation import PROTOCOLS, UNITS
 
 try:
     tyro: Any = require("tyro")
-except ImportError as error:
-    sys.exit(f"clockwork: {error}")
+    from clockwork.console import complain, guarded, sentence, stopped
+    from clockwork.tasks import TASKS, Generation, Words
+    from clockwork.tasks.experiment import LABELS, NETWORKS
+    from clockwork.tasks.generation import PROTOCOLS, UNITS
+except (ImportError, ValueError) as error:  # ValueError: a variable of the environment that JAX cannot read
+    set_there = ", ".join(f"{name}={value}" for name, value in os.environ.items() if name.startswith("JAX_"))
+    problem = error if isinstance(error, ImportError) else f"JAX cannot read its environment, {set_there}: {error}"
+    print(f"clockwork: {problem}", file=sys.stderr)
+    sys.exit(2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,39 +48,39 @@ class SweepCommand:
                 given[name] = str(value) if isinstance(value, Path) else value
             elif name in known and option.default:
                 given[name] = value  # an option that was emptied
-        try:
-            return self.kind(**given)
-        except ArgumentError as error:
-            options = {name: option for option, name in self.fields.items()}
-            option = options.get(error.name, error.name).replace("_", "-")
-            raise ValueError(f"--{option} {error.problem}") from None
+        return self.kind(**given)
 
     def run(self) -> int:
         from clockwork.report import FORMATS, write_report
-        from clockwork.training import for_output, keep_compiled, sweep, use_all_cores
+        from clockwork.training import FolderError, for_output, keep_compiled, sweep
 
-        use_all_cores()
         keep_compiled()
-        with _bad_input():
+        with _bad_input(options=self.options()):
             chosen("format", self.format, FORMATS)
             task = self.task()
             task.settings()  # whatever cannot be read is found out now
-            _check_folder(task, self.out)
-            for module in ("matplotlib", "soundfile", "rich"):
+            for module in ("matplotlib", "soundfile", "rich", "filelock"):
                 require(module)
         progress = for_output()
         try:
-            results = sweep(task, self.out, progress=progress)
+            with _bad_input(ArgumentError, FolderError, options=self.options()):
+                results = sweep(task, self.out, progress=progress)
             print(_report_text(write_report(results, self.out, self.format), self.out))
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             progress.end()
-            print(f"\nStopped. What is done is safe in {self.out}; to go on: {self.again()}", file=sys.stderr)
-            return 130
-        except OSError as error:
+            return stopped(stop, f" What is done is safe in {self.out}; to go on: {self.again()}")
+        except BrokenPipeError:
+            raise
+        except (OSError, MemoryError) as error:
             progress.end()
-            print(f"clockwork: {error}; what is done is safe in {self.out}", file=sys.stderr)
-            return 2
+            safe = f"; what is done is safe in {self.out}" if (self.out / "cells").is_dir() else ""
+            return complain(f"{sentence(error)}{safe}")
         return 0
+
+    def options(self) -> dict[str, str]:
+        """The options by the task's names for them."""
+        names = [field.name for field in dataclasses.fields(self)]
+        return {self.fields.get(name, name): f"--{name.replace('_', '-')}" for name in names}
 
     def again(self) -> str:
         """The command line that stands for these options."""
@@ -233,10 +238,8 @@ class InfoCommand:
     def run(self) -> int:
         from flax import nnx
 
-        from clockwork.training import use_all_cores
-        from clockwork.training.store import environment
+        from clockwork.training.config import environment
 
-        use_all_cores()
         for name, value in environment().items():
             print(f"{name:<10} {', '.join(value) if isinstance(value, list) else value}")
         for kind in TASKS.values():
@@ -264,13 +267,23 @@ Command = (
 
 
 @contextlib.contextmanager
-def _bad_input() -> Iterator[None]:
-    """End the program with one sentence and exit status 2 on what the user can put right."""
+def _bad_input(*kinds: type[Exception], options: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
+    """End the program with one sentence and exit status 2 on what the user can put right.
+
+    Args:
+        kinds: the errors that are the user's; by default those that this library raises of what it reads.
+        options: the options by the names of the arguments in the library's messages.
+    """
+    kinds = kinds or (ValueError, OSError, ImportError)
     try:
         yield
-    except (ValueError, OSError, ImportError) as error:
-        print(f"clockwork: {error}", file=sys.stderr)
-        sys.exit(2)
+    except BrokenPipeError:
+        raise
+    except kinds as error:
+        text = sentence(error)
+        if isinstance(error, ArgumentError) and error.name in options:
+            text = f"{options[error.name]} {error.problem}"
+        sys.exit(complain(text))
 
 
 def _matching(option: str, patterns: tuple[str, ...]) -> tuple[str, ...]:
@@ -279,37 +292,33 @@ def _matching(option: str, patterns: tuple[str, ...]) -> tuple[str, ...]:
     return matching_files(patterns)
 
 
-def _check_folder(task: Task, folder: Path) -> None:
-    from clockwork.training import Store
-
-    try:
-        Store(folder, task)
-    except OSError as error:
-        raise ValueError(f"results folder {folder} cannot be written: {error.strerror}") from None
-
-
 def _report_text(written: Sequence[Path], folder: Path) -> str:
     sounds = [path for path in written if path.suffix == ".wav"]
     files = [str(path) for path in written if path.suffix != ".wav"]
-    listed = ", ".join([*files, *([f"{len(sounds)} sounds in {folder / 'best'}"] if sounds else [])])
+    listed = ", ".join([*files, *([f"{counted(len(sounds), 'sound')} in {folder / 'best'}"] if sounds else [])])
     return f"{(folder / 'table.md').read_text(encoding='utf-8')}\nWritten: {listed}"
 
 
-def _terminate(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt
+def _start_jax() -> None:
+    from clockwork.training import use_all_cores
+    from clockwork.training.devices import all_devices
+
+    use_all_cores()
+    with _bad_input():
+        all_devices()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status, 2 for bad input."""
-    command = tyro.cli(Command, prog="clockwork", description="The Clockwork RNN's experiments.", args=arguments)
-    signal.signal(signal.SIGTERM, _terminate)
-    try:
+
+    def work() -> int:
+        command = tyro.cli(Command, prog="clockwork", description="The Clockwork RNN's experiments.", args=arguments)
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *rest: print(f"clockwork: {message}", file=sys.stderr)
+            _start_jax()
             return command.run()
-    except KeyboardInterrupt:
-        print("\nStopped.", file=sys.stderr)
-        return 130
+
+    return guarded(work)
 
 
 if __name__ == "__main__":

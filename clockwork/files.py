@@ -4,10 +4,15 @@ import contextlib
 import os
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from clockwork.extras import require
+
 TEMPORARY = ".tmp-"  # how the name of a file begins that is not whole yet
+LOCK = ".lock"
+ABANDONED = 3600.0  # seconds after which nobody can still be writing a file
 
 
 @contextlib.contextmanager
@@ -49,8 +54,48 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, whole or not at all."""
-    write_whole(path, text.encode())
+    """Write a text file in UTF-8, whole or not at all; what of a file's name is not UTF-8 is written as ``\\udcff``."""
+    write_whole(path, text.encode(errors="backslashreplace"))
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold a folder for one writer alone, until the block or the process ends; others may read.
+
+    The operating system holds the claim, so that it ends with the process, however that ends.
+
+    Args:
+        folder: is made if it does not exist.
+
+    Raises:
+        ValueError: if another process or thread holds it.
+        OSError: if it cannot be written.
+        ImportError: if filelock is not installed; it is in the extra ``[experiments]``.
+    """
+    filelock = require("filelock")
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        raise ValueError(f"{folder} is in use by another sweep: wait until it ends, or choose another folder") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def remove_abandoned(folder: Path, own: tuple[str, ...]) -> None:
+    """Remove the temporary files of `replacing` that processes left behind which were killed.
+
+    Args:
+        folder: where they are looked for, and in the folders in it.
+        own: the suffixes that the caller alone may be writing now; files with others go once they are an hour old.
+    """
+    for path in [*folder.glob(f"{TEMPORARY}*"), *folder.glob(f"*/{TEMPORARY}*")]:
+        with contextlib.suppress(OSError):
+            if path.suffix in own or time.time() - path.stat().st_mtime > ABANDONED:
+                path.unlink()
 
 
 def regular_file(path: str | Path, what: str = "file") -> Path:

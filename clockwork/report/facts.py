@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clockwork.checks import listed
+from clockwork.checks import counted, listed
 from clockwork.report.select import Row
 from clockwork.tasks import Generation, Words
 from clockwork.tasks.experiment import Experiment
@@ -98,13 +98,3 @@ def _range(values: Iterable[object]) -> str:
     """The first and the last of ordered values, or the one there is."""
     found = list(dict.fromkeys(map(str, values)))
     return found[0] if len(found) == 1 else f"{found[0]} to {found[-1]}"
-
-
-def counted(count: object, word: str) -> str:
-    """A number of things.
-
-    Example:
-        >>> counted(1, "run"), counted(2, "run")
-        ('1 run', '2 runs')
-    """
-    return f"{count} {word}" if str(count) == "1" else f"{count} {word}s"

@@ -51,8 +51,10 @@ def write_sounds(results: Results, folder: str | Path) -> list[Path]:
             repeats = max(1, round(SECONDS * rate / len(samples)))
             path = folder / f"{name}.wav"
             try:
-                with replacing(path) as whole:
-                    soundfile.write(whole, np.tile(np.clip(samples, -1, 1), repeats), rate, subtype="PCM_16")
+                # An open file: soundfile takes no names that are not UTF-8.
+                with replacing(path) as whole, whole.open("wb") as file:
+                    signal = np.tile(np.clip(samples, -1, 1), repeats)
+                    soundfile.write(file, signal, rate, format="WAV", subtype="PCM_16")
             except soundfile.SoundFileError as error:
                 raise OSError(f"{path} cannot be written: {error}") from None
             written.append(path)

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from clockwork.report.facts import counted, learnt
+from clockwork.checks import counted
+from clockwork.report.facts import learnt
 from clockwork.report.letters import columns
 from clockwork.report.select import Row, notes, rows
 from clockwork.report.texts import text_of

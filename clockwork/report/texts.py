@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clockwork.report.facts import counted, cut, papers_data
+from clockwork.checks import counted
+from clockwork.report.facts import cut, papers_data
 from clockwork.report.select import Row, compared
 from clockwork.tasks import Generation, Words
 from clockwork.tasks.experiment import LABELS

@@ -1,17 +1,16 @@
 """What the paper's experiments have in common: which networks are trained how often, and Table 1."""
 
 import dataclasses
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_type_hints
 
-import numpy as np
 import optax
 from flax import nnx
 from jax import Array
 
-from clockwork.checks import chosen, distinct, finite, integer
+from clockwork.checks import chosen, distinct, float32, integer, typed
 from clockwork.clock import Clock
 from clockwork.nn import ClockworkLSTM, ClockworkRNN, Network, PeepholeLSTM, SimpleRNN
-from clockwork.tasks.task import Cell
+from clockwork.tasks.task import MOST_EPOCHS, MOST_RUNS, MOST_SEED, Cell
 
 NETWORKS = ("srn", "lstm", "cwrnn")  # the paper's
 LABELS = {"srn": "SRN", "lstm": "LSTM", "cwrnn": "CW-RNN", "cwlstm": "CW-LSTM"}
@@ -30,7 +29,7 @@ class Experiment:
         sizes: nominal numbers of parameters, of those in Table 1.
         epochs: of each run, at most.
         learning_rates: in place of the paper's, for every network; several make a search.
-        seed: run i draws its weights from ``fold_in(key(seed), i)``.
+        seed: from 0 to 2**32 - 1; run i draws its weights from ``fold_in(key(seed), i)``.
 
     Raises:
         ValueError: if a value is out of range or a name unknown.
@@ -58,23 +57,23 @@ class Experiment:
     published: ClassVar[dict[str, tuple[float, float]]]  # Table 2: mean and sd over 100 runs of the largest
     inputs: ClassVar[int]
     outputs_width: ClassVar[int]
+    recorded: ClassVar[dict[str, tuple[str, ...]]]  # stored arrays: kinds of dtype, axes, axis that bounds the values
     modules: ClassVar[int]  # of the CW-RNN, periods 1, 2, 4, ...
     lstm_periods: ClassVar[tuple[int, ...]]  # of the clockwork of LSTMs
     momentum: ClassVar[float]
 
     def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, (list, tuple, np.ndarray)):
-                value = tuple(plain(one) for one in value)
-            object.__setattr__(self, field.name, plain(value))
-        integer("runs", self.runs, least=1)
-        integer("epochs", self.epochs, least=1)
-        integer("seed", self.seed, least=0)
+            value = typed(field.name, getattr(self, field.name), hints[field.name])
+            object.__setattr__(self, field.name, value)
+        integer("runs", self.runs, 1, MOST_RUNS)
+        integer("epochs", self.epochs, 1, MOST_EPOCHS)
+        integer("seed", self.seed, 0, MOST_SEED)
         chosen("network", self.networks, tuple(LABELS))
         chosen("size", self.sizes, tuple(self.units))
         for rate in self.learning_rates or ():
-            finite("learning_rates", rate, above=0)
+            float32("learning_rates", rate)
         if self.learning_rates is not None:
             distinct("learning rate", self.learning_rates)
 
@@ -118,11 +117,13 @@ class Experiment:
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> Self:
-        """The task whose `settings` these are."""
+        """The task whose `settings` these are.
+
+        Raises:
+            ValueError: if they are not of such a task.
+        """
         known = {field.name for field in dataclasses.fields(cls)}
-        arguments: dict[str, Any] = {name: value for name, value in settings.items() if name in known}
-        for name, value in arguments.items():
-            arguments[name] = tuple(value) if isinstance(value, list) else value
+        arguments = {name: value for name, value in settings.items() if name in known}
         return cls(**arguments)
 
     def network(self, name: str, size: int, rngs: nnx.Rngs) -> Network:
@@ -144,8 +145,3 @@ class Experiment:
     def optimizer(self, learning_rate: Array) -> optax.GradientTransformation:
         """SGD with Nesterov momentum."""
         return optax.sgd(learning_rate, momentum=self.momentum, nesterov=True)
-
-
-def plain(value: Any) -> Any:
-    """A NumPy number as Python's, so that it reads the same in files and names."""
-    return value.item() if isinstance(value, np.generic) else value

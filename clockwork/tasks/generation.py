@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from clockwork.checks import ArgumentError, chosen, listed
+from clockwork.checks import ArgumentError, chosen, float32, listed
 from clockwork.data.audio import CLIP_NAMES, Clip, check_span, clip_names, embedded_clips, read_clip, scale
 from clockwork.nn import Network
 from clockwork.tasks.experiment import Experiment
@@ -106,6 +106,12 @@ class Generation(Experiment):
     modules = 9  # periods 1 to 256
     # Nine modules of LSTM cells alone have more than 100 parameters; these have the same range.
     lstm_periods = (1, 4, 16, 64, 256)
+    recorded = {  # noqa: RUF012
+        "outputs": ("f", "R T"),
+        "curve": ("f", "P R"),
+        "data/target": ("f", "T"),
+        "data/rate": ("iu", ""),
+    }
     momentum = 0.95
     updates = 1
     patience = None
@@ -116,8 +122,8 @@ class Generation(Experiment):
         numbered = {str(number): name for number, name in enumerate(CLIP_NAMES, 1)}
         clips = tuple(numbered.get(str(clip), str(clip)) for clip in self.clips)
         chosen("clip", clips, CLIP_NAMES, hint=" or a number from 1 to 5")
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise ArgumentError("clip_norm", f"must be positive, got {self.clip_norm}")
+        if self.clip_norm is not None and self.clip_norm != math.inf:
+            float32("clip_norm", self.clip_norm)
         object.__setattr__(self, "clips", clips)
         if self.audio is None:
             for name, value, default in (("audio_start", self.audio_start, 0), ("samples", self.samples, 320)):

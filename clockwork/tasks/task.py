@@ -10,6 +10,10 @@ from jax import Array
 from clockwork.nn import Network
 
 PyTree = Any
+# What a key holds: `jax.random.key` takes 32 bits of a seed and `fold_in` as many of a run's number.
+MOST_SEED = 2**32 - 1
+MOST_RUNS = 2**32
+MOST_EPOCHS = 2**31 - 1  # they are counted in int32
 
 
 class Cell(NamedTuple):

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from clockwork.checks import ArgumentError, chosen, distinct, finite, integer, listed
+from clockwork.checks import ArgumentError, chosen, distinct, finite, float32, integer, listed
 from clockwork.data.speech import PAPER_WORDS
 from clockwork.data.words import Corpus, Split, embedded_words, read_words, split
 from clockwork.nn import Network
@@ -113,6 +113,17 @@ class Words(Experiment):
     inputs = 13
     modules = 7  # periods 1 to 64
     lstm_periods = (1, 4, 16, 64)
+    recorded = {  # noqa: RUF012
+        "outputs": ("f", "R M O"),
+        "curve": ("f", "P R 4"),
+        "data/labels": ("iu", "M", "O"),
+        "data/sources": ("U", "M"),
+        "data/words": ("U", "O"),
+        "data/notes": ("Uf", "..."),  # none are an empty array of floats
+        "data/mean": ("f", "13"),
+        "data/scale": ("f", "13"),
+        "data/rate": ("iu", ""),
+    }
     momentum = 0.9
 
     def __post_init__(self) -> None:
@@ -125,7 +136,8 @@ class Words(Experiment):
         integer("batch", self.batch, least=1)
         integer("test_per_word", self.test_per_word, least=1)
         integer("stop_after", self.stop_after, least=1)
-        finite("noise", self.noise, least=0)
+        if finite("noise", self.noise, least=0):
+            float32("noise", self.noise)
         chosen("loss_at", (self.loss_at,), ("last", "every"))
         chosen("stop_on", (self.stop_on,), ("loss", "error"))
         if self.data_folder is not None:

@@ -2,9 +2,12 @@
 
 import contextlib
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 
+from clockwork.checks import ArgumentError
 from clockwork.files import cache_folder
 
 
@@ -40,3 +43,36 @@ def keep_compiled() -> None:
     if folder is not None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def all_devices() -> list[Any]:
+    """JAX's devices, which start if they have not yet.
+
+    Raises:
+        ValueError: if the environment asks for devices that there are not.
+    """
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        asked = [
+            f"{name} is {os.environ[name]!r}" for name in ("JAX_PLATFORMS", "JAX_NUM_CPU_DEVICES") if name in os.environ
+        ]
+        reasons = [str(error).splitlines()[0]] if str(error) else []
+        raise ValueError("; ".join(["JAX finds no device to compute on", *asked, *reasons])) from None
+
+
+def checked_devices(devices: Sequence[Any] | None) -> list[Any]:
+    """The devices to lay runs over, all there are if None.
+
+    Raises:
+        ValueError: if there is none, one is there twice, or they are something else.
+    """
+    if devices is None:
+        return all_devices()
+    try:
+        found = list(devices)
+    except TypeError:
+        raise ArgumentError("devices", f"must be a list of JAX's devices, got {devices!r}") from None
+    if not found or not all(isinstance(device, jax.Device) for device in found) or len(set(found)) < len(found):
+        raise ArgumentError("devices", f"must be one or more of JAX's devices, each once, got {devices!r}")
+    return found

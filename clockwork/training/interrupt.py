@@ -1,20 +1,33 @@
-"""Ctrl-C at a moment when nothing is lost."""
+"""Ctrl-C and SIGTERM: heard at once, and nothing is lost."""
 
+import contextlib
+import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+WORKER = "clockwork-worker"
+LISTEN = 0.1  # seconds after which a waiting thread looks whether it is to stop
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, where Ctrl-C is ``KeyboardInterrupt``."""
 
 
 class Interruptible:
-    """While it is entered, Ctrl-C and SIGTERM wait for the next `check`; asked twice, they do not.
+    """While it is entered, Ctrl-C waits for the epochs in progress, and says so; a second one and SIGTERM do not wait.
 
-    An exception out of the blue could strike between two assignments, or in a callback of the
-    garbage collector, where it would be lost.
+    Compilations and epochs are computed in another thread (`wait`): in the thread that is in compiled code no signal
+    would be heard. An exception out of the blue can get lost, in a callback of the garbage collector, so that `check`
+    raises it again.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked: KeyboardInterrupt | None = None
+        self.training = False
         self.before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interruptible":
@@ -27,11 +40,61 @@ class Interruptible:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
+        first, self.asked = self.asked, Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
+        if number == signal.SIGTERM:
+            if not isinstance(first, Terminated):  # more than one may come while the runs are stored
+                raise self.asked
+        elif self.training and first is None:
+            _tell("\nStopping after the epochs in progress; press Ctrl-C again to stop at once.\n")
+        else:
+            raise self.asked
 
     def check(self) -> None:
         """Raise ``KeyboardInterrupt`` if it was asked for."""
-        if self.asked:
-            raise KeyboardInterrupt
+        if self.asked is not None:
+            raise self.asked
+
+    def wait(self, work: Callable[[], T], *, training: bool = False) -> T:
+        """What ``work`` returns, computed in another thread while this one listens.
+
+        Args:
+            work: must not trace: JAX's settings belong to threads.
+            training: whether Ctrl-C lets it finish.
+        """
+        self.check()
+        if not self.before:
+            return work()
+        found: list[T] = []
+        failed: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                found.append(work())
+            except BaseException as error:
+                failed.append(error)
+
+        # No daemon: an interpreter that ends while a thread compiles would crash.
+        worker = threading.Thread(target=run, name=WORKER)
+        self.training = training
+        try:
+            worker.start()
+            while worker.is_alive():
+                worker.join(LISTEN)
+        finally:
+            self.training = False
+        if failed:
+            raise failed[0]
+        return found[0]
+
+
+def leave(status: int) -> int:
+    """The exit status; if a computation that nobody waits for is under way, the process ends with it here and now."""
+    if any(thread.name == WORKER for thread in threading.enumerate()):
+        os._exit(status)
+    return status
+
+
+def _tell(text: str) -> None:
+    # Not through Python's streams: this is called within a signal handler, which may have interrupted a write to them.
+    with contextlib.suppress(OSError):
+        os.write(2, text.encode())

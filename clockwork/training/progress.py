@@ -4,7 +4,10 @@ import sys
 import time
 from typing import Any
 
+from clockwork.checks import counted
 from clockwork.extras import require
+
+NARROWEST, WIDEST = 10, 40  # columns of the bar
 
 
 class Progress:
@@ -30,55 +33,94 @@ class Progress:
         """Compiling, training or evaluating."""
 
     def advance(self, epochs: int, diverged: int = 0) -> None:
-        """So many epochs are done; so many runs of the group have diverged by now."""
+        """So many epochs are done; so many runs of the group have diverged by now.
+
+        Before the training of a group these are epochs that were stored, after it those that were not needed.
+        """
+
+    def spare(self, epochs: int) -> None:
+        """So many of the group's epochs are not needed, since runs have stopped; each run counts for its share."""
 
     def end(self) -> None:
         """All is done, or cut short."""
 
 
 class _Counting(Progress):
+    """Counts epochs, and from those of this session alone the time that is left."""
+
     def plan(self, networks: int, stored: int, epochs: int) -> None:
-        self.epochs, self.done, self.trained = epochs, 0, 0
+        self.epochs = epochs
         self.label, self.runs, self.name, self.diverged = "", 0, "", 0
-        self.started = self.clock = time.monotonic()
-        self.say(f"{networks} networks to train" + (f", {stored} of them stored already" if stored else ""))
+        self.groups = self.before = self.here = self.spared = 0
+        self.gained, self.training_time, self.other_time = 0, 0.0, 0.0
+        self.trained_here, self.time_here = 0, 0.0
+        self.started = self.clock = self.since = time.monotonic()
+        self.say(f"{counted(networks, 'network')} to train" + (f", {stored} of them stored already" if stored else ""))
 
     def group(self, label: str, runs: int) -> None:
         self.label, self.runs, self.diverged = label, runs, 0
-        self.trained_here, self.training_time = 0, 0.0
+        self.groups, self.before, self.here, self.spared = self.groups + 1, self.done, 0, 0
+        self.trained_here, self.time_here = 0, 0.0
 
     def phase(self, name: str) -> None:
-        self.name, self.clock = name, time.monotonic()
+        self._pass_time()
+        self.name, self.since = name, self.clock
 
     def advance(self, epochs: int, diverged: int = 0) -> None:
-        now = time.monotonic()
-        self.done += epochs
-        self.diverged = diverged
-        if now - self.clock > 1e-2:  # epochs restored from disk take no time and say nothing of the speed
-            self.trained += epochs
+        passed = self._pass_time()
+        before = self.done
+        self.here += epochs
+        if self.name == "training":
+            self.diverged = diverged
             self.trained_here += epochs
-            self.training_time += now - self.clock
-        self.clock = now
+            self.time_here += passed
+            self.gained += self.done - before
+        else:
+            self.spared = 0
+
+    def spare(self, epochs: int) -> None:
+        self.gained += epochs - self.spared
+        self.spared = epochs
+
+    def _pass_time(self) -> float:
+        now = time.monotonic()
+        passed, self.clock = now - self.clock, now
+        if self.name == "training":
+            self.training_time += passed
+        else:
+            self.other_time += passed
+        return passed
+
+    @property
+    def done(self) -> int:
+        """Epochs that are done or not needed."""
+        return self.before + self.here + self.spared
 
     @property
     def rate(self) -> float:
         """Epochs per second of the group in training."""
-        return self.trained_here / self.training_time if self.training_time else 0.0
+        return self.trained_here / self.time_here if self.time_here else 0.0
 
     @property
     def left(self) -> float | None:
-        """Seconds, from the wall time of what is done: compiling is part of it."""
-        if not self.trained:
+        """Seconds: the epochs at the speed of those trained by now, and as much compiling for each group as by now."""
+        if self.gained <= 0:
             return None
-        return (time.monotonic() - self.started) / self.trained * (self.epochs - self.done)
+        left = self.training_time / self.gained * (self.epochs - self.done)
+        if self.groups > 1 and self.before:
+            each = self.before / (self.groups - 1)
+            left += self.other_time / self.groups * ((self.epochs - self.before) / each - 1)
+        return left
 
-    def describe(self) -> str:
-        parts = [f"{self.label:<10} {self.name}: {self.runs} runs"]
+    def parts(self) -> tuple[str, list[str]]:
+        """What is going on, and what else there is to say, the most important first."""
+        more = [counted(self.runs, "run")]
         if self.diverged:
-            parts.append(f"{self.diverged} diverged")
+            more.append(f"{self.diverged} diverged")
+        more.append(f"{self.done} of {counted(self.epochs, 'epoch')}")
         if self.rate:
-            parts.append(f"{self.rate:.0f} epochs/s")
-        return ", ".join(parts)
+            more.append(f"{self.rate:.3g} epochs/s")
+        return f"{self.label} {self.name}", more
 
     def say(self, text: str) -> None:
         raise NotImplementedError
@@ -88,11 +130,15 @@ class Lines(_Counting):
     """A line now and then, for a log.
 
     Args:
-        every: seconds between two lines.
+        every: seconds between two lines, at least.
     """
 
     def __init__(self, every: float = 30.0) -> None:
-        self.every, self.said = every, -float("inf")
+        self.every, self.said, self.ended = every, -float("inf"), True
+
+    def plan(self, networks: int, stored: int, epochs: int) -> None:
+        super().plan(networks, stored, epochs)
+        self.ended = not epochs
 
     def phase(self, name: str) -> None:
         super().phase(name)
@@ -100,55 +146,70 @@ class Lines(_Counting):
 
     def advance(self, epochs: int, diverged: int = 0) -> None:
         super().advance(epochs, diverged)
-        if time.monotonic() - self.said > self.every:
+        if self.name == "training":
             self.tell()
 
     def tell(self) -> None:
-        self.said = time.monotonic()
-        left = f", {_minutes(self.left)} left" if self.left is not None else ""
-        self.say(f"{self.describe()}, {self.done} of {self.epochs} epochs{left}")
+        if time.monotonic() - self.said >= self.every:
+            doing, more = self.parts()
+            left = [f"{_minutes(self.left)} left"] if self.left is not None else []
+            self.say(f"{doing}: {', '.join([*more, *left])}")
+            self.said = time.monotonic()
+
+    def end(self) -> None:
+        if not self.ended and self.done == self.epochs:
+            self.ended = True
+            self.say(f"{counted(self.epochs, 'epoch')} done in {_minutes(time.monotonic() - self.started)}")
 
     def say(self, text: str) -> None:
         print(text, flush=True)
 
 
 class Bar(_Counting):
-    """A bar on a terminal."""
+    """A bar on a terminal, one line that always fits.
 
-    def __init__(self) -> None:
-        self.bar: Any = None
+    Args:
+        console: of rich; the terminal if None.
+    """
+
+    def __init__(self, console: Any = None) -> None:
+        self.live: Any = None
+        self.console = console
 
     def plan(self, networks: int, stored: int, epochs: int) -> None:
-        progress = require("rich.progress")
-        columns = (
-            "{task.description}",
-            progress.BarColumn(),
-            "{task.completed}/{task.total} epochs",
-            "{task.fields[left]}",
-        )
-        self.bar = progress.Progress(*columns)
-        self.task = self.bar.add_task("", total=epochs, left="")
+        self.console = self.console or require("rich.console").Console()
+        self.spinner = require("rich.spinner").Spinner("line")
         super().plan(networks, stored, epochs)
-        self.bar.start()
+        if epochs:
+            self.live = require("rich.live").Live(get_renderable=self.line, console=self.console, refresh_per_second=8)
+            self.live.start()
 
-    def phase(self, name: str) -> None:
-        super().phase(name)
-        self.show()
-
-    def advance(self, epochs: int, diverged: int = 0) -> None:
-        super().advance(epochs, diverged)
-        self.show()
-
-    def show(self) -> None:
+    def line(self) -> Any:
+        """What is shown now: spinner, phase and its time, as much more as fits, bar, share, time left."""
+        doing, more = self.parts()
+        now = time.monotonic()
         left = f"{_minutes(self.left)} left" if self.left is not None else ""
-        self.bar.update(self.task, completed=self.done, description=self.describe(), left=left)
+        ends = f" {100 * self.done // self.epochs} % {left}".rstrip()
+        text = f"{doing} {_minutes(now - self.since)}"
+        room = self.console.width - len(ends) - 3  # the spinner, and spaces beside it and the bar
+        for part in more:
+            if len(f"{text}, {part}") + NARROWEST > room:
+                break
+            text += f", {part}"
+        text = text[: max(0, room - NARROWEST)]
+        bar = require("rich.progress_bar").ProgressBar(
+            total=self.epochs, completed=self.done, width=max(NARROWEST, min(WIDEST, room - len(text)))
+        )
+        grid = require("rich.table").Table.grid()
+        grid.add_row(self.spinner.render(now), f" {text} ", bar, ends)
+        return grid
 
     def end(self) -> None:
-        if self.bar is not None:
-            self.bar.stop()
+        if self.live is not None:
+            self.live.stop()
 
     def say(self, text: str) -> None:
-        self.bar.console.print(text, highlight=False)
+        self.console.print(text, highlight=False)
 
 
 def for_output() -> Progress:
@@ -161,7 +222,7 @@ def for_output() -> Progress:
         >>> results = sweep(task, "results/generation", progress=for_output())
         2 networks to train, 2 of them stored already
     """
-    return Bar() if sys.stdout.isatty() else Lines()
+    return Bar() if sys.stdout is not None and sys.stdout.isatty() else Lines()
 
 
 def _minutes(seconds: float) -> str:

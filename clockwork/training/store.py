@@ -5,23 +5,34 @@ row for each trained network, and, while a sweep is under way, ``partial/NAME.np
 written beside its place, flushed, and renamed into it.
 """
 
+import contextlib
 import csv
-import hashlib
 import io
 import json
-import platform
 import warnings
-from collections.abc import Mapping
-from importlib import metadata
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
-import clockwork
-from clockwork.files import TEMPORARY, write_text, write_whole
+from clockwork.checks import shown
+from clockwork.files import claimed, remove_abandoned, write_text
 from clockwork.tasks import TASKS, Cell, Task
+from clockwork.training.arrays import mismatch, read_arrays, write_arrays
+from clockwork.training.config import FolderError, agreed_config, check_files, place_of, read_config
+
+WRITTEN = (".npz", ".json", ".csv")  # what a sweep alone writes
+# The arrays of a cell: kinds of dtype and axes, as of `mismatch`. A task adds its own as `recorded`.
+ARRAYS = {
+    "error": ("f", "R"),
+    "epochs": ("iu", "R"),
+    "diverged": ("b", "R"),
+    "curve": ("f", "P R ..."),
+    "curve_epochs": ("iu", "P"),
+    "outputs": ("fiu", "R ..."),
+    "parameters": ("iu", ""),
+}
 
 
 class CellResult(NamedTuple):
@@ -101,27 +112,12 @@ class Store:
     def __init__(self, folder: str | Path, task: Task) -> None:
         self.folder = Path(folder)
         self.task = task
-        config = self.folder / "config.json"
-        document = {
-            "settings": {"task": task.name, **task.settings()},
-            "environment": environment(),
-            "continued_in": [],
-        }
-        document = json.loads(json.dumps(document))
-        if config.exists():
-            stored = read_config(self.folder)
-            _check_same(self.folder, stored["settings"], document["settings"])
-            known = [stored.get("environment"), *stored.get("continued_in", [])]
-            if document["environment"] not in known:
-                warnings.warn(f"{self.folder} was begun {_difference(known[0], document['environment'])}", stacklevel=2)
-                known.append(document["environment"])
-            document = {**stored, "continued_in": known[1:]}
-        elif self.folder.is_dir() and any(not path.name.startswith(TEMPORARY) for path in self.folder.iterdir()):
-            raise ValueError(f"{self.folder} is not empty and holds no config.json; choose another folder")
+        document = agreed_config(self.folder, task, told=True)
+        self.settings: dict[str, Any] = document["settings"]
         # The configuration first: a folder that a killed sweep leaves behind is always known for what it is. And a
         # folder that can be read but not written is better refused now than after an hour.
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(config, json.dumps(document, indent=1) + "\n")
+        write_text(self.folder / "config.json", json.dumps(document, indent=1) + "\n")
         (self.folder / "cells").mkdir(exist_ok=True)
         (self.folder / "partial").mkdir(exist_ok=True)
 
@@ -138,7 +134,7 @@ class Store:
         arrays: dict[str, np.ndarray] = {}
         for field, value in result._asdict().items():
             arrays |= {f"{field}/{k}": v for k, v in value.items()} if isinstance(value, dict) else {field: value}
-        write_arrays(_cell_path(self.folder, cell), arrays)
+        write_arrays(cell_path(self.folder, cell), arrays, place_of(self.settings, f"cells/{cell.name}"))
 
     def save_partial(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Store cells in training under the name they share, as ``partial/NAME.npz``.
@@ -150,19 +146,23 @@ class Store:
         Raises:
             OSError: if it cannot be written.
         """
-        write_arrays(self.folder / "partial" / f"{name}.npz", arrays)
+        write_arrays(self.partial_path(name), arrays, place_of(self.settings, f"partial/{name}"))
 
     def load_partial(self, name: str) -> dict[str, np.ndarray] | None:
         """The arrays of `save_partial`; None if there are none, or the file is damaged, and then a warning names it."""
-        return read_arrays(self.folder / "partial" / f"{name}.npz")
+        return read_arrays(self.partial_path(name), place_of(self.settings, f"partial/{name}"))
 
     def drop_partial(self, name: str) -> None:
         """Remove the arrays of `save_partial`, if there are any: the cells are finished."""
-        (self.folder / "partial" / f"{name}.npz").unlink(missing_ok=True)
+        self.partial_path(name).unlink(missing_ok=True)
+
+    def partial_path(self, name: str) -> Path:
+        """Where cells in training are stored under the name they share."""
+        return self.folder / "partial" / f"{name}.npz"
 
     def results(self) -> Results:
         """All finished cells, read from the folder."""
-        return _load_results(self.folder, self.task)
+        return _load_results(self.folder, self.task, self.settings)
 
     def write_runs(self, results: Mapping[Cell, CellResult]) -> None:
         """Write ``runs.csv``, one row for each trained network.
@@ -189,6 +189,29 @@ class Store:
         write_text(self.folder / "runs.csv", text.getvalue())
 
 
+@contextlib.contextmanager
+def claim(folder: str | Path, task: Task) -> Iterator[Store]:
+    """The results folder of a task, for one sweep alone until the block ends. Others may read it.
+
+    What killed sweeps left half-written is removed.
+
+    Raises:
+        ValueError: if another sweep has the folder, or it does not fit the task; then nothing in it was touched.
+        OSError: if it cannot be written.
+        ImportError: if filelock is not installed; it is in the extra ``[experiments]``.
+    """
+    folder = Path(folder)
+    agreed_config(folder, task)
+    check_files(folder, WRITTEN)
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(claimed(folder))
+        except ValueError as error:
+            raise FolderError(str(error)) from None
+        remove_abandoned(folder, WRITTEN)
+        yield Store(folder, task)
+
+
 def open_results(folder: str | Path) -> Results:
     """The finished cells in a results folder.
 
@@ -200,122 +223,64 @@ def open_results(folder: str | Path) -> Results:
         >>> [(cell.name, result.error.shape) for cell, result in results.cells.items()]
         [('cwrnn-100-choir-0.0003', (2,))]
     """
-    settings = read_config(Path(folder))["settings"]
-    task = TASKS.get(settings.get("task", ""))
-    if task is None:
-        raise ValueError(f"{folder} holds results of an unknown task, {settings.get('task')!r}")
-    return _load_results(Path(folder), task.from_settings(settings))
+    folder = Path(folder)
+    settings = read_config(folder)["settings"]
+    kind = TASKS.get(settings["task"])
+    if kind is None:
+        raise FolderError(f"{folder} holds results of an unknown task, {shown(settings['task'])}")
+    try:
+        task = kind.from_settings(settings)
+    except ValueError as error:
+        raise FolderError(f"{folder / 'config.json'} is not the configuration of a results folder: {error}") from None
+    return _load_results(folder, task, settings)
 
 
-def _load_results(folder: Path, task: Task) -> Results:
-    loaded = {cell: _load_cell(_cell_path(folder, cell), task) for cell in task.cells()}
+def _load_results(folder: Path, task: Task, settings: dict[str, Any]) -> Results:
+    loaded = {cell: _load_cell(folder, cell, task, settings) for cell in task.cells()}
     return Results(task, {cell: result for cell, result in loaded.items() if result is not None})
 
 
-def _load_cell(path: Path, task: Task) -> CellResult | None:
-    """A stored cell, or None if it is not there or damaged; then a warning names it."""
-    arrays = read_arrays(path)
+def _load_cell(folder: Path, cell: Cell, task: Task, settings: dict[str, Any]) -> CellResult | None:
+    """A stored cell, or None if it is not there, damaged or not what it should be; then a warning names it."""
+    path = cell_path(folder, cell)
+    arrays = read_arrays(path, place_of(settings, f"cells/{cell.name}"))
     if arrays is None:
+        return None
+    if wrong := _wrong(arrays, task):
+        warnings.warn(f"{path} is not a result of this task ({wrong}) and counts as not there", stacklevel=2)
         return None
     fields: dict[str, Any] = {"data": {}, "best": {}}
     for name, array in arrays.items():
         field, _, key = name.partition("/")
         if key:
-            fields.setdefault(field, {})[key] = array
+            fields[field][key] = array
         else:
             fields[field] = array
-    if set(fields) != set(CellResult._fields) or fields["error"].shape != (task.runs,):
-        warnings.warn(f"{path} is not a result of this task and counts as not there", stacklevel=2)
-        return None
     return CellResult(**fields)
 
 
-def _cell_path(folder: Path, cell: Cell) -> Path:
-    return folder / "cells" / f"{cell.name}.npz"
+def _wrong(arrays: dict[str, np.ndarray], task: Task) -> str:
+    """Why these are not the arrays of a cell, in words; empty if they are."""
+    for name, array in arrays.items():
+        if name not in ARRAYS and not name.startswith(("data/", "best/")):
+            return f"{name} is unknown"
+        if name.startswith("best/") and array.dtype.kind != "f":
+            return f"{name} holds {array.dtype}"
+    if not any(name.startswith("best/") for name in arrays):
+        return "best is missing"
+    wanted = {**ARRAYS, **getattr(task, "recorded", {})}
+    if wrong := mismatch(arrays, wanted, {"R": task.runs}):
+        return wrong
+    moments = arrays["curve_epochs"].astype(np.int64)
+    if not moments.size or moments[0] != 0 or (np.diff(moments) <= 0).any():
+        return "curve_epochs do not ascend from 0"
+    if (np.isfinite(arrays["error"]) == arrays["diverged"]).any():
+        return "error is not finite exactly where a run has not diverged"
+    if ((arrays["epochs"] < 0) | (arrays["epochs"] > task.epochs)).any():
+        return f"epochs are not from 0 to {task.epochs}"
+    return ""
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The stored configuration of a results folder.
-
-    Raises:
-        ValueError: if there is none, or it cannot be read.
-    """
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{folder} holds no results: there is no {path}") from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
-    if not isinstance(config, dict) or not isinstance(config.get("settings"), dict):
-        raise ValueError(f"{path} is not the configuration of a results folder")
-    return config
-
-
-def _check_same(folder: Path, stored: dict, asked: dict) -> None:
-    # Sound files may have moved: the digest of what is learnt is among the settings. And what data and test speakers
-    # are is too, so that a folder of a version which did not know these names can be gone on with.
-    skipped = {"audio", "data_folder", "sounds"} | ({"data", "per_word", "test_per_word"} - set(stored))
-    differ = [name for name in asked if stored.get(name) != asked[name] and name not in skipped]
-    if differ:
-        name = differ[0]
-        if name == "data":
-            raise ValueError(
-                f"{folder} holds results for {stored[name]}, not for {asked[name]}; choose another by --out"
-            )
-        raise ValueError(
-            f"{folder} holds results of another configuration ({name} is {stored.get(name)!r} there, "
-            f"{asked[name]!r} here); choose another folder"
-        )
-
-
-def _difference(begun: object, now: dict) -> str:
-    begun = begun if isinstance(begun, dict) else {}
-    differ = [f"{name} {begun.get(name)} (now {now[name]})" for name in now if begun.get(name) != now[name]]
-    return f"with {', '.join(differ)}: the last digits of what is trained now may depend on it"
-
-
-def environment() -> dict[str, Any]:
-    """Versions and devices: what else the last digits of a result depend on."""
-    versions = {name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
-    devices = jax.devices()
-    return {
-        "clockwork": clockwork.__version__,
-        **versions,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "devices": [f"{device.platform}: {device.device_kind}" for device in devices],
-    }
-
-
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write named arrays, whole or not at all, with a digest over all of them."""
-    arrays = {name: np.asarray(array) for name, array in arrays.items()}
-    digest: Any = np.array(_digest(arrays))
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, digest=digest, **arrays)
-    write_whole(path, buffer.getvalue())
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
-    """Named arrays; None if the file is not there or damaged, and then a warning names it."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        if _digest({k: v for k, v in arrays.items() if k != "digest"}) != str(arrays.pop("digest")):
-            raise ValueError("its digest does not match")
-    except FileNotFoundError:
-        return None
-    except Exception as error:  # whatever NumPy and zipfile make of damaged bytes
-        warnings.warn(f"{path} is damaged ({error}) and counts as not there", stacklevel=3)
-        return None
-    return arrays
-
-
-def _digest(arrays: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+def cell_path(folder: str | Path, cell: Cell) -> Path:
+    """Where a finished cell is stored."""
+    return Path(folder) / "cells" / f"{cell.name}.npz"

@@ -7,26 +7,31 @@ import copy
 import functools
 import math
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax import Array, lax
+from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from clockwork.checks import integer
 from clockwork.tasks import Cell, Task
+from clockwork.tasks.task import MOST_EPOCHS, MOST_RUNS, MOST_SEED
 from clockwork.training import run as runs
+from clockwork.training.arrays import mismatch
+from clockwork.training.devices import checked_devices
 from clockwork.training.interrupt import Interruptible
+from clockwork.training.memory import check_memory
+from clockwork.training.program import program
 from clockwork.training.progress import Progress
-from clockwork.training.store import CellResult, Results, Store
+from clockwork.training.store import CellResult, Results, Store, cell_path, claim
 
-# Updates in one compiled call, about: enough to hide its cost, few enough for Ctrl-C, progress and early stopping.
-SEGMENT = 50
 # Each device trains a multiple of so many runs, since what is left over is computed one by one; unless more than a
 # share WASTED of them would be there to fill up.
 SIMD = 8
@@ -37,14 +42,6 @@ CURVE_EVERY = 10
 LEFT = 1 / 4
 # Seconds between two writes of runs in training.
 SAVE_EVERY = 20.0
-
-
-class Program(NamedTuple):
-    """The compiled functions of one network and size; every argument has the runs as its first axis."""
-
-    begin: jax.stages.Wrapped
-    segment: jax.stages.Wrapped
-    finish: jax.stages.Wrapped
 
 
 def sweep(
@@ -73,9 +70,13 @@ def sweep(
         All cells of the task, those that were in the folder before among them.
 
     Raises:
-        ValueError: if the folder holds another configuration's results, or something else.
-        OSError: if it cannot be written.
-        KeyboardInterrupt: on Ctrl-C or SIGTERM, once the runs in training are stored.
+        ValueError: if the folder holds another configuration's results, or something else, or another sweep is using
+            it; if the seed is beyond what a key holds, the runs do not fit into memory, or there is no such device.
+        OSError: if the folder cannot be written.
+        ImportError: if filelock is not installed; it is in the extra ``[experiments]``.
+        KeyboardInterrupt: on Ctrl-C, once the epochs in progress are done, or at once where it comes twice; on
+            SIGTERM at once, a ``clockwork.training.Terminated``. The runs in training are stored first. A compilation
+            is not waited for; Python ends only once it is done.
 
     Warns:
         UserWarning: if the folder was begun with other versions or devices, or a result in it is damaged.
@@ -90,30 +91,36 @@ def sweep(
         [('cwrnn-100-choir-0.0003', (2,))]
     """
     progress = progress or Progress()
-    store = Store(out, task)
-    mesh = Mesh(np.asarray(devices if devices is not None else jax.devices()), ("runs",))
+    integer("runs", task.runs, 1, MOST_RUNS)
+    integer("epochs", task.epochs, 1, MOST_EPOCHS)
+    integer("seed", task.seed, 0, MOST_SEED)
+    chosen = checked_devices(devices)
+    mesh = Mesh(np.asarray(chosen), ("runs",))
     groups = [("-".join(key), list(cells)) for key, cells in groupby(task.cells(), task.group)]
-    done = dict(store.results().cells)
-    missing = [[cell for cell in cells if cell not in done] for _, cells in groups]
-    progress.plan(
-        networks=len(task.cells()) * task.runs,
-        stored=len(done) * task.runs,
-        epochs=task.epochs * sum(bool(lost) for lost in missing),
-    )
-    store.write_runs(done)
-    with Interruptible() as interruptible:
-        for (label, cells), lost in zip(groups, missing, strict=True):
-            if lost:
-                trained = _train(task, label, cells, mesh, store, progress, interruptible)
-                # All cells of a group are trained together even if one alone is missing, so that the
-                # program, and with it the last digit, is the same as in a sweep that was left alone.
-                for cell in lost:
-                    store.save(cell, trained[cell])
-                    done[cell] = trained[cell]
-                store.write_runs(done)
-            store.drop_partial(label)
-            interruptible.check()
-    progress.end()
+    untrained = [(label, cells) for label, cells in groups if not all(cell_path(out, cell).exists() for cell in cells)]
+    check_memory(task, untrained, chosen)
+    with claim(out, task) as store:
+        done = dict(store.results().cells)
+        missing = [[cell for cell in cells if cell not in done] for _, cells in groups]
+        progress.plan(
+            networks=len(task.cells()) * task.runs,
+            stored=len(done) * task.runs,
+            epochs=task.epochs * sum(bool(lost) for lost in missing),
+        )
+        store.write_runs(done)
+        with Interruptible() as interruptible:
+            for (label, cells), lost in zip(groups, missing, strict=True):
+                if lost:
+                    trained = _train(task, label, cells, mesh, store, progress, interruptible)
+                    # All cells of a group are trained together even if one alone is missing, so that the
+                    # program, and with it the last digit, is the same as in a sweep that was left alone.
+                    for cell in lost:
+                        store.save(cell, trained[cell])
+                        done[cell] = trained[cell]
+                    store.write_runs(done)
+                store.drop_partial(label)
+                interruptible.check()
+        progress.end()
     return Results(task, {cell: done[cell] for cell in task.cells()})
 
 
@@ -126,26 +133,31 @@ def _train(
     progress: Progress,
     interruptible: Interruptible,
 ) -> dict[Cell, CellResult]:
+    def compiled(function: jax.stages.Wrapped, *arguments: Any) -> Callable:
+        lowered = function.lower(*arguments)  # traced here: JAX's settings belong to threads
+        return interruptible.wait(lowered.compile)
+
+    def computed(function: Callable, *arguments: Any, training: bool = False) -> Any:
+        return interruptible.wait(lambda: jax.block_until_ready(function(*arguments)), training=training)
+
     name, size = cells[0].network, cells[0].size
     count = len(cells) * task.runs
     progress.group(label, count)
     progress.phase("compiling")
     lanes = _Lanes(task, cells, mesh)
-    compiling = program(task, name, size, mesh, shared=lanes.shared)
-    state: runs.Run = compiling.begin(lanes.keys)
+    functions = program(task, name, size, mesh, shared=lanes.shared)
+    state: runs.Run = computed(compiled(functions.begin, lanes.keys), lanes.keys)
     # All runs on the host, as they were when they were last in training; those that still are lie on the devices.
     whole: runs.Run = jax.tree.map(lambda leaf: np.array(leaf)[:count], state)
     errors: list[np.ndarray] = []
-    stored = store.load_partial(label)
-    names = [f"state{i}" for i in range(len(jax.tree.leaves(state)))]
-    if stored is not None and set(stored) == {"errors", "training", *names}:
-        whole = jax.tree.unflatten(jax.tree.structure(state), [stored[leaf] for leaf in names])
-        errors = [stored["errors"]]
+    stored = _restored(store, label, task, whole)
+    if stored is not None:
+        whole, errors, training = stored
         # The same runs side by side as before, those that have stopped among them: the last digits depend on it.
-        lanes = lanes.of(stored["training"])
+        lanes = lanes.of(training)
         state = lanes.enter(whole)
     done = sum(map(len, errors))
-    compiled: dict[int, Any] = {}
+    segments: dict[int, Callable] = {}  # by width
     active = _active(task, whole)
     progress.advance(done)
     saved = time.monotonic()
@@ -158,32 +170,34 @@ def _train(
                 lanes = lanes.of(active)
                 state = lanes.enter(whole)
             arguments = (state, lanes.keys, lanes.data, lanes.rates, jnp.int32(done))
-            if lanes.width not in compiled:
+            if lanes.width not in segments:
                 progress.phase("compiling")
-                compiled[lanes.width] = compiling.segment.lower(*arguments).compile()
+                segments[lanes.width] = compiled(functions.segment, *arguments)
                 progress.phase("training")
-            state, latest = compiled[lanes.width](*arguments)
+            state, latest = computed(segments[lanes.width], *arguments, training=True)
             latest = lanes.spread(np.asarray(latest)[:, : task.epochs - done], errors, count)
             reached = (lanes, state, [*errors, latest])
             done += len(latest)
             active = lanes.leave(np.zeros(count, bool), _active(task, state))
             progress.advance(len(latest), int(lanes.leave(whole.diverged, state.diverged).sum()))
+            progress.spare(int((task.epochs - done) * (1 - active.mean())))
             interruptible.check()
             if time.monotonic() - saved > SAVE_EVERY:
                 _save(store, label, whole, *reached)
                 saved = time.monotonic()
-    except KeyboardInterrupt:
+        progress.phase("evaluating")
+        progress.advance(task.epochs - done)  # what early stopping has spared
+        lanes, state, errors = reached
+        whole = lanes.leave(whole, state)
+        lanes = lanes.of(np.ones(count, bool))
+        arguments = (lanes.enter(whole), lanes.data)
+        final, diverged, outputs, last = jax.tree.map(
+            lambda x: np.asarray(x)[:count], computed(compiled(functions.finish, *arguments), *arguments)
+        )
+    except (KeyboardInterrupt, OSError):  # OSError: a full disk, or nobody who reads the progress any more
         if reached[-1]:
             _save(store, label, whole, *reached)
         raise
-    lanes, state, errors = reached
-    whole = lanes.leave(whole, state)
-    progress.advance(task.epochs - done)  # what early stopping has spared
-    progress.phase("evaluating")
-    lanes = lanes.of(np.ones(count, bool))
-    final, diverged, outputs, last = jax.tree.map(
-        lambda x: np.asarray(x)[:count], compiling.finish(lanes.enter(whole), lanes.data)
-    )
     every = max(1, CURVE_EVERY // task.updates)
     curve = np.concatenate([np.concatenate(errors)[::every], last[None]])
     counted = np.asarray(nnx.eval_shape(lambda: task.network(name, size, nnx.Rngs(0))).parameters)
@@ -286,52 +300,31 @@ def lanes_for(count: int, devices: int) -> int:
     return devices * (full if full - each <= WASTED * full else each)
 
 
-def program(task: Task, name: str, size: int, mesh: Mesh, *, shared: bool = False) -> Program:
-    """What a sweep compiles for a network and size: runs are laid over the devices of the mesh.
-
-    Args:
-        task: what is trained.
-        name: of the network.
-        size: of the network.
-        mesh: of one axis, ``"runs"``.
-        shared: whether all runs have the same data, which then have no axis of runs.
-    """
-    graph = runs.structure(task, name, size)
-    spread = PartitionSpec("runs")
-    data_spec = PartitionSpec() if shared else spread
-
-    def last_axis(tree: Any) -> Any:
-        return jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), tree)
-
-    def segment(state: runs.Run, keys: Array, data: Any, rates: Array, number: Array) -> tuple[runs.Run, Array]:
-        # Runs are the last axis of everything while they train, as in the kernels: nothing is transposed.
-        train = jax.vmap(
-            functools.partial(runs.epoch, task, graph),
-            in_axes=(-1, -1, None if shared else -1, -1, None),
-            out_axes=(-1, 0),
-        )
-        state, data = last_axis(state), data if shared else last_axis(data)
-        epochs = min(max(1, SEGMENT // task.updates), task.epochs)
-        numbers = number + jnp.arange(epochs, dtype=jnp.int32)
-        state, errors = lax.scan(lambda state, n: train(state, keys, data, rates, n), state, numbers)
-        # (E, R, ...) to runs first, as all that is laid over the devices
-        return jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), state), jnp.moveaxis(errors, 1, 0)
-
-    def each_device(fun: Any, specs: tuple, out: Any) -> jax.stages.Wrapped:
-        return jax.jit(jax.shard_map(fun, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False))
-
-    finish = jax.vmap(functools.partial(runs.finish, task, graph), in_axes=(0, None if shared else 0))
-    return Program(
-        begin=each_device(jax.vmap(functools.partial(runs.begin, task, name, size)), (spread,), spread),
-        segment=each_device(segment, (spread, spread, data_spec, spread, PartitionSpec()), (spread, spread)),
-        finish=each_device(finish, (spread, data_spec), spread),
-    )
-
-
 def _save(store: Store, label: str, whole: runs.Run, lanes: _Lanes, state: runs.Run, errors: list[np.ndarray]) -> None:
     leaves = {f"state{i}": leaf for i, leaf in enumerate(jax.tree.leaves(lanes.leave(whole, state)))}
     training = np.isin(np.arange(len(whole.epoch)), lanes.numbers)
     store.save_partial(label, {**leaves, "errors": np.concatenate(errors), "training": training})
+
+
+def _restored(
+    store: Store, label: str, task: Task, begun: runs.Run
+) -> tuple[runs.Run, list[np.ndarray], np.ndarray] | None:
+    """What `_save` stored: all runs, their errors, and which were in training; None if that is not there or damaged."""
+    stored = store.load_partial(label)
+    if stored is None:
+        return None
+    leaves, tree = jax.tree.flatten(begun)
+    axes = [(leaf.dtype.kind, " ".join(["R", *map(str, leaf.shape[1:])])) for leaf in leaves]
+    wanted = {f"state{i}": form for i, form in enumerate(axes)}
+    wrong = mismatch(stored, {**wanted, "errors": ("f", "E R ..."), "training": ("b", "R")}, {"R": len(begun.epoch)})
+    if not wrong and not (0 < len(stored["errors"]) <= task.epochs and stored["training"].any()):
+        wrong = "it holds no epoch or no run"
+    if wrong:
+        warnings.warn(
+            f"{store.partial_path(label)} is not of this sweep ({wrong}) and counts as not there", stacklevel=4
+        )
+        return None
+    return jax.tree.unflatten(tree, [stored[name] for name in wanted]), [stored["errors"]], stored["training"]
 
 
 def named(params: Any) -> dict[str, np.ndarray]:
