@@ -10,6 +10,8 @@ from typing import Any, Union, get_args, get_origin
 
 import numpy as np
 
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 80
 SHOWN = 5  # names that a sentence lists before it only counts the rest
 
 
@@ -159,13 +161,15 @@ def _described(hint: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value for a sentence: what it is, shortened where it is long or deep.
+    """A value for a sentence: dtype and shape of an array, else what it looks like, shortened where it is long or deep.
 
     Example:
-        >>> shown(list(range(1000)))
-        '[0, 1, 2, 3, 4, 5, ...]'
+        >>> shown(list(range(1000))), shown(np.zeros((3, 4)))
+        ('[0, 1, 2, 3, 4, 5, ...]', 'float64[3,4]')
     """
-    return reprlib.repr(value)
+    if getattr(value, "shape", ()) and hasattr(value, "dtype"):
+        return f"{value.dtype}[{','.join(map(str, value.shape))}]"
+    return " ".join(_REPR.repr(value).split())
 
 
 def chosen(name: str, values: Sequence[Any], known: Sequence[Any], hint: str = "") -> None:
@@ -181,10 +185,8 @@ def chosen(name: str, values: Sequence[Any], known: Sequence[Any], hint: str = "
 def distinct(name: str, values: Sequence[Any]) -> None:
     """Raise ``ValueError`` if a value is there twice."""
     if len(set(values)) < len(values):
-        shown = (
-            values if len(values) <= SHOWN else [value for value in dict.fromkeys(values) if values.count(value) > 1]
-        )
-        raise ValueError(f"each {name} can be chosen once, got {listed(shown)}")
+        twice = [value for value in dict.fromkeys(values) if values.count(value) > 1]
+        raise ValueError(f"each {name} can be chosen once, got {listed(values if len(values) <= SHOWN else twice)}")
 
 
 def listed(names: Iterable[Any], most: int = SHOWN) -> str:
@@ -198,19 +200,6 @@ def listed(names: Iterable[Any], most: int = SHOWN) -> str:
     if len(names) <= most:
         return ", ".join(names)
     return f"{', '.join(names[:most])} and {len(names) - most} more"
-
-
-def described(value: Any) -> str:
-    """A value for a sentence: dtype and shape of an array, else what it looks like, cut where it is long.
-
-    Example:
-        >>> described(np.zeros((3, 4)))
-        'float64[3,4]'
-    """
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
-        return f"{value.dtype}[{','.join(map(str, value.shape))}]"
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def counted(number: object, noun: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from clockwork.checks import ArgumentError, described, integer, integers
+from clockwork.checks import ArgumentError, integer, integers, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,5 +210,5 @@ def check_clock(clock: Any, call: str = "") -> Clock:
     hint = f"; the call is {call}" if call else ""
     raise ArgumentError(
         "clock",
-        f"must be a clockwork.Clock, such as Clock.exponential(width=40, modules=9), got {described(clock)}{hint}",
+        f"must be a clockwork.Clock, such as Clock.exponential(width=40, modules=9), got {shown(clock)}{hint}",
     )

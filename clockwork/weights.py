@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from clockwork.checks import ArgumentError, described, finite, integer
+from clockwork.checks import ArgumentError, finite, integer, shown
 from clockwork.clock import Clock, check_clock
 
 
@@ -197,7 +197,7 @@ def check_weights(weights: Weights, clock: Clock) -> None:
     if not isinstance(weights, Weights):
         call = "; weights come first, then the clock" if isinstance(weights, Clock) else ""
         raise ArgumentError(
-            "weights", f"must be a clockwork.Weights, such as init(key, clock, inputs), got {described(weights)}{call}"
+            "weights", f"must be a clockwork.Weights, such as init(key, clock, inputs), got {shown(weights)}{call}"
         )
     check_clock(clock)
     shapes = [tuple(block.shape) for block in weights.recurrent]

@@ -11,7 +11,7 @@ from jax import Array, lax
 from jax.nn.initializers import Initializer
 from jax.typing import ArrayLike, DTypeLike
 
-from clockwork.checks import described, integer
+from clockwork.checks import integer, shown
 from clockwork.clock import Clock, check_clock
 from clockwork.nn import modules
 from clockwork.nn.initializers import initialize
@@ -397,7 +397,7 @@ def unroll_lstm(
 
 def _make(cell: Callable[..., nnx.RNNCellBase], width: int, size: int, rngs: nnx.Rngs) -> nnx.RNNCellBase:
     if not callable(cell):
-        raise ValueError(f"cell must be a class or function such as nnx.LSTMCell, got {described(cell)}")
+        raise ValueError(f"cell must be a class or function such as nnx.LSTMCell, got {shown(cell)}")
     try:
         made = cell(width, size, rngs=rngs)
     except TypeError as error:

@@ -14,7 +14,7 @@ from jax import Array
 from jax.nn.initializers import Initializer
 from jax.typing import ArrayLike, DTypeLike
 
-from clockwork.checks import described
+from clockwork.checks import shown
 from clockwork.clock import Clock, check_clock
 from clockwork.nn import modules
 from clockwork.nn.cells import step_lstm, unroll_lstm
@@ -340,7 +340,7 @@ class ClockworkOfCells(nn.RNNCellBase):
         check_clock(self.clock, "ClockworkOfCells(clock, cell)")
         if not callable(self.cell):
             raise ValueError(
-                f"cell must be a class or function such as nn.LSTMCell, got {described(self.cell)}; "
+                f"cell must be a class or function such as nn.LSTMCell, got {shown(self.cell)}; "
                 "the number of inputs is not given, but that of the first call"
             )
         super().__post_init__()

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike, DTypeLike
 
-from clockwork.checks import ArgumentError, described, finite, integer
+from clockwork.checks import ArgumentError, finite, integer, shown
 from clockwork.recurrence import check_steps, takes_kernels
 from clockwork.recurrence.arithmetic import (
     accumulator,
@@ -136,7 +136,7 @@ def lstm_unroll(
         ((320, 15), (15,))
     """
     if not isinstance(weights, LSTMWeights):
-        raise ArgumentError("weights", f"must be LSTMWeights, such as lstm_init(key, cells), got {described(weights)}")
+        raise ArgumentError("weights", f"must be LSTMWeights, such as lstm_init(key, cells), got {shown(weights)}")
     cells = weights.recurrent.shape[0]
     shapes = ((weights.input.shape[0], 4 * cells), (cells, 4 * cells), (3, cells), (4 * cells,))
     if tuple(w.shape for w in weights) != shapes:

@@ -12,7 +12,7 @@ from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
-from clockwork.checks import described, static_integer
+from clockwork.checks import shown, static_integer
 from clockwork.clock import Clock
 from clockwork.recurrence import METHODS, Activation, Method, State, advance, as_time, check_time, step, unroll
 from clockwork.recurrence.sharded import spread, spread_over
@@ -266,7 +266,7 @@ class Layer:
 def check_layers(layers: Any) -> list[Any]:
     """The layers of a stack, if there are any and they are layers, else ``ValueError``."""
     if not isinstance(layers, Iterable) or not (made := list(layers)):
-        raise ValueError(f"a stack must have at least one layer, as in Stack([layer, ...]), got {described(layers)}")
+        raise ValueError(f"a stack must have at least one layer, as in Stack([layer, ...]), got {shown(layers)}")
     return [check_layer(layer) for layer in made]
 
 
@@ -277,7 +277,7 @@ def check_layer(layer: Any) -> Any:
     cell = hasattr(layer, "num_feature_axes")
     if cell or isinstance(layer, type) or not callable(layer):
         hint = "; RNN(cell) makes a layer of a cell" if cell else ""
-        raise ValueError(f"a layer must be one such as Clockwork(...) or RNN(cell), got {described(layer)}{hint}")
+        raise ValueError(f"a layer must be one such as Clockwork(...) or RNN(cell), got {shown(layer)}{hint}")
     return layer
 
 

@@ -10,7 +10,7 @@ from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
-from clockwork.checks import ArgumentError, described, static_integer
+from clockwork.checks import ArgumentError, shown, static_integer
 from clockwork.clock import Clock, check_clock
 from clockwork.recurrence.arithmetic import Activation, accumulator, matmul
 from clockwork.recurrence.cascade import Cascade
@@ -104,7 +104,7 @@ def step(
     check_clock(clock, "step(weights, clock, state, x_t)")
     check_activation(activation)
     if not (hasattr(state, "hidden") and hasattr(state, "time")):
-        raise ArgumentError("state", f"must be a clockwork.State, such as State.initial(clock), got {described(state)}")
+        raise ArgumentError("state", f"must be a clockwork.State, such as State.initial(clock), got {shown(state)}")
     input_weights, recurrent, bias = _dense(weights, clock)
     n = clock.width
     if recurrent.shape != (n, n):
@@ -356,7 +356,7 @@ def _dense(weights: Any, clock: Clock) -> tuple[Array, Array, Array]:
     if isinstance(weights, Weights):
         return weights.dense(clock)
     if not (isinstance(weights, tuple) and len(weights) == 3):
-        raise ArgumentError("weights", f"must be a clockwork.Weights or its dense(clock), got {described(weights)}")
+        raise ArgumentError("weights", f"must be a clockwork.Weights or its dense(clock), got {shown(weights)}")
     return weights
 
 
