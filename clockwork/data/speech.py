@@ -134,7 +134,7 @@ def read_folder(
         >>> [(utterance.word, utterance.source) for utterance in utterances]
         [('no', 'ann/no.wav'), ('yes', 'ann/yes.wav'), ('yes', 'bob/yes.wav'), ('yes', 'bob/yes_2.wav')]
         >>> missing
-        ['names that end in a number count as takes: yes_2 of yes', 'bob lacks no']
+        ['names that end in a number count as takes, such as yes_2 of yes', 'bob lacks no']
     """
     root, wanted = _root(root), None if words is None else wanted_words(words)
     tokens, notes = find_tokens(root, files_below(root), wanted)

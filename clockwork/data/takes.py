@@ -61,7 +61,7 @@ def find_tokens(root: Path, files: Iterable[Path], words: Collection[str] | None
     ]
     notes = _speakers_apart(root, {token.speaker for token in tokens})
     if taken := [f"{name} of {word}" for name, word in word_of.items() if name != word]:
-        notes.append(f"names that end in a number count as takes: {listed(taken)}")
+        notes.append(f"names that end in a number count as takes, such as {taken[0]}")
     if astray:
         notes.append(f"sound files elsewhere than {PLACES} are not used: {listed(astray)}")
     return tokens, notes
