@@ -74,7 +74,7 @@ class SweepCommand:
         except (OSError, MemoryError) as error:
             progress.end()
             safe = f"; what is done is safe in {self.out}" if (self.out / "cells").is_dir() else ""
-            return complain(f"{sentence(error)}{safe}")
+            return complain(f"{sentence(error, 'written')}{safe}")
         return 0
 
     def options(self) -> dict[str, str]:

@@ -37,7 +37,7 @@ def guarded(work: Callable[[], int]) -> int:
         return READER_GONE
     except OSError as error:
         _discard_output()
-        return complain(sentence(error))
+        return complain(sentence(error, "written"))
     except KeyboardInterrupt as stop:
         return leave(stopped(stop))
     finally:
@@ -56,11 +56,11 @@ def stopped(stop: KeyboardInterrupt, more: str = "") -> int:
     return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
 
 
-def sentence(error: BaseException) -> str:
-    """An error in words: of a file that cannot be read or written, its name and why."""
+def sentence(error: BaseException, doing: str = "read or written") -> str:
+    """An error in words: of a file, its name, what cannot be done with it, and why."""
     if isinstance(error, OSError) and error.strerror:
         where = "standard output" if error.filename is None else os.fsdecode(error.filename)
-        return f"{where} cannot be read or written: {error.strerror}"
+        return f"{where} cannot be {doing}: {error.strerror}"
     return str(error)
 
 

@@ -73,7 +73,7 @@ def test_standard_output_that_is_closed_or_full(tmp_path):
     assert one_sentence(done) == "clockwork: standard output is closed; send it to a file, or to /dev/null"
     assert not (tmp_path / "out").exists()
     done = run("info", shell='"$@" >/dev/full')
-    assert one_sentence(done) == "clockwork: standard output cannot be read or written: No space left on device"
+    assert one_sentence(done) == "clockwork: standard output cannot be written: No space left on device"
     assert run("info", shell='"$@" 2>&-').returncode == 0
 
 
@@ -129,7 +129,7 @@ def test_two_at_once(folder):
         (["--clip-norm", "1e300"], "--clip-norm must be from 1.2e-38 to 3.4e+38, which float32 can hold, got 1e+300"),
         (["--clip-norm", "nan"], "--clip-norm must be finite and above 0, got nan"),
         (["--out", "/dev/null"], "results folder /dev/null cannot be written: it is not a folder"),
-        (["--out", "/dev/null/out"], "/dev/null/out cannot be read or written: Not a directory"),
+        (["--out", "/dev/null/out"], "/dev/null/out cannot be written: Not a directory"),
     ],
 )
 def test_values_that_nothing_can_hold(tmp_path, monkeypatch, capsys, arguments, sentence):

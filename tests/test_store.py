@@ -16,9 +16,10 @@ from flax import nnx
 from clockwork.report import write_report
 from clockwork.tasks import Generation
 from clockwork.training import CellResult, Store, open_results, sweep
+from clockwork.training import run as runs
 from clockwork.training.arrays import read_arrays, write_arrays
 from clockwork.training.config import place_of
-from clockwork.training.sweep import named
+from clockwork.training.sweep import _restored, named
 
 TASK = Generation(runs=2, networks=("cwrnn",), sizes=(100,), clips=("choir", "tabla"), epochs=12)
 R, T = 2, 320
@@ -145,6 +146,37 @@ def test_a_right_digest_of_wrong_contents_counts_as_not_there(copy, change):
     write_arrays(path_of(copy, first), change(arrays), place)
     with pytest.warns(UserWarning, match=f"{first.name}.npz is not a result of this task .* and counts as not there"):
         assert list(open_results(copy).cells) == [second]
+
+
+PARTIALS = {
+    "whole": lambda arrays: arrays,
+    "a state of strings": changed("state0", lambda x: x.astype(str)),
+    "a state of one run more": changed("state0", lambda x: np.concatenate([x, x[:1]])),
+    "a state with an axis more": changed("state0", lambda x: x[..., None]),
+    "a state missing": without("state3"),
+    "errors of integers": changed("errors", lambda x: x.astype(int)),
+    "errors of one run more": changed("errors", lambda x: np.concatenate([x, x[:, :1]], 1)),
+    "no errors": changed("errors", lambda x: x[:0]),
+    "errors of more epochs than there are": changed("errors", lambda x: np.repeat(x, 20, 0)),
+    "none in training": changed("training", np.zeros_like),
+    "numbers in training": changed("training", lambda x: x.astype(int)),
+}
+
+
+@pytest.mark.parametrize(("name", "change"), PARTIALS.items(), ids=PARTIALS)
+def test_runs_in_training_of_wrong_contents_count_as_not_there(tmp_path, name, change):
+    store = Store(tmp_path, TASK)
+    begun = jax.tree.map(lambda x: np.stack([x, x]), runs.begin(TASK, "cwrnn", 100, jax.random.key(0)))
+    leaves = {f"state{i}": leaf for i, leaf in enumerate(jax.tree.leaves(begun))}
+    arrays = {**leaves, "errors": np.ones((3, R), np.float32), "training": np.ones(R, bool)}
+    store.save_partial("cwrnn-100", change(arrays))
+    if name == "whole":
+        found = _restored(store, "cwrnn-100", TASK, begun)
+        assert found is not None
+        jax.tree.map(np.testing.assert_array_equal, found[0], begun)
+    else:
+        with pytest.warns(UserWarning, match=r"cwrnn-100\.npz is not of this sweep .* counts as not there"):
+            assert _restored(store, "cwrnn-100", TASK, begun) is None
 
 
 WRONG = ["three", {}, {"a": 1}, [{}], [[]], [None], True, [True], -1.5, "", b"".hex()]
