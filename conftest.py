@@ -17,6 +17,7 @@ if "CLOCKWORK_TEST_CACHE" not in os.environ:  # the first process; the others in
     os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["CLOCKWORK_TEST_CACHE"]
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2**34)  # with a limit, it is locked while it is written
 
 import jax
 import pytest

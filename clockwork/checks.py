@@ -87,7 +87,7 @@ def finite(
     """
     bounds = [f"above {above:g}"] * (above > -math.inf) + [f"at least {least:g}"] * (least > -math.inf)
     bounds += [f"at most {most:g}"] * (most < math.inf)
-    wanted = " and ".join(["finite", *bounds])
+    wanted = " and ".join(filter(None, [", ".join(["finite", *bounds[:-1]]), *bounds[-1:]]))
     try:
         if isinstance(value, (str, bytes, bool, np.bool_)):
             raise TypeError

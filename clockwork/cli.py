@@ -54,13 +54,13 @@ class SweepCommand:
         from clockwork.report import FORMATS, write_report
         from clockwork.training import FolderError, for_output, keep_compiled, sweep
 
-        keep_compiled()
         with _bad_input(options=self.options()):
             chosen("format", self.format, FORMATS)
             task = self.task()
             task.settings()  # whatever cannot be read is found out now
             for module in ("matplotlib", "soundfile", "rich", "filelock"):
                 require(module)
+            keep_compiled()
         progress = for_output()
         try:
             with _bad_input(ArgumentError, FolderError, options=self.options()):
