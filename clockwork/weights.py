@@ -192,15 +192,20 @@ def block_shapes(clock: Clock) -> Sequence[tuple[int, int]]:
     return [(k, a + k) for a, k in zip(clock.starts, clock.sizes, strict=True)]
 
 
+def as_weights(weights: Weights) -> Weights:
+    """The weights, if they are such, else ``ValueError``."""
+    if isinstance(weights, Weights):
+        return weights
+    hint = "; weights come first, then the clock" if isinstance(weights, Clock) else ""
+    raise ArgumentError(
+        "weights", f"must be a clockwork.Weights, such as init(key, clock, inputs), got {shown(weights)}{hint}"
+    )
+
+
 def check_weights(weights: Weights, clock: Clock) -> None:
     """Raise ``ValueError`` unless the weights are those of a layer with this clock."""
-    if not isinstance(weights, Weights):
-        call = "; weights come first, then the clock" if isinstance(weights, Clock) else ""
-        raise ArgumentError(
-            "weights", f"must be a clockwork.Weights, such as init(key, clock, inputs), got {shown(weights)}{call}"
-        )
+    shapes = [tuple(block.shape) for block in as_weights(weights).recurrent]
     check_clock(clock)
-    shapes = [tuple(block.shape) for block in weights.recurrent]
     if shapes != block_shapes(clock):
         raise ValueError(f"recurrent weights of {clock} must have shapes {block_shapes(clock)}, got {shapes}")
     if weights.input.ndim != 2 or weights.input.shape[1] != clock.width:

@@ -62,6 +62,7 @@ BAD = {
     ),
     "weights: LSTM": (lambda: nn.lstm_unroll(weights(), X), r"weights must be LSTMWeights, .* got Weights\("),
     "weights: set": (lambda: layer().cell.set_weights(X), r"weights must be a clockwork\.Weights"),
+    "weights: linen": (lambda: linen.params(X), r"weights must be a clockwork\.Weights"),
     "state": (lambda: cw.step(weights(), CLOCK, X[0], X[0]), r"state must be a clockwork\.State, .* got float32\[2\]"),
     "time": (
         lambda: cw.step(weights(), CLOCK, cw.State(jnp.zeros(5), jnp.zeros(())), X[0]),

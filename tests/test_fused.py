@@ -239,6 +239,27 @@ def test_over_two_devices_it_lowers_and_computes():
     assert "@mosaic_gpu" in traced.lower(lowering_platforms=("cuda",)).as_text()
 
 
+def test_over_explicit_axes_each_device_runs_kernels_on_its_share():
+    clock = cw.Clock((1, 2), (3, 2))
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
+    weights = cw.init(jax.random.key(0), clock, 2)
+    x = jax.random.normal(jax.random.key(1), (4, 7, 2))
+
+    def total(method, weights, x):
+        return jnp.square(jax.vmap(lambda x: cw.unroll(weights, clock, x, method=method)[0])(x)).sum()
+
+    gradient = jax.jit(jax.grad(total, argnums=(1, 2)), static_argnums=0)
+    wanted = gradient("cascade", weights, x)
+    with jax.set_mesh(mesh):
+        spread = jax.device_put(x, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data")))
+        found = gradient("fused", weights, spread)
+        lowered = gradient.trace("fused", weights, spread).lower(lowering_platforms=("cuda",)).as_text()
+    for got, want in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(got, want, atol=2e-5, rtol=1e-4)
+    assert found[1].sharding.spec[0] == "data"
+    assert "@mosaic_gpu" in lowered
+
+
 def test_a_long_sequence_goes_in_pieces(interpreted, monkeypatch):
     monkeypatch.setattr(pieces, "FUSED_PIECE", 8)
     held_to_the_oracle(CLOCKS["one unit each"], 37, 4, 2)

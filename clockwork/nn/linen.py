@@ -38,7 +38,7 @@ from clockwork.nn.sequence import (
     unroll_batch,
 )
 from clockwork.recurrence import Activation, Method, State, check_activation, check_time
-from clockwork.weights import Weights
+from clockwork.weights import Weights, as_weights
 
 __all__ = [
     "Bidirectional",
@@ -84,6 +84,9 @@ def params(weights: Weights) -> dict[str, Array]:
     Args:
         weights: of the layer.
 
+    Raises:
+        ValueError: if these are no weights.
+
     Example:
         >>> import clockwork as cw, jax, jax.numpy as jnp
         >>> clock = cw.Clock.exponential(width=40, modules=9)
@@ -91,7 +94,7 @@ def params(weights: Weights) -> dict[str, Array]:
         >>> Clockwork(clock).apply({"params": {"cell": params(drawn)}}, jnp.ones((320, 13))).shape
         (320, 40)
     """
-    return {name.replace(".", "_"): array for name, array in weights.flat().items() if array.size}
+    return {name.replace(".", "_"): array for name, array in as_weights(weights).flat().items() if array.size}
 
 
 def _parameters(module: nn.Module, features: int, draw: Callable[[Array], Mapping[str, Array]]) -> dict[str, Array]:

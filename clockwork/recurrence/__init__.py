@@ -217,7 +217,8 @@ def unroll(
         method: ``"masked"``, the reference: a dense product at every step; ``"cascade"``: each
             module on its own time; ``"fused"``: the same with each time loop as one kernel, on
             NVIDIA's GPUs from Hopper on (the cascade elsewhere), for tanh, float32 or bfloat16, and modules of up
-            to 128 units; it is not sharded but by `jax.shard_map`, nor exported for several platforms at once;
+            to 128 units; it is sharded over explicit axes and by `jax.shard_map` alone, and not exported for several
+            platforms at once;
             ``"auto"``: whichever is expected to be fastest.
         activation: ``f``, elementwise; static, so pass the same function object again.
 
