@@ -100,6 +100,20 @@ def test_devices_exchange_nothing_but_the_gradient_of_shared_weights(float64):
     assert exchanged == [set(), {"all-reduce"}, set()]
 
 
+def test_runs_without_inputs(float64):
+    mesh = explicit()
+    make = functools.partial(cw.init, clock=CLOCK, stddev=0.5, dtype=jnp.float64)
+    layers = jax.vmap(make)(jax.random.split(jax.random.key(0), RUNS))
+
+    def gradient(method):
+        return jax.vmap(jax.grad(lambda w: jnp.sin(cw.unroll(w, CLOCK, steps=STEPS, method=method)[0]).sum()))
+
+    with jax.set_mesh(mesh):
+        found, masked = (jax.jit(gradient(method))(put(layers, mesh, "d")) for method in ("cascade", "masked"))
+    assert types(found) == types(masked)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-11), found, masked)
+
+
 def test_inputs_that_were_put_on_a_mesh_take_it_along(float64):
     mesh = explicit()
     inputs = draw(4, STEPS, INPUTS)

@@ -32,7 +32,17 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from clockwork.recurrence.sharded import ONE, PARAMETER, SEQUENCE, STATE, Layout, Spread, equally_varying, repeated
+from clockwork.recurrence.sharded import (
+    ONE,
+    PARAMETER,
+    SEQUENCE,
+    STATE,
+    Layout,
+    Spread,
+    equally_varying,
+    repeated,
+    spread_over,
+)
 
 PyTree = Any
 
@@ -167,8 +177,7 @@ class _Operation:
 
         if not spread.over:
             return evaluate(*leaves)
-        found = [(place, x.ndim) for place, x in self.found(kernel, tree, leaves)]
-        return spread.evaluate(evaluate, leaves, self.places(tree, leaves), found)
+        return spread.evaluate(evaluate, leaves, self.places(tree, leaves), self.found(kernel, tree, leaves))
 
     def abstract(self, *avals: Any, kernel: Kernel, tree: Any, layout: Layout) -> list[ShapedArray]:
         spread = self.spread(avals, tree, layout)
@@ -181,30 +190,30 @@ class _Operation:
     def vmap(
         self, leaves: Any, axes: Any, *, kernel: Kernel, tree: Any, layout: Layout
     ) -> tuple[list[Array], list[int]]:
-        size, over = _mapped(leaves, axes)
+        size, like = _mapped(leaves, axes)
         arguments = jax.tree.unflatten(tree, leaves)
         places = self.places(tree, leaves)
         shared = [axis is None for axis, place in zip(axes, places, strict=True) if place == PARAMETER]
         many = not all(shared[: len(jax.tree.leaves(arguments[0]))])
         if many:
-            alone = not kernel.small or layout.several or (layout.runs and over is not None)
+            alone = not kernel.small or layout.several or (layout.runs and like[1] is not None)
         else:  # where each sequence has a gradient of the parameters
             alone = not all(shared) or PARAMETER in _spread(self.results, self.results)
         if alone or isinstance(kernel, Vmapped):
-            entered = [_to_axis(x, axis, 0, size, over) for x, axis in zip(leaves, axes, strict=True)]
+            entered = [_to_axis(x, axis, 0, size, like) for x, axis in zip(leaves, axes, strict=True)]
             found = self.primitive.bind(
                 *entered, kernel=Vmapped(kernel), tree=tree, layout=layout._replace(outer=layout.outer + 1)
             )
             return found, [0] * len(found)
         if not many:
             entered = [
-                x if place == PARAMETER else _to_axis(x, axis, place, size, over)
+                x if place == PARAMETER else _to_axis(x, axis, place, size, like)
                 for x, axis, place in zip(leaves, axes, places, strict=True)
             ]
             found = self.primitive.bind(*entered, kernel=kernel, tree=tree, layout=layout.with_batch(size))
             return found, [place for place, _ in self.found(kernel, tree, entered)]
         entered = [
-            _to_axis(x, axis, x.ndim - (axis is not None), size, over) for x, axis in zip(leaves, axes, strict=True)
+            _to_axis(x, axis, x.ndim - (axis is not None), size, like) for x, axis in zip(leaves, axes, strict=True)
         ]
         if layout.runs:  # runs of runs
             entered = [x.reshape(*x.shape[:-2], -1) for x in entered]
@@ -225,16 +234,16 @@ def _spread(places: Any, tree: PyTree) -> list[int]:
     return [places] * len(jax.tree.leaves(tree))
 
 
-def _mapped(leaves: list[Array], axes: list[int | None]) -> tuple[int, Any]:
-    """The size of the axis that is mapped, and the mesh axes that it is spread over."""
+def _mapped(leaves: list[Array], axes: list[int | None]) -> tuple[int, tuple[Any, Any]]:
+    """The size of the axis that is mapped; the mesh, and the axes of it that this axis is spread over."""
     mapped = [(x, axis) for x, axis in zip(leaves, axes, strict=True) if axis is not None]
     (size,) = {x.shape[axis] for x, axis in mapped}
-    (over,) = {jax.typeof(x).sharding.spec[axis] for x, axis in mapped}
-    return size, over
+    ((mesh, over), *_) = ((jax.typeof(x).sharding.mesh, spread_over(x, axis)) for x, axis in mapped)
+    return size, (mesh, over)
 
 
-def _to_axis(x: Array, axis: int | None, place: int, size: int, over: Any) -> Array:
-    return jnp.moveaxis(x, axis, place) if axis is not None else repeated(x, place, size, over)
+def _to_axis(x: Array, axis: int | None, place: int, size: int, like: tuple[Any, Any]) -> Array:
+    return jnp.moveaxis(x, axis, place) if axis is not None else repeated(x, place, size, like)
 
 
 def _refuse(*args: Any, **static: Any) -> Any:

@@ -4,6 +4,7 @@ Sequences of a batch and runs do not meet but in the gradients of shared paramet
 share, as inside a ``jax.shard_map``, and those gradients are summed over the devices.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -94,7 +95,7 @@ class Spread(NamedTuple):
         evaluate: Callable[..., list[Array]],
         leaves: Sequence[Array],
         places: Sequence[int],
-        results: Sequence[tuple[int, int]],
+        results: Sequence[tuple[int, jax.ShapeDtypeStruct]],
     ) -> list[Array]:
         """Evaluate an operation, each device on its share.
 
@@ -102,25 +103,35 @@ class Spread(NamedTuple):
             evaluate: the operation.
             leaves: its arguments.
             places: of the arguments.
-            results: place and number of axes of each result.
+            results: place and shape of each result.
         """
         batch = [names for (kind, _), names in self.over.items() if kind == "batch"]
         summed = tuple(name for names in batch for name in (names if isinstance(names, tuple) else (names,)))
+        specs = [self.spec(place, x.ndim) for x, place in zip(leaves, places, strict=True)]
+        # Arrays without elements are made anew on each device: with one among its arguments XLA may crash.
+        given, made = [x.size != 0 for x in leaves], [x.size != 0 for _, x in results]
+        shapes = [NamedSharding(self.mesh, spec).shard_shape(x.shape) for x, spec in zip(leaves, specs, strict=True)]
 
-        def share(*leaves: Array) -> list[Array]:
-            found = zip(evaluate(*leaves), results, strict=True)
-            return [jax.lax.psum(x, summed) if place == PARAMETER and summed else x for x, (place, _) in found]
+        def share(*some: Array) -> list[Array]:
+            rest = iter(some)
+            whole = zip(leaves, given, shapes, strict=True)
+            found = evaluate(*(next(rest) if there else jnp.zeros(shape, x.dtype) for x, there, shape in whole))
+            kept = [(x, place) for x, (place, _), there in zip(found, results, made, strict=True) if there]
+            return [jax.lax.psum(x, summed) if place == PARAMETER and summed else x for x, place in kept]
 
         kinds = zip(self.mesh.axis_names, self.mesh.axis_types, strict=True)
         over_mesh = jax.shard_map(
             share,
             mesh=self.mesh,
-            in_specs=tuple(self.spec(place, x.ndim) for x, place in zip(leaves, places, strict=True)),
-            out_specs=[self.spec(place, ndim) for place, ndim in results],
+            in_specs=tuple(itertools.compress(specs, given)),
+            out_specs=[self.spec(place, x.ndim) for place, x in itertools.compress(results, made)],
             axis_names={name for name, kind in kinds if kind == AxisType.Explicit},
             check_vma=False,
         )
-        return over_mesh(*leaves)
+        rest = iter(over_mesh(*itertools.compress(leaves, given)))
+        return [
+            next(rest) if there else jnp.zeros(x.shape, x.dtype) for (_, x), there in zip(results, made, strict=True)
+        ]
 
 
 def spread_over(x: Array, axis: int) -> Any:
@@ -136,16 +147,23 @@ def spread(x: Array, axis: int, over: Any) -> Array:
     return jax.sharding.reshard(x, PartitionSpec(*spec[:axis], over, *spec[axis + 1 :]))
 
 
-def repeated(x: Array, axis: int, size: int, over: Any) -> Array:
-    """An array with a new axis of this size, spread over these mesh axes, along which all values are the same."""
+def repeated(x: Array, axis: int, size: int, like: Any) -> Array:
+    """An array with a new axis along which all values are the same.
+
+    Args:
+        x: the array.
+        axis: where the new one is to be.
+        size: of it.
+        like: mesh, and the axes of it that the new axis is spread over, None for none.
+    """
+    mesh, over = like
     new = jnp.expand_dims(x, axis)
     shape = (*x.shape[:axis], size, *x.shape[axis:])
     if over is None:
         return jnp.broadcast_to(new, shape)
-    sharding = jax.typeof(new).sharding
-    spec = PartitionSpec(*sharding.spec[:axis], over, *sharding.spec[axis + 1 :])
-    with jax.sharding.use_abstract_mesh(sharding.mesh):
-        return jnp.broadcast_to(new, shape, out_sharding=spec)
+    spec = jax.typeof(new).sharding.spec
+    with jax.sharding.use_abstract_mesh(mesh):
+        return jnp.broadcast_to(new, shape, out_sharding=PartitionSpec(*spec[:axis], over, *spec[axis + 1 :]))
 
 
 def equally_varying(leaves: Sequence[Array]) -> list[Array]:
