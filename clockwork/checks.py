@@ -181,7 +181,10 @@ def chosen(name: str, values: Sequence[Any], known: Sequence[Any], hint: str = "
 def distinct(name: str, values: Sequence[Any]) -> None:
     """Raise ``ValueError`` if a value is there twice."""
     if len(set(values)) < len(values):
-        raise ValueError(f"each {name} can be chosen once, got {', '.join(map(str, values))}")
+        shown = (
+            values if len(values) <= SHOWN else [value for value in dict.fromkeys(values) if values.count(value) > 1]
+        )
+        raise ValueError(f"each {name} can be chosen once, got {listed(shown)}")
 
 
 def listed(names: Iterable[Any], most: int = SHOWN) -> str:

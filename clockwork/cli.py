@@ -17,6 +17,7 @@ from clockwork.extras import require
 try:
     tyro: Any = require("tyro")
     from clockwork.console import complain, guarded, sentence, stopped
+    from clockwork.data.audio import matching_files
     from clockwork.tasks import TASKS, Generation, Words
     from clockwork.tasks.experiment import LABELS, NETWORKS
     from clockwork.tasks.generation import PROTOCOLS, UNITS
@@ -120,16 +121,21 @@ class GenerationCommand(SweepCommand):
     """In place of the protocol's, for all networks; several make a search."""
     clip_norm: float | None = None
     """In place of the protocol's; inf for no clipping."""
-    audio: Path | None = None
-    """A sound file to learn in place of the embedded clips: WAV, FLAC, OGG, ..."""
+    audio: tuple[str, ...] | None = None
+    """Sound files to learn in place of the embedded clips, one target each, or patterns such as "*.wav"."""
     start: float = 0.0
-    """Where in the sound file to begin, in seconds."""
+    """Where in each sound file to begin, in seconds."""
     samples: int = 320
-    """How many samples of the sound file to learn."""
+    """How many samples of each sound file to learn."""
     seed: int = 0
     """Run i draws its weights from this seed and i alone."""
     out: Path = Path("results/generation")
     """The results folder."""
+
+    def task(self) -> Generation | Words:
+        """The task, with the files that patterns stand for."""
+        audio = None if self.audio is None else _matching("audio", self.audio)
+        return SweepCommand.task(dataclasses.replace(self, audio=audio))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,9 +160,15 @@ class WordsCommand(SweepCommand):
     epochs: int = Words.epochs
     """Passes over the training set, at most."""
     data: Path | None = None
-    """A folder to read in place of the embedded words: TIMIT, or any SPEAKER/WORD.wav."""
+    """Recordings to learn in place of the embedded words: the folder of TIMIT, a folder with a folder for each speaker
+    (SPEAKER/WORD.wav; takes are SPEAKER/WORD_2.wav or SPEAKER/WORD/2.wav), or a table words.csv with the columns file,
+    word, speaker."""
     word_list: tuple[str, ...] = ()
-    """The words to tell apart; by default the paper's 25 of TIMIT, all there are of another folder."""
+    """The words to tell apart; by default the paper's 25 of TIMIT, and all there are of other recordings."""
+    per_word: int | None = None
+    """Speakers of each word to use; by default 7 of TIMIT, as in the paper, and all of other recordings."""
+    test_per_word: int = Words.test_per_word
+    """How many speakers of each word to keep for the test."""
     splits: tuple[int, ...] = Words.splits
     """Numbers of the splits into speakers for training and for testing, each drawn from its number."""
     batch: int = Words.batch
@@ -173,19 +185,27 @@ class WordsCommand(SweepCommand):
     """In place of the paper's 3e-4, for all networks; several make a search."""
     seed: int = 0
     """Run i draws its weights and its noise from this seed and i alone."""
-    classify: Path | None = None
-    """Train nothing: let the best network in the results folder name the word in this sound file."""
+    classify: tuple[str, ...] | None = None
+    """Train nothing: let the network in the results folder with the lowest training error name the word in each of
+    these sound files, or patterns such as "*.wav"."""
     out: Path = Path("results/words")
     """The results folder."""
+
+    def task(self) -> Generation | Words:
+        """The task; says what it learns, and what of the data is missing or left out."""
+        task = super().task()
+        assert isinstance(task, Words)
+        print(*task.remarks(), sep="\n")
+        return task
 
     def run(self) -> int:
         if self.classify is None:
             return super().run()
-        from clockwork.report.classify import classify, describe
+        from clockwork.report.classify import classify_all, describe_all
         from clockwork.training import open_results
 
-        with _bad_input():
-            print(describe(classify(open_results(self.out), self.classify)))
+        with _bad_input(options=self.options()):
+            print(describe_all(classify_all(open_results(self.out), _matching("classify", self.classify))))
         return 0
 
 
@@ -258,6 +278,12 @@ def _bad_input(*kinds: type[Exception], options: Mapping[str, str] = MappingProx
         if isinstance(error, ArgumentError) and error.name in options:
             text = f"{options[error.name]} {error.problem}"
         sys.exit(complain(text))
+
+
+def _matching(option: str, patterns: tuple[str, ...]) -> tuple[str, ...]:
+    if not patterns:
+        raise ArgumentError(option, "must name at least one file, got none")
+    return matching_files(patterns)
 
 
 def _report_text(written: Sequence[Path], folder: Path) -> str:

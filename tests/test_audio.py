@@ -52,7 +52,7 @@ def test_what_cannot_be_read_is_named_in_a_sentence(tmp_path):
     tone = write(tmp_path / "tone.wav", np.sin(np.arange(100.0)))
     with pytest.raises(ValueError, match=r"none\.wav does not exist"):
         read_clip(tmp_path / "none.wav")
-    with pytest.raises(ValueError, match="is not a file"):
+    with pytest.raises(ValueError, match="is a folder"):
         read_clip(tmp_path)
     (tmp_path / "empty.wav").write_bytes(b"")
     with pytest.raises(ValueError, match=r"empty\.wav cannot be read as audio"):
@@ -66,13 +66,13 @@ def test_what_cannot_be_read_is_named_in_a_sentence(tmp_path):
         read_clip(tone)
     with pytest.raises(ValueError, match=r"too few for 50 from 0\.01 s \(sample 80\)"):
         read_clip(tone, start=0.01, samples=50)
-    with pytest.raises(ValueError, match="start must be a number of seconds, 0 or more, got -1"):
+    with pytest.raises(ValueError, match=r"start must be finite and at least 0 and at most 1e[+]09, got -1"):
         read_clip(tone, start=-1, samples=50)
     with pytest.raises(ValueError, match=r"got 1e\+308"):
         read_clip(tone, start=1e308, samples=50)
     with pytest.raises(ValueError, match="got nan"):
         read_clip(tone, start=float("nan"), samples=50)
-    with pytest.raises(ValueError, match="samples must be at least 2, got 1"):
+    with pytest.raises(ValueError, match="samples must be an integer, 2 or more, got 1"):
         read_clip(tone, samples=1)
     broken = np.sin(np.arange(400.0))
     broken[7] = np.nan

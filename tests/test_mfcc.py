@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,20 @@ def test_what_is_not_speech_is_refused_in_a_sentence():
         mfcc(np.where(np.arange(500) == 7, np.nan, 0.0), 16000)
     with pytest.raises(ValueError, match=r"one channel of shape \(n,\), got shape \(500, 2\)"):
         mfcc(np.zeros((500, 2)), 16000)
-    rates: list[Any] = [7999, 16000.5, 0]
+    rates: list[Any] = [7999, 0, float("nan"), 1e300, 16000.5, "fast"]
     for rate in rates:
-        with pytest.raises(ValueError, match=f"at least 8000, got {rate}"):
+        with pytest.raises(ValueError, match=rf"rate must be .*, got {re.escape(repr(rate))}"):
             mfcc(np.zeros(500), rate)
+
+
+@pytest.mark.parametrize("loud", [2e6, 1e20, 1e300])
+def test_what_would_overflow_is_refused(loud):
+    noise = loud * np.random.default_rng(0).uniform(-1, 1, 2000)
+    with pytest.raises(ValueError, match=r"samples must be in \[-1, 1\], give or take, got .*e\+.* in size"):
+        mfcc(noise, 16000)
+
+
+@pytest.mark.parametrize("rate", [8000, 192000, 10**7])
+def test_the_loudest_that_is_taken_is_finite(rate):
+    noise = 1e6 * np.sign(np.random.default_rng(0).normal(size=rate // 40))
+    assert np.isfinite(mfcc(noise, rate)).all()

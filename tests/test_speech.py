@@ -3,8 +3,12 @@ import pytest
 import soundfile
 
 from clockwork.data.speech import PAPER_GROUPS, PAPER_WORDS, read_folder, read_timit
+from clockwork.data.takes import PLACES
 
 NOISE = np.random.default_rng(0).integers(-8000, 8000, 12000).astype("<i2")
+
+
+LACKS = ["ann lacks maybe", "bob lacks no"]
 
 
 def sphere(path, samples=NOISE, rate=16000, promised=None, coding=""):
@@ -105,8 +109,12 @@ def test_of_each_word_the_first_speakers_say_one_token_each(tmp_path):
         ("subway", "M3", 2000),
         ("highway", "M1", 5000),
     ]
-    assert missing == ["leeway has none of 3 speakers, highway 1"]
-    assert read_timit(root, ["leeway", "subway"], 7)[1] == ["leeway has none of 7 speakers, subway 5"]
+    assert missing == [
+        "1 of the 3 words is absent (leeway)",
+        "fewer than 3 speakers say some words: highway has 1",
+        "the first 3 speakers of each word are used, of subway 5; --per-word takes more",
+    ]
+    assert len(read_timit(root, ["subway"], per_word=16)[0]) == 5
     lower = tmp_path / "lower"
     for name, text in tokens.items():
         riff(lower / f"{name.lower()}.wav")
@@ -166,7 +174,7 @@ def test_what_is_no_timit_is_refused_in_a_sentence(tmp_path):
         read_timit(tmp_path, ["subway", "leeway"])
     with pytest.raises(ValueError, match="words must name at least one word, got none"):
         read_timit(tmp_path, [])
-    with pytest.raises(ValueError, match="per_word must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="per_word must be an integer, 1 or more, got 0"):
         read_timit(tmp_path, per_word=0)
     marks.with_suffix(".WAV").write_text("no sound" * 300)
     with pytest.raises(ValueError, match=r"SX37\.WAV cannot be read as audio"):
@@ -189,18 +197,22 @@ def test_a_folder_has_a_folder_for_each_speaker(tmp_path):
         ("yes", "ann", 22050, "ann/Yes.flac"),
         ("yes", "bob", 22050, "bob/yes.wav"),
     ]
-    assert missing == ["ann lacks maybe", "bob lacks no"]
+    assert [note.partition(":")[0] for note in missing] == [f"sound files elsewhere than {PLACES} are not used", *LACKS]
+    assert missing[0].endswith("stray.wav")
     np.testing.assert_allclose(utterances[2].samples, stereo.mean(1) / 32768, atol=1e-9)
     utterances, missing = read_folder(tmp_path, ["yes", "NO", "never"])
     assert [u.word for u in utterances] == ["yes", "yes", "no"]
-    assert missing == ["ann lacks never", "bob lacks no, never"]
+    assert missing[1:] == [
+        "1 of the 3 words is absent (never)",
+        "bob lacks no",
+    ]
 
 
 def test_what_is_no_folder_of_words_is_refused_in_a_sentence(tmp_path):
     with pytest.raises(ValueError, match=r"no SPEAKER/WORD\.wav below"):
         read_folder(tmp_path)
     riff(tmp_path / "ann" / "yes.wav")
-    with pytest.raises(ValueError, match=r"none of the words leeway is among the files SPEAKER/WORD\.wav"):
+    with pytest.raises(ValueError, match="none of the words leeway is among the files below"):
         read_folder(tmp_path, ["leeway"])
     twice = riff(tmp_path / "ann" / "YES.wav")
     with pytest.raises(ValueError, match=r"are the same word of the same speaker: keep one"):

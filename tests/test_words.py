@@ -204,6 +204,18 @@ def test_normalisation_is_of_the_training_set_alone():
     np.testing.assert_allclose(data.scale, frames.std(0), rtol=1e-4)
 
 
+def test_features_that_overflow_when_normalised_are_named():
+    corpus = made_up()
+    features, (_, test) = corpus.features.copy(), TASK.sides["split0"]
+    features[..., 12] = 1e-6 * features[..., 11]
+    features[test[0], 0, 12] = 1e36
+    task = dataclasses.replace(TASK)
+    sources = tuple(f"{i}.wav" for i in range(21))
+    object.__setattr__(task, "corpus", corpus._replace(features=features, sources=sources))
+    with pytest.raises(ValueError, match=rf"the features of {test[0]}\.wav are not finite when normalised"):
+        task.data(task.cells()[0])
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -214,7 +226,8 @@ def test_normalisation_is_of_the_training_set_alone():
         ({"splits": (-1,)}, "a split's number must be an integer, 0 or more, got -1"),
         ({"batch": 0}, "batch must be an integer, 1 or more, got 0"),
         ({"sizes": (1,)}, "unknown size 1; choose of 500, 1000"),
-        ({"word_list": ("a",)}, "word_list chooses words of a folder of recordings"),
+        ({"word_list": ("a",)}, "word_list chooses words of recordings, and none are given"),
+        ({"test_per_word": 0}, "test_per_word must be an integer, 1 or more, got 0"),
     ],
 )
 def test_bad_arguments_are_refused_in_one_sentence(arguments, complaint):
@@ -227,6 +240,7 @@ def test_the_command_trains_reports_and_classifies(tmp_path, capsys):
     tiny = ["words", "--runs", "2", "--networks", "srn", "--sizes", "500", "--epochs", "2", "--out", str(out)]
     assert main(tiny) == 0
     said = capsys.readouterr().out
+    assert said.startswith("Data: the embedded words (25 words, 5 speakers, 175 tokens).\nSplit 0: 125 tokens for")
     assert "synthetic" in said
     assert {"runs.csv", "table.md", "figure4.png", "curves.png", "confusion.png"} <= {p.name for p in out.iterdir()}
     assert "synthetic" in (out / "table.md").read_text()
@@ -237,6 +251,8 @@ def test_the_command_trains_reports_and_classifies(tmp_path, capsys):
     assert "says srn-500-split0" in said
     assert "from 0.025 s" in said
     assert "synthetic" in said
+    assert main(["words", "--classify", "tests/data/*.wav", recording, "--out", str(out)]) == 0
+    assert capsys.readouterr().out.count("making_fl_rms.wav") == 1
     results = open_results(out)
     answer = classify(results, recording)
     np.testing.assert_allclose(answer.probabilities.sum(1), 1, rtol=1e-5)

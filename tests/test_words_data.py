@@ -139,9 +139,9 @@ def test_a_word_that_cannot_be_split_is_named():
     triangle = made_up([("x", "p"), ("x", "q"), ("y", "q"), ("y", "r"), ("z", "r"), ("z", "p")])
     with pytest.raises(ValueError, match=r"no division by speakers found that leaves [xyz] a token on either side"):
         split(triangle, 0)
-    with pytest.raises(ValueError, match="number of the split must be 0 or more, got -1"):
+    with pytest.raises(ValueError, match="the split's number must be an integer, 0 or more, got -1"):
         split(embedded_words(), -1)
-    with pytest.raises(ValueError, match="test_per_word must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="test_per_word must be an integer, 1 or more, got 0"):
         split(embedded_words(), 1, test_per_word=0)
 
 
@@ -194,7 +194,11 @@ def test_timit_is_told_by_its_marks(tmp_path):
     (folder / "sx37.wrd").write_text("0 3000 equipment\n3000 6000 subway\n6000 9000 making\n")
     corpus = read_words(tmp_path / "corpus")
     assert (corpus.name, corpus.words, corpus.speakers) == ("timit", ("making", "subway"), ("FCJF0", "FCJF0"))
-    assert corpus.notes[0].startswith("making has 1 of 7 speakers, walking none, ")
+    assert corpus.notes == (
+        "23 of the 25 words are absent (walking, cooking, looking, working, biblical and 18 more)",
+        "fewer than 7 speakers say some words: making has 1, subway has 1",
+    )
+    assert corpus.origin == "timit"
     assert read_words(tmp_path / "corpus", ["equipment"]).words == ("equipment",)
     (folder / "sx37.wrd").write_text("0 300 making\n")
     with pytest.raises(ValueError, match=r"'making' in train/dr1/fcjf0/sx37\.wav\[0:300\] cannot be used: .*got 300"):

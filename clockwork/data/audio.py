@@ -1,15 +1,20 @@
 """Short pieces of sound: the five embedded clips, and any part of a user's own file."""
 
+import glob
 import importlib.resources
 import io
 import json
+import os
 import re
+import unicodedata
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from clockwork.extras import require
+from clockwork.checks import distinct, finite, integer
+from clockwork.data.recording import open_sound, printable
 
 # The names by which the rows of clips.npz are called; clips.json credits their authors.
 CLIP_NAMES = ("guitar", "choir", "mika", "safari", "tabla")
@@ -22,11 +27,15 @@ class Clip(NamedTuple):
         name: what it is called in tables and file names.
         samples: ``(T,)``, float64, as recorded; one channel.
         rate: samples per second.
+        file: the name of the sound file that it is cut out of; empty for an embedded clip.
+        start: where in the file it begins, in seconds.
     """
 
     name: str
     samples: np.ndarray
     rate: int
+    file: str = ""
+    start: float = 0.0
 
 
 def embedded_clips() -> dict[str, Clip]:
@@ -76,43 +85,111 @@ def read_clip(path: str | Path, start: float = 0.0, samples: int = 320) -> Clip:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     soundfile.write(f"{folder}/stereo.wav", np.zeros((44100, 2)), 44100)
         ...     clip = read_clip(f"{folder}/stereo.wav", start=0.5, samples=100)
-        >>> clip.name, clip.samples.shape, clip.rate
-        ('stereo', (100,), 44100)
+        >>> clip.name, clip.samples.shape, clip.rate, clip.file, clip.start
+        ('stereo', (100,), 44100, 'stereo.wav', 0.5)
     """
-    soundfile = require("soundfile")
-    path = Path(path)
-    if samples < 2:
-        raise ValueError(f"samples must be at least 2, got {samples}")
-    if not 0 <= start < 1e9:
-        raise ValueError(f"start must be a number of seconds, 0 or more, got {start}")
-    if not path.is_file():
-        raise ValueError(f"audio file {path} does not exist or is not a file")
-    try:
-        with soundfile.SoundFile(path) as file:
-            rate, available, first = file.samplerate, file.frames, round(start * file.samplerate)
-            if available == 0:
-                raise ValueError(f"audio file {path} holds no samples")
-            if first + samples > available:
-                raise ValueError(
-                    f"audio file {path} has {available} samples at {rate} Hz, too few for "
-                    f"{samples} from {start:g} s (sample {first})"
-                )
-            file.seek(first)
+    start, samples = check_span(start, samples)
+    with open_sound(path) as file:
+        rate, available, first = file.samplerate, file.frames, round(start * file.samplerate)
+        if available == 0:
+            raise ValueError(f"audio file {path} holds no samples")
+        if first + samples > available:
+            raise ValueError(
+                f"audio file {path} has {available} samples at {rate} Hz, too few for "
+                f"{samples} from {start:g} s (sample {first})"
+            )
+        file.seek(first)
+        try:
             frames = file.read(samples, dtype="float64", always_2d=True)
-    except (soundfile.SoundFileError, OSError) as error:
-        raise ValueError(f"audio file {path} cannot be read as audio: {error}") from None
+        except MemoryError:
+            raise ValueError(f"audio file {path}: {samples} samples do not fit into memory") from None
     if len(frames) < samples:
         raise ValueError(f"audio file {path} is cut: {len(frames)} of {samples} samples from {start:g} s")
-    if not np.isfinite(frames).all():
-        raise ValueError(
-            f"audio file {path} holds values that are not finite, such as {frames[~np.isfinite(frames)][0]}"
-        )
-    return Clip(clip_name(path), frames.mean(1), rate)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mono = frames.mean(1)
+    for values in (frames, mono):
+        if not np.isfinite(values).all():
+            raise ValueError(
+                f"audio file {path} holds values that are not finite, such as {values[~np.isfinite(values)][0]}"
+            )
+    return Clip(clip_name(path), mono, rate, printable(Path(path).name), start)
+
+
+def check_span(start: float, samples: int, name: str = "start") -> tuple[float, int]:
+    """Where a clip begins, in seconds, and its number of samples, as Python's numbers.
+
+    Raises:
+        ValueError: if one is out of range; ``name`` is what the start is called.
+    """
+    return finite(name, start, least=0, most=1e9), integer("samples", samples, least=2)
 
 
 def clip_name(path: str | Path) -> str:
-    """What the clip of a sound file is called: the file's name, fit for tables, labels and file names."""
-    return re.sub(r"[^\w.+-]+", "_", Path(path).stem)[:60]
+    """What the clip of a sound file is called: the file's name, fit for tables, labels and file names.
+
+    Example:
+        >>> clip_name("sounds/my dog (2).wav")
+        'my_dog_2_'
+    """
+    stem = unicodedata.normalize("NFC", Path(path).stem)
+    # Bytes, not letters: a file's name has room for 255.
+    return re.sub(r"[^\w.+-]+", "_", stem).encode()[:60].decode(errors="ignore")
+
+
+def clip_names(paths: Sequence[str | Path]) -> tuple[str, ...]:
+    """What the clips of several sound files are called: a number tells apart what would be called the same.
+
+    Raises:
+        ValueError: if a file is there twice.
+
+    Example:
+        >>> clip_names(["a/kick.wav", "b/Kick.wav", "snare.wav"])
+        ('kick', 'Kick-2', 'snare')
+    """
+    distinct("audio file", [os.path.normpath(path) for path in paths])
+    taken, names = set(), []
+    for path in paths:
+        base = name = clip_name(path)
+        number = 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{base}-{number}"
+        taken.add(name.casefold())
+        names.append(name)
+    return tuple(names)
+
+
+def matching_files(patterns: Iterable[str | Path]) -> tuple[str, ...]:
+    """Files by their names, or by patterns such as ``"sounds/*.wav"``, as a shell would expand them.
+
+    Args:
+        patterns: each the name of a file, which may hold any characters, or a pattern with ``*``, ``?``, ``[...]``
+            or ``**``.
+
+    Returns:
+        The names of the files, those of a pattern sorted; a name that is no pattern is returned as it is.
+
+    Raises:
+        ValueError: if a pattern matches nothing.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("b.wav", "a.wav"):
+        ...         pathlib.Path(folder, name).touch()
+        ...     found = matching_files([f"{folder}/*.wav", "other.flac"])
+        >>> [os.path.basename(name) for name in found]
+        ['a.wav', 'b.wav', 'other.flac']
+    """
+    found: list[str] = []
+    for pattern in map(str, patterns):
+        if not glob.has_magic(pattern) or os.path.lexists(pattern):
+            found.append(pattern)
+        elif matches := sorted(glob.glob(pattern, recursive=True)):
+            found += matches
+        else:
+            raise ValueError(f"no file matches {pattern}")
+    return tuple(dict.fromkeys(found))
 
 
 def scale(clip: Clip) -> np.ndarray:
@@ -123,8 +200,13 @@ def scale(clip: Clip) -> np.ndarray:
 
     Raises:
         ValueError: if the clip is constant: then its normalised error is not defined either.
+
+    Example:
+        >>> scale(Clip("loud", np.array([-1e308, 0.0, 1e308]), 8000))
+        array([-1.,  0.,  1.], dtype=float32)
     """
-    low, high = clip.samples.min(), clip.samples.max()
+    halves = clip.samples / 2  # whose differences cannot overflow
+    low, high = halves.min(), halves.max()
     if low == high:
-        raise ValueError(f"clip {clip.name!r} is constant ({low:g}): its normalised error is undefined")
-    return (2 * (clip.samples - low) / (high - low) - 1).astype(np.float32)
+        raise ValueError(f"clip {clip.name!r} is constant ({clip.samples[0]:g}): its normalised error is undefined")
+    return (2 * ((halves - low) / (high - low)) - 1).astype(np.float32)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from clockwork.checks import ArgumentError, finite
 from clockwork.extras import require
 
 # Koutník et al. 2014, sec. 4.2, give the window, the step, the pre-emphasis, and twelve coefficients plus energy;
@@ -13,11 +14,14 @@ LIFTER = 22
 LOW_HZ = 20.0
 CHANNELS = 13
 
-# That of telephone speech, the lowest that speech is recorded at.
-MIN_RATE = 8000
+# That of telephone speech, the lowest that speech is recorded at; and more than any converter has.
+MIN_RATE, MAX_RATE = 8000, 10**7
 
 # Of a frame, in the units of 16-bit samples: less than one sample of ±1. Keeps digital silence finite, at log 1 = 0.
 ENERGY_FLOOR = 1.0
+
+# Full scale is 1; far louder samples overflow float32 in the power spectrum.
+LOUDEST = 1e6
 
 
 def mfcc(samples: np.ndarray, rate: int) -> np.ndarray:
@@ -44,8 +48,8 @@ def mfcc(samples: np.ndarray, rate: int) -> np.ndarray:
         ``(T, 13)``, float32, ``T = 1 + (n − ⌊0.025 rate⌋) // ⌊0.01 rate⌋``: log energy first. Not normalised.
 
     Raises:
-        ValueError: if ``samples`` is not one channel, is shorter than a window or not finite, or if
-            ``rate`` is too low or not a whole number.
+        ValueError: if ``samples`` is not one channel, is shorter than a window, not finite or beyond a million
+            times full scale, or if ``rate`` is out of range or not a whole number.
         ImportError: if kaldi-native-fbank is not installed; it is in the extra ``[experiments]``.
 
     Example:
@@ -58,8 +62,8 @@ def mfcc(samples: np.ndarray, rate: int) -> np.ndarray:
         24.71
     """
     samples = np.asarray(samples)
-    if int(rate) != rate or rate < MIN_RATE:
-        raise ValueError(f"rate must be a whole number of samples per second, at least {MIN_RATE}, got {rate}")
+    if finite("rate", rate, least=MIN_RATE, most=MAX_RATE) != int(rate):
+        raise ArgumentError("rate", f"must be a whole number of samples per second, got {rate}")
     if samples.ndim != 1:
         raise ValueError(f"samples must be one channel of shape (n,), got shape {samples.shape}")
     window = int(rate) * WINDOW_MS // 1000
@@ -69,12 +73,17 @@ def mfcc(samples: np.ndarray, rate: int) -> np.ndarray:
         )
     if not np.isfinite(samples).all():
         raise ValueError(f"samples must be finite, got {samples[~np.isfinite(samples)][0]}")
+    if (peak := np.abs(samples, dtype=np.float64).max()) > LOUDEST:
+        raise ValueError(f"samples must be in [-1, 1], give or take, got {peak:g} in size")
     kaldi = require("kaldi_native_fbank")
     extractor = kaldi.OnlineMfcc(_options(kaldi, int(rate)))
     extractor.accept_waveform(float(rate), (samples * 32768.0).astype(np.float32))
     extractor.input_finished()
     # The rows are views of the extractor's memory; stacking copies them.
-    return np.stack([extractor.get_frame(t) for t in range(extractor.num_frames_ready)]).astype(np.float32)
+    features = np.stack([extractor.get_frame(t) for t in range(extractor.num_frames_ready)]).astype(np.float32)
+    if not np.isfinite(features).all():
+        raise ValueError(f"samples at {rate} Hz have features that are not finite")
+    return features
 
 
 def _options(kaldi, rate: int):

@@ -6,18 +6,25 @@ import hashlib
 import importlib.resources
 import io
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from clockwork.checks import integer, listed
 from clockwork.data.mfcc import CHANNELS, mfcc
-from clockwork.data.speech import AUDIO_SUFFIXES, PAPER_WORDS, Utterance, files_below, read_folder, read_timit
-from clockwork.files import cache_folder, replacing
+from clockwork.data.recording import AUDIO_SUFFIXES, printable
+from clockwork.data.speech import PAPER_WORDS, files_below, read_folder, read_timit
+from clockwork.data.table import read_table, table_tokens
+from clockwork.data.tokens import Utterance
+from clockwork.files import cache_folder, regular_file, replacing
 
 # Part of each cache's name: to be changed with the definition of the features or the reading of the files.
-FEATURES = "mfcc 2"
+FEATURES = "mfcc 3"
+
+TIMIT_SPEAKERS = 7  # of each word (Koutník et al. 2014, sec. 4.2)
 
 EMBEDDED_NOTES = (
     "this is synthetic speech, not TIMIT: 7 synthetic voices, one token of each word by each voice",
@@ -45,6 +52,7 @@ class Corpus(NamedTuple):
         rate: samples per second of the recordings.
         notes: sentences to be shown wherever a figure from this corpus is.
         synthetic: whether it is the embedded set of synthetic speech.
+        origin: ``"embedded"``, ``"timit"``, ``"folder"`` or ``"table"``.
     """
 
     name: str
@@ -57,6 +65,7 @@ class Corpus(NamedTuple):
     rate: int
     notes: tuple[str, ...]
     synthetic: bool
+    origin: str = "folder"
 
 
 class Split(NamedTuple):
@@ -80,7 +89,7 @@ def embedded_words() -> Corpus:
         >>> corpus.features.shape[0], len(corpus.words), sorted(set(corpus.speakers))
         (175, 25, ['awb', 'kal16', 'ked', 'rms', 'slt'])
     """
-    return _unpack(_resource("words.npz"), "embedded", EMBEDDED_NOTES, synthetic=True)
+    return _unpack(_resource("words.npz"), "embedded", "embedded", EMBEDDED_NOTES)
 
 
 def embedded_credits() -> dict:
@@ -92,21 +101,24 @@ def _resource(name: str) -> bytes:
     return importlib.resources.files("clockwork.data").joinpath(name).read_bytes()
 
 
-def read_words(path: str | Path, words: Iterable[str] | None = None) -> Corpus:
-    """Read the user's own recordings: TIMIT where there is a ``.WRD`` file below, else ``SPEAKER/WORD.wav``.
+def read_words(path: str | Path, words: Iterable[str] | None = None, per_word: int | None = None) -> Corpus:
+    """Read the user's own recordings: TIMIT where there is a ``.WRD`` file below, else a folder of speakers or a table.
 
     The features are kept in ``$XDG_CACHE_HOME/clockwork/features`` (``~/.cache`` by default) until a file
     changes, where that can be written.
 
     Args:
-        path: the folder; see `read_timit` and `read_folder`.
-        words: which words; by default the paper's 25 from TIMIT, and all there are from another folder.
+        path: the folder, or the table of files, words and speakers; see `read_timit`, `read_folder` and `read_table`.
+        words: which words; by default the paper's 25 from TIMIT, and all there are otherwise.
+        per_word: how many speakers of each word; by default 7 from TIMIT, one token of each, as in the paper, and all
+            otherwise.
 
     Returns:
         The corpus, word by word. Words of which there is no token are left out, and the notes say so.
 
     Raises:
-        ValueError: if the folder or a file in it is not as `read_timit` or `read_folder` and `mfcc` ask.
+        ValueError: if the folder, the table or a file is not as `read_timit`, `read_folder` or `read_table` and `mfcc`
+            ask.
         ImportError: if soundfile or kaldi-native-fbank is not installed; both are in ``[experiments]``.
 
     Example:
@@ -120,20 +132,27 @@ def read_words(path: str | Path, words: Iterable[str] | None = None) -> Corpus:
         >>> corpus.words, corpus.labels.tolist(), corpus.lengths.tolist()
         (('no', 'yes'), [0, 1], [25, 26])
     """
-    root = Path(path)
-    files = files_below(root) if root.is_dir() else []
-    marked = any(file.suffix.lower() == ".wrd" for file in files)
-    name = "timit" if marked else root.resolve().name
-    wanted = (PAPER_WORDS if marked else None) if words is None else tuple(words)
-    cache = _cache_file(_digest(root, files, wanted))
+    root, wanted = Path(path), None if words is None else tuple(words)
+    if root.is_dir():
+        files = files_below(root)
+        origin = "timit" if any(file.suffix.lower() == ".wrd" for file in files) else "folder"
+        name = "timit" if origin == "timit" else root.resolve().name
+    else:
+        files = [regular_file(root, "folder or table"), *(token.path for token in table_tokens(root))]
+        origin, name = "table", root.stem
+    if origin == "timit":
+        wanted = PAPER_WORDS if wanted is None else wanted
+        per_word = TIMIT_SPEAKERS if per_word is None else per_word
+    cache = _cache_file(_digest(root, files, [wanted, per_word]))
     # However a cache is missing or damaged, what it held can be had again.
     with contextlib.suppress(Exception):
         if cache is not None:
-            return _unpack(cache.read_bytes(), name)
-    utterances, missing = read_timit(root, wanted or ()) if marked else read_folder(root, wanted)
+            return _unpack(regular_file(cache).read_bytes(), printable(name), origin)
+    readers = {"timit": read_timit, "folder": read_folder, "table": read_table}
+    utterances, missing = readers[origin](root, wanted, per_word)
     arrays = pack(utterances, [_features(utterance) for utterance in utterances], missing)
     _store(cache, arrays)
-    return _corpus(arrays, name)
+    return _corpus(arrays, printable(name), origin)
 
 
 def _features(utterance: Utterance) -> np.ndarray:
@@ -158,14 +177,12 @@ def pack(utterances: list[Utterance], features: list[np.ndarray], notes: Iterabl
     }
 
 
-def _unpack(stored: bytes, name: str, notes: tuple[str, ...] = (), synthetic: bool = False) -> Corpus:
+def _unpack(stored: bytes, name: str, origin: str, notes: tuple[str, ...] = ()) -> Corpus:
     with np.load(io.BytesIO(stored)) as arrays:
-        return _corpus(dict(arrays), name, notes, synthetic)
+        return _corpus(dict(arrays), name, origin, notes)
 
 
-def _corpus(
-    arrays: Mapping[str, np.ndarray], name: str, notes: tuple[str, ...] = (), synthetic: bool = False
-) -> Corpus:
+def _corpus(arrays: Mapping[str, np.ndarray], name: str, origin: str, notes: tuple[str, ...] = ()) -> Corpus:
     lengths, labels = arrays["lengths"].astype(np.int32), arrays["labels"].astype(np.int32)
     words, speakers, sources, stored = (
         tuple(arrays[key].tolist()) for key in ("words", "speakers", "sources", "notes")
@@ -175,18 +192,18 @@ def _corpus(
     # The embedded corpus is handed out many times: nobody may change it for the others.
     for array in (features, lengths, labels):
         array.setflags(write=False)
-    return Corpus(
-        name, features, lengths, labels, words, speakers, sources, int(arrays["rate"]), notes + stored, synthetic
-    )
+    rate, synthetic = int(arrays["rate"]), origin == "embedded"
+    return Corpus(name, features, lengths, labels, words, speakers, sources, rate, notes + stored, synthetic, origin)
 
 
-def _digest(root: Path, files: list[Path], words: tuple[str, ...] | None) -> str:
+def _digest(root: Path, files: list[Path], choice: list) -> str:
+    base = root if root.is_dir() else root.parent
     stats = [
-        (file.relative_to(root).as_posix(), file.stat().st_size, file.stat().st_mtime_ns)
+        (os.path.relpath(file, base), file.stat().st_size, file.stat().st_mtime_ns)
         for file in files
-        if file.suffix.lower() in (".wrd", *AUDIO_SUFFIXES)
+        if file.exists() and (not root.is_dir() or file.suffix.lower() in (".wrd", *AUDIO_SUFFIXES))
     ]
-    return hashlib.sha256(json.dumps([FEATURES, words, sorted(stats)]).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps([FEATURES, choice, sorted(stats)]).encode()).hexdigest()[:32]
 
 
 def _cache_file(digest: str) -> Path | None:
@@ -204,17 +221,19 @@ def _store(cache: Path | None, arrays: dict[str, np.ndarray]) -> None:
 
 
 def split(corpus: Corpus, number: int, test_per_word: int = 2) -> Split:
-    """Divide a corpus by speakers, so that each word has ``test_per_word`` tokens for test and the rest for training.
+    """Divide a corpus by speakers, so that of each word ``test_per_word`` speakers test and the rest train.
 
-    Split 0 of the embedded words tests on the voices rms and ked. Every other split is drawn by a random local search
-    with the seed ``number``; different numbers may give the same split where there are few: the embedded words have
-    five, as a voice made from another goes where that one goes. Where no set of test speakers gives every word its
-    tokens, the nearest found is taken that leaves each word at least one token on either side.
+    All that a speaker says is on one side. Split 0 of the embedded words tests on the voices rms and ked. Every other
+    split is drawn by a random local search with the seed ``number``; different numbers may give the same split where
+    there are few: the embedded words have five, as a voice made from another goes where that one goes, and counts as a
+    speaker here. Where no set of test speakers gives every word its number, the nearest found is taken that leaves
+    each word a token on either side.
 
     Args:
         corpus: see `embedded_words` and `read_words`.
         number: which split, 0 or more.
-        test_per_word: how many test tokens of each word, at least 1 (2 of 7 in Koutník et al. 2014, sec. 4.2).
+        test_per_word: how many speakers of each word are for test, at least 1 (2 of 7 in Koutník et al. 2014, sec.
+            4.2).
 
     Returns:
         The split; the same for the same arguments.
@@ -228,10 +247,8 @@ def split(corpus: Corpus, number: int, test_per_word: int = 2) -> Split:
         >>> len(train), len(test), sorted({corpus.speakers[i] for i in test})
         (125, 50, ['ked', 'rms'])
     """
-    if number < 0:
-        raise ValueError(f"number of the split must be 0 or more, got {number}")
-    if test_per_word < 1:
-        raise ValueError(f"test_per_word must be at least 1, got {test_per_word}")
+    number = integer("the split's number", number, least=0)
+    test_per_word = integer("test_per_word", test_per_word, least=1)
     if corpus.synthetic and number == 0 and test_per_word == 2:
         test = np.isin(corpus.speakers, EMBEDDED_TEST_SPEAKERS)
     else:
@@ -243,11 +260,14 @@ def _draw(corpus: Corpus, rng: np.random.Generator, test_per_word: int) -> np.nd
     people, person = np.unique(corpus.speakers, return_inverse=True)  # (P,), (S,)
     tokens = np.zeros((len(corpus.words), len(people)), np.int64)  # (W, P)
     np.add.at(tokens, (corpus.labels, person), 1)
+    if not corpus.synthetic:  # where a token is a voice
+        tokens = np.minimum(tokens, 1)
     total = tokens.sum(1)  # (W,)
     if alone := [word for word, row in zip(corpus.words, tokens, strict=True) if np.count_nonzero(row) < 2]:
+        rule = "; each folder directly below the root is a speaker" * (corpus.origin == "folder")
         raise ValueError(
-            f"every word needs two speakers, one for training and one for test, but not so {', '.join(alone)}: "
-            "leave out such words"
+            f"every word needs two speakers, one for training and one for test, but not so {listed(alone)}: "
+            f"leave out such words{rule}"
         )
     target = np.minimum(test_per_word, total - 1)  # (W,)
 
@@ -273,5 +293,5 @@ def _draw(corpus: Corpus, rng: np.random.Generator, test_per_word: int) -> np.nd
     counts = tokens @ best
     if least >= ONE_SIDED:
         stuck = [corpus.words[i] for i in np.flatnonzero((counts == 0) | (counts == total))]
-        raise ValueError(f"no division by speakers found that leaves {', '.join(stuck)} a token on either side")
+        raise ValueError(f"no division by speakers found that leaves {listed(stuck)} a token on either side")
     return best[person]

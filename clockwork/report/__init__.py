@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from clockwork.files import write_text
-from clockwork.report.classify import Answer, classify, describe
+from clockwork.report.classify import Answer, classify, classify_all, describe, describe_all
 from clockwork.report.confusion import draw_confusion
 from clockwork.report.figures import draw_curves, draw_errors, draw_outputs
 from clockwork.report.sounds import write_sounds
@@ -14,7 +14,9 @@ from clockwork.training import Results
 __all__ = [
     "Answer",
     "classify",
+    "classify_all",
     "describe",
+    "describe_all",
     "draw_confusion",
     "draw_curves",
     "draw_errors",

@@ -1,5 +1,6 @@
 """A trained network put to use: which word was said."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,9 +11,15 @@ from flax import nnx
 
 from clockwork.data import mfcc
 from clockwork.data.mfcc import STEP_MS, WINDOW_MS
-from clockwork.data.speech import read_recording
+from clockwork.data.recording import printable, read_recording, resample
 from clockwork.tasks import Cell, Words
-from clockwork.training import Results
+from clockwork.training import CellResult, Results
+
+# Recordings are padded to this number of frames, or twice, four times, ... as many: each is a program to compile.
+SHORTEST = 128
+# A recording is called long beyond this multiple of the longest word of the training set.
+LONG = 2
+MOMENTS = 10  # changes of the likeliest word that are listed
 
 
 class Answer(NamedTuple):
@@ -20,11 +27,15 @@ class Answer(NamedTuple):
 
     Attributes:
         cell: the network's.
-        error: its error rate on the test set.
+        error: the mean error rate on the test set, of all runs of this network that did not diverge.
         words: the ``O`` words.
         probabilities: ``(T, O)``, float32, after each frame of 10 ms; the last row is the answer. Of a network that
             was trained on every frame, the answer so far: by the mean of the log probabilities up to there.
         notes: what must be said with it.
+        sd: the standard deviation of the runs' error rates; NaN of a single run.
+        runs: how many runs these are of.
+        file: the name of the sound file.
+        warnings: why the answer may mean nothing.
     """
 
     cell: Cell
@@ -32,19 +43,19 @@ class Answer(NamedTuple):
     words: tuple[str, ...]
     probabilities: np.ndarray
     notes: tuple[str, ...]
+    sd: float = float("nan")
+    runs: int = 1
+    file: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 def classify(results: Results, path: str | Path) -> Answer:
-    """Name the word in a recording, by the best stored network: that with the lowest error on its test set.
-
-    Args:
-        results: of a sweep of `clockwork.tasks.Words`.
-        path: a sound file of one word, at the rate of the recordings that the network learnt from. Silence at its
-            ends should be cut off, as it was there.
+    """Name the word in a recording: `classify_all` of one file.
 
     Raises:
         ValueError: if there is no trained network, or the file cannot be used.
-        ImportError: if soundfile or kaldi-native-fbank is not installed; both are in the extra ``[experiments]``.
+        ImportError: if soundfile, kaldi-native-fbank or soxr is needed and not installed; they are in the extra
+            ``[experiments]``.
 
     Example:
         >>> from clockwork.training import open_results
@@ -52,35 +63,111 @@ def classify(results: Results, path: str | Path) -> Answer:
         >>> len(answer.words), answer.probabilities.shape[1]
         (25, 25)
     """
+    return classify_all(results, [path])[0]
+
+
+def classify_all(results: Results, paths: Sequence[str | Path]) -> list[Answer]:
+    """Name the words in recordings, by the stored network with the lowest training error.
+
+    The network, its size and its learning rate are those whose runs have the lowest mean of what stops a run
+    (`clockwork.tasks.Words.watched`): nothing is chosen on the test set. Of its runs the one answers whose parameters
+    are stored; the error rate that an `Answer` quotes is the mean of all of them, not that run's own.
+
+    Args:
+        results: of a sweep of `clockwork.tasks.Words`.
+        paths: sound files of one word each. They are brought to the rate of the recordings that the network learnt
+            from. Silence at their ends should be cut off, as it was there.
+
+    Raises:
+        ValueError: if there is no trained network, or a file cannot be used.
+        ImportError: if soundfile, kaldi-native-fbank or soxr is needed and not installed; they are in the extra
+            ``[experiments]``.
+
+    Example:
+        >>> from clockwork.training import open_results
+        >>> answers = classify_all(open_results("results/words"), ["making.wav", "making.wav"])
+        >>> [answer.file for answer in answers]
+        ['making.wav', 'making.wav']
+    """
     task = results.task
     if not isinstance(task, Words):
         raise ValueError(f"these are results of {task.name}, not of spoken words: they hold no network that classifies")
     finished = {cell: result for cell, result in results.cells.items() if not result.diverged.all()}
     if not finished:
         raise ValueError("no trained network is stored there yet")
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"audio file {path} does not exist or is not a file")
-    cell = min(finished, key=lambda cell: (np.nanmin(finished[cell].error), -cell.size))
-    result, data = finished[cell], finished[cell].data
-    samples, rate = read_recording(path)
-    if rate != int(data["rate"]):
-        raise ValueError(f"audio file {path} has {rate} samples per second, the network learnt from {data['rate']}")
+    cell = min(finished, key=lambda cell: _training_error(task, finished[cell]))
+    result = finished[cell]
+    heard = [_listen(Path(path), result.data) for path in paths]  # whatever cannot be used is found out now
+    words, notes = (tuple(map(str, result.data[name])) for name in ("words", "notes"))
+    scores = _network(task, cell, result)
+    errors = result.error[~result.diverged].astype(np.float64)
+    sd = float(errors.std(ddof=1)) if len(errors) > 1 else float("nan")
+    answers = []
+    for path, (features, warnings) in zip(paths, heard, strict=True):
+        length = len(features)
+        padded = np.zeros((SHORTEST * 2 ** int(np.ceil(np.log2(max(1, length / SHORTEST)))), features.shape[1]))
+        padded[:length] = features
+        probabilities = np.exp(np.asarray(scores(jnp.asarray(padded, jnp.float32)))[:length])
+        file = printable(Path(path).name)
+        answers.append(Answer(cell, errors.mean(), words, probabilities, notes, sd, len(errors), file, warnings))
+    return answers
+
+
+def _training_error(task: Words, result: CellResult) -> float:
+    ends = result.curve[-1][~result.diverged]
+    return float(np.mean(task.watched(jnp.asarray(ends.T)), dtype=float))
+
+
+def _listen(path: Path, data: dict[str, np.ndarray]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The normalised features of a file, ``(T, 13)``, and what is odd about it."""
+    samples, own_rate = read_recording(path)
+    rate = int(data["rate"])
     try:
-        features = (mfcc(samples, rate) - data["mean"]) / data["scale"]
+        features = mfcc(resample(samples, own_rate, rate), rate)
     except ValueError as error:
         raise ValueError(f"audio file {path} cannot be used: {error}") from None
-    words = tuple(map(str, data["words"]))
-    network = task.network_of(cell.network, task.units[cell.size][cell.network], len(words), nnx.Rngs(0))
+    features = (features - data["mean"]) / data["scale"]
+    if not np.isfinite(features).all():
+        raise ValueError(f"audio file {path} cannot be used: its normalised features are not finite")
+    name, warnings = printable(path.name), []
+    longest = data.get("longest")  # results of earlier versions do not tell
+    if longest is not None and len(features) > LONG * longest:
+        warnings.append(
+            f"{name} lasts {_seconds(len(features) - 1):.1f} s, and the longest word learnt "
+            f"{_seconds(int(longest) - 1):.1f} s: cut the word out"
+        )
+    if not samples.any():
+        warnings.append(f"{name} is silent")
+    elif features[:, 0].max() < 0:
+        warnings.append(f"{name} is silent or far softer than what was learnt")
+    if own_rate < rate:
+        warnings.append(f"{name} has {own_rate} samples per second and what was learnt {rate}: its treble is missing")
+    return features, tuple(warnings)
+
+
+def _network(task: Words, cell: Cell, result: CellResult) -> Callable[[jax.Array], jax.Array]:
+    """The log probabilities ``(T, O)`` after each frame by the stored parameters, compiled once for each ``T``."""
+    words = len(result.data["words"])
+    network = task.network_of(cell.network, task.units[cell.size][cell.network], words, nnx.Rngs(0))
     state = nnx.state(network, nnx.Param)
     for place, leaf in nnx.to_flat_state(state):
         leaf[...] = jnp.asarray(result.best[".".join(map(str, place))])
-    nnx.update(network, state)
-    scores = jax.nn.log_softmax(network(features))
-    if task.loss_at == "every":
-        scores = jax.nn.log_softmax(jnp.cumsum(scores, 0) / jnp.arange(1, len(scores) + 1)[:, None])
-    notes = tuple(map(str, data["notes"]))
-    return Answer(cell, float(np.nanmin(result.error)), words, np.exp(np.asarray(scores)), notes)
+    graph = nnx.split(network)[0]
+
+    @jax.jit
+    def scores(frames: jax.Array) -> jax.Array:
+        found = jax.nn.log_softmax(nnx.merge(graph, state)(frames))
+        if task.loss_at == "last":
+            return found
+        count = jnp.arange(1, found.shape[0] + 1, dtype=found.dtype)[:, None]
+        return jax.nn.log_softmax(jnp.cumsum(found, 0) / count)
+
+    return scores
+
+
+def _seconds(frame: int) -> float:
+    """The time at which a frame ends."""
+    return (frame * STEP_MS + WINDOW_MS) / 1000
 
 
 def describe(answer: Answer, most: int = 5) -> str:
@@ -99,19 +186,54 @@ def describe(answer: Answer, most: int = 5) -> str:
     final = answer.probabilities[-1]
     likeliest = np.argsort(-final)[:most]
     lines = [
-        f"{answer.words[likeliest[0]]}, says {answer.cell.name} ({100 * answer.error:.0f} % wrong on its test set)",
+        f"{answer.file}: {answer.words[likeliest[0]]}, says {_says(answer)}",
+        *(f"Warning: {warning}." for warning in answer.warnings),
         "",
         *(f"  {answer.words[i]:<16} {100 * final[i]:5.1f} %" for i in likeliest),
         "",
         "The likeliest word as the recording goes on:",
         "",
     ]
-    said = None
-    for t, row in enumerate(answer.probabilities):
-        best = int(row.argmax())
-        if best != said:
-            said = best
-            lines.append(
-                f"  from {(t * STEP_MS + WINDOW_MS) / 1000:.3f} s  {answer.words[best]:<16} {100 * row[best]:5.1f} %"
-            )
-    return "\n".join([*lines, *(["", *(f"Note: {note}" for note in answer.notes)] if answer.notes else [])])
+    best = answer.probabilities.argmax(1)  # (T,)
+    moments = np.flatnonzero(np.diff(best, prepend=-1))
+    for t in moments[:MOMENTS]:
+        chance = 100 * answer.probabilities[t, best[t]]
+        lines.append(f"  from {_seconds(t):.3f} s  {answer.words[best[t]]:<16} {chance:5.1f} %")
+    if len(moments) > MOMENTS:
+        lines.append(f"  and {len(moments) - MOMENTS} more changes")
+    return "\n".join([*lines, *_notes(answer)])
+
+
+def describe_all(answers: Sequence[Answer], most: int = 3) -> str:
+    """The answers of `classify_all` in words: `describe` of a single one, a line for each of several.
+
+    Args:
+        answers: at least one.
+        most: how many words on a line.
+
+    Example:
+        >>> from clockwork.training import open_results
+        >>> answers = classify_all(open_results("results/words"), ["making.wav"] * 2)
+        >>> [line.split()[0] for line in describe_all(answers).splitlines()[2:4]]
+        ['making.wav', 'making.wav']
+    """
+    if len(answers) == 1:
+        return describe(answers[0])
+    width = max(len(answer.file) for answer in answers)
+    lines = [f"The likeliest words, says {_says(answers[0])}:", ""]
+    for answer in answers:
+        final = answer.probabilities[-1]
+        words = [f"{answer.words[i]:<16} {100 * final[i]:5.1f} %" for i in np.argsort(-final)[:most]]
+        lines.append("  ".join([f"  {answer.file:<{width}}", *words]))
+    warnings = [f"Warning: {warning}." for answer in answers for warning in answer.warnings]
+    return "\n".join([*lines, *([""] * bool(warnings)), *warnings, *_notes(answers[0])])
+
+
+def _says(answer: Answer) -> str:
+    spread = "" if np.isnan(answer.sd) else f" ± {100 * answer.sd:.1f}"
+    runs = "run" if answer.runs == 1 else "runs"
+    return f"{answer.cell.name} (test error of its {answer.runs} {runs}: {100 * answer.error:.1f}{spread} %)"
+
+
+def _notes(answer: Answer) -> list[str]:
+    return ["", *(f"Note: {note}." for note in answer.notes)] if answer.notes else []

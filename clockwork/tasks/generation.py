@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import hashlib
 import math
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -14,8 +15,8 @@ import numpy as np
 import optax
 from jax import Array
 
-from clockwork.checks import ArgumentError, chosen, float32
-from clockwork.data.audio import CLIP_NAMES, Clip, clip_name, embedded_clips, read_clip, scale
+from clockwork.checks import ArgumentError, chosen, float32, listed
+from clockwork.data.audio import CLIP_NAMES, Clip, check_span, clip_names, embedded_clips, read_clip, scale
 from clockwork.nn import Network
 from clockwork.tasks.experiment import Experiment
 from clockwork.tasks.task import Cell
@@ -70,9 +71,9 @@ class Generation(Experiment):
         protocol: ``"stable"``: no run of any network diverges; ``"paper"``: as published.
         learning_rates: in place of the protocol's, for every network; several make a search.
         clip_norm: in place of the protocol's, ``inf`` for no clipping.
-        audio: a sound file to learn in place of the embedded clips.
-        audio_start: where in it to begin, in seconds.
-        samples: how many samples of it to take.
+        audio: sound files to learn in place of the embedded clips, one target each; one may be given by itself.
+        audio_start: where in each file to begin, in seconds.
+        samples: how many samples of each to take.
         seed: run i draws its weights from ``fold_in(key(seed), i)``.
 
     Raises:
@@ -82,13 +83,16 @@ class Generation(Experiment):
         >>> task = Generation(runs=2, networks=("cwrnn",), sizes=(100,), clips=("choir",))
         >>> [cell.name for cell in task.cells()]
         ['cwrnn-100-choir-0.0003']
+        >>> task = Generation(networks=("cwrnn",), sizes=(100,), audio=("a/kick.wav", "b/kick.wav", "snare.flac"))
+        >>> [cell.data for cell in task.cells()]
+        ['kick', 'kick-2', 'snare']
     """
 
     sizes: tuple[int, ...] = tuple(UNITS)
     clips: tuple[str | int, ...] = CLIP_NAMES
     protocol: str = "stable"
     clip_norm: float | None = None
-    audio: str | None = None
+    audio: tuple[str | Path, ...] | str | Path | None = None
     audio_start: float = 0.0
     samples: int = 320
 
@@ -107,6 +111,10 @@ class Generation(Experiment):
         "curve": ("f", "P R"),
         "data/target": ("f", "T"),
         "data/rate": ("iu", ""),
+        "data/file": ("U", ""),
+        "data/start": ("f", ""),
+        "data/embedded": ("b", ""),
+        "data/paper_data": ("b", ""),
     }
     momentum = 0.95
     updates = 1
@@ -121,26 +129,46 @@ class Generation(Experiment):
         if self.clip_norm is not None and self.clip_norm != math.inf:
             float32("clip_norm", self.clip_norm)
         object.__setattr__(self, "clips", clips)
-        if self.audio is not None:
-            object.__setattr__(self, "audio", str(self.audio))
-        else:
+        if self.audio is None:
             for name, value, default in (("audio_start", self.audio_start, 0), ("samples", self.samples, 320)):
                 if value != default:
                     raise ArgumentError(name, f"cuts a clip out of an audio file, and none is given; got {value}")
+            return
+        if clips != CLIP_NAMES:
+            raise ArgumentError(
+                "clips", f"chooses embedded clips, and audio files take their place; got {listed(clips)}"
+            )
+        start, samples = check_span(self.audio_start, self.samples, "audio_start")
+        files = (self.audio,) if isinstance(self.audio, (str, Path)) else self.audio
+        if not files:
+            raise ArgumentError("audio", "must name at least one file, got none")
+        for name, value in (("audio", tuple(map(str, files))), ("audio_start", start), ("samples", samples)):
+            object.__setattr__(self, name, value)
+        clip_names(self.files)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The sound files to learn; none where the clips are embedded."""
+        return self.audio or ()  # pyright: ignore[reportReturnType]
 
     @functools.cached_property
     def sounds(self) -> dict[str, Clip]:
         """The clips to learn, by name.
 
         Raises:
-            ValueError: if the audio file cannot be read as asked, or is constant there.
+            ValueError: if an audio file cannot be read as asked, or is constant there.
         """
-        if self.audio is None:
+        if not self.files:
             embedded = embedded_clips()
             return {name: embedded[name] for name in map(str, self.clips)}
-        clip = read_clip(self.audio, self.audio_start, self.samples)
-        scale(clip)
-        return {clip.name: clip}
+        sounds = {}
+        for name, file in zip(self.pieces(), self.files, strict=True):
+            sounds[name] = read_clip(file, self.audio_start, self.samples)._replace(name=name)
+            try:
+                scale(sounds[name])
+            except ValueError as error:
+                raise ValueError(f"audio file {file} cannot be learnt: {error}") from None
+        return sounds
 
     def own_rate(self, network: str) -> float:
         """The protocol's."""
@@ -148,31 +176,63 @@ class Generation(Experiment):
 
     def pieces(self) -> tuple[str, ...]:
         """The clips' names."""
-        return tuple(map(str, self.clips)) if self.audio is None else (clip_name(self.audio),)
+        return clip_names(self.files) or tuple(map(str, self.clips))
 
     def group(self, cell: Cell) -> tuple[str, ...]:
         """All clips and rates of a network and size side by side."""
         return cell.network, str(cell.size)
 
     def settings(self) -> dict[str, Any]:
-        """All that decides the results: the arguments, the protocol in full, the targets' digest."""
+        """All that decides the results: what is learnt, the arguments, the protocol in full, the targets' digest."""
         targets = b"".join(scale(clip).tobytes() for clip in self.sounds.values())
-        return {
+        settings = {
+            "data": self.subject(),
             **super().settings(),
             "protocol_learning_rates": PROTOCOLS[self.protocol].learning_rates,
             "protocol_clip_norm": PROTOCOLS[self.protocol].clip_norm,
             "loss": "half the sum of squares",
             "targets_sha256": hashlib.sha256(targets).hexdigest(),
         }
+        if self.files:
+            del settings["clips"]
+            settings["sounds"] = [
+                {"name": c.name, "file": c.file, "start": c.start, "rate": c.rate, "samples": len(c.samples)}
+                for c in self.sounds.values()
+            ]
+        return settings
+
+    def subject(self) -> str:
+        """What is learnt, in a few words.
+
+        Example:
+            >>> Generation(clips=("choir", 1)).subject()
+            'the embedded clips choir, guitar'
+        """
+        if not self.files:
+            return f"the embedded clips {', '.join(map(str, self.clips))}"
+        rates = sorted({clip.rate for clip in self.sounds.values()})
+        files = listed(clip.file for clip in self.sounds.values())
+        return f"{files} ({self.samples} samples from {self.audio_start:g} s at {listed(rates)} Hz)"
 
     def data(self, cell: Cell) -> Array:
         """The target of a cell, ``(T,)`` in [-1, 1]."""
         return jnp.asarray(scale(self.sounds[cell.data]))
 
     def record(self, cell: Cell) -> dict[str, np.ndarray]:
-        """The target, ``(T,)``, and its samples per second."""
+        """The target, ``(T,)``, its samples per second, and whence it is.
+
+        ``file`` is empty for an embedded clip, ``start`` in seconds; ``embedded`` tells whether it is one, and
+        ``paper_data`` whether the paper's figures may stand beside it.
+        """
         clip = self.sounds[cell.data]
-        return {"target": scale(clip), "rate": np.asarray(clip.rate)}
+        return {
+            "target": scale(clip),
+            "rate": np.asarray(clip.rate),
+            "file": np.asarray(clip.file),
+            "start": np.asarray(clip.start),
+            "embedded": np.asarray(not clip.file),
+            "paper_data": np.asarray(not clip.file),
+        }
 
     @property
     def clips_at(self) -> float | None:

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from clockwork.checks import ArgumentError, chosen, distinct, finite, float32, integer
+from clockwork.checks import ArgumentError, chosen, distinct, finite, float32, integer, listed
+from clockwork.data.speech import PAPER_WORDS
 from clockwork.data.words import Corpus, Split, embedded_words, read_words, split
 from clockwork.nn import Network
 from clockwork.tasks.experiment import Experiment
@@ -68,9 +69,11 @@ class Words(Experiment):
         epochs: at most, of each run.
         learning_rates: in place of the paper's 3e-4, for every network; several make a search.
         seed: run i draws weights and noise from ``fold_in(key(seed), i)``; the order is drawn from the seed.
-        data_folder: a folder to read recordings from, TIMIT or ``SPEAKER/WORD.wav`` (`clockwork.data.read_words`);
-            None for the embedded synthetic words.
-        word_list: the words to tell apart; None for the paper's in TIMIT, for all there are in other folders.
+        data_folder: recordings: TIMIT, a folder of speakers, or a table (`clockwork.data.read_words`); None for the
+            embedded synthetic words.
+        word_list: the words to tell apart; None for the paper's in TIMIT, for all there are in other recordings.
+        per_word: how many speakers of each word are used; None for 7 in TIMIT, for all in other recordings.
+        test_per_word: how many of them are for test; the paper has 2 of 7.
         splits: numbers of the splits into training and test set, which are drawn from these (`clockwork.data.split`).
         batch: sequences in an update.
         noise: the standard deviation of what is added to the normalised inputs in training.
@@ -93,6 +96,8 @@ class Words(Experiment):
     epochs: int = 300
     data_folder: str | None = None
     word_list: tuple[str, ...] | None = None
+    per_word: int | None = None
+    test_per_word: int = 2
     splits: tuple[int, ...] = (0,)
     batch: int = 1
     noise: float = 0.6
@@ -112,7 +117,15 @@ class Words(Experiment):
         "outputs": ("f", "R M O"),
         "curve": ("f", "P R 4"),
         "data/labels": ("iu", "M", "O"),
+        "data/speakers": ("U", "M"),
         "data/sources": ("U", "M"),
+        "data/train_labels": ("iu", "K", "O"),
+        "data/train_speakers": ("U", "K"),
+        "data/longest": ("iu", ""),
+        "data/corpus": ("U", ""),
+        "data/origin": ("U", ""),
+        "data/embedded": ("b", ""),
+        "data/paper_data": ("b", ""),
         "data/words": ("U", "O"),
         "data/notes": ("Uf", "..."),  # none are an empty array of floats
         "data/mean": ("f", "13"),
@@ -129,15 +142,21 @@ class Words(Experiment):
             integer("a split's number", number, least=0)
         distinct("split", self.splits)
         integer("batch", self.batch, least=1)
+        integer("test_per_word", self.test_per_word, least=1)
         integer("stop_after", self.stop_after, least=1)
         if finite("noise", self.noise, least=0):
             float32("noise", self.noise)
         chosen("loss_at", (self.loss_at,), ("last", "every"))
         chosen("stop_on", (self.stop_on,), ("loss", "error"))
+        if self.data_folder is not None:
+            object.__setattr__(self, "data_folder", str(self.data_folder))
+        for name, value, what in (("word_list", self.word_list, "words"), ("per_word", self.per_word, "speakers")):
+            if value is not None and self.data_folder is None:
+                raise ArgumentError(name, f"chooses {what} of recordings, and none are given by data_folder (--data)")
         if self.word_list is not None:
-            if self.data_folder is None:
-                raise ArgumentError("word_list", "chooses words of a folder of recordings, and none is given")
             distinct("word", self.word_list)
+        if self.per_word is not None:
+            integer("per_word", self.per_word, least=2)
 
     @functools.cached_property
     def corpus(self) -> Corpus:
@@ -146,7 +165,13 @@ class Words(Experiment):
         Raises:
             ValueError: if the folder cannot be read as recordings of words.
         """
-        return embedded_words() if self.data_folder is None else read_words(self.data_folder, self.word_list)
+        if self.data_folder is None:
+            return embedded_words()
+        corpus = read_words(self.data_folder, self.word_list, self.per_word)
+        if len(corpus.words) < 2:
+            alone = f"{corpus.name} has one word, {', '.join(corpus.words)}: there is nothing to tell apart"
+            raise ValueError("; ".join([alone, *corpus.notes]))
+        return corpus
 
     @functools.cached_property
     def sides(self) -> dict[str, Split]:
@@ -155,11 +180,15 @@ class Words(Experiment):
         Raises:
             ValueError: if a word has too few speakers, or the splits differ in size.
         """
-        sides = {name: split(self.corpus, number) for name, number in zip(self.pieces(), self.splits, strict=True)}
+        numbers = zip(self.pieces(), self.splits, strict=True)
+        try:
+            sides = {name: split(self.corpus, number, self.test_per_word) for name, number in numbers}
+        except ValueError as error:
+            raise ValueError("; ".join([str(error), *self.corpus.notes])) from None
         sizes = {(len(side.train), len(side.test)) for side in sides.values()}
         if len(sizes) > 1:
             raise ValueError(
-                f"splits must have one size to be trained together, got {sorted(sizes)}: take one at a time"
+                f"splits must have one size to be trained together, got {listed(sorted(sizes))}: take one at a time"
             )
         return sides
 
@@ -196,30 +225,84 @@ class Words(Experiment):
         corpus = self.corpus
         digest = hashlib.sha256(corpus.features.tobytes() + corpus.lengths.tobytes() + corpus.labels.tobytes())
         return {
+            "data": self.subject(),
             **super().settings(),
             "loss": f"cross-entropy of the output at the {self.loss_at} frame" + "s' mean" * (self.loss_at == "every"),
             "words": list(corpus.words),
             "corpus": corpus.name,
-            "notes": list(corpus.notes),
             "test_speakers": {
                 name: sorted({corpus.speakers[i] for i in side.test}) for name, side in self.sides.items()
             },
             "features_sha256": digest.hexdigest(),
         }
 
+    def subject(self) -> str:
+        """What is learnt, in a few words.
+
+        Example:
+            >>> Words().subject()
+            'the embedded words (25 words, 5 speakers, 175 tokens)'
+        """
+        corpus = self.corpus
+        counts = (len(corpus.words), "words"), (len(set(corpus.speakers)), "speakers"), (len(corpus.labels), "tokens")
+        name = "the embedded words" if corpus.origin == "embedded" else corpus.name
+        return f"{name} ({', '.join(f'{count} {what}' for count, what in counts)})"
+
+    def remarks(self) -> list[str]:
+        """What is learnt and tested on, what is missing and what is left out; to be read before the training.
+
+        Example:
+            >>> Words().remarks()[:2]
+            ['Data: the embedded words (25 words, 5 speakers, 175 tokens).',
+             'Split 0: 125 tokens for training, 50 for test by ked, rms.']
+        """
+        corpus, lines = self.corpus, [f"Data: {self.subject()}."]
+        if corpus.origin != "embedded":  # a folder may have been meant otherwise than it is read
+            lines.append(f"Words: {listed(corpus.words)}; speakers: {listed(sorted(set(corpus.speakers)))}.")
+        for number, side in zip(self.splits, self.sides.values(), strict=True):
+            tested = listed(sorted({corpus.speakers[i] for i in side.test}))
+            lines.append(
+                f"Split {number}: {len(side.train)} tokens for training, {len(side.test)} for test by {tested}."
+            )
+        return [*lines, *(f"Note: {note}." for note in corpus.notes)]
+
     def data(self, cell: Cell) -> Data:
-        """The split of a cell, and what normalises its features."""
+        """The split of a cell, and what normalises its features.
+
+        Raises:
+            ValueError: if a normalised sequence is not finite.
+        """
         corpus, side = self.corpus, self.sides[cell.data]
         frames = np.concatenate([corpus.features[i, : corpus.lengths[i]] for i in side.train]).astype(np.float64)
         scale = frames.std(0)
         scale[scale == 0] = 1  # a channel without variance is as good as none
-        return Data(side.train, side.test, frames.mean(0).astype(np.float32), scale.astype(np.float32))
+        data = Data(side.train, side.test, frames.mean(0).astype(np.float32), scale.astype(np.float32))
+        for source, sequence, length in zip(corpus.sources, corpus.features, corpus.lengths, strict=True):
+            with np.errstate(over="ignore"):
+                normalised = (sequence[:length] - data.mean) / data.scale
+            if not np.isfinite(normalised).all():
+                raise ValueError(f"the features of {source} are not finite when normalised by the training set's")
+        return data
 
     def record(self, cell: Cell) -> dict[str, np.ndarray]:
-        """Labels and sources of the test sequences, the words, the normalisation."""
+        """Labels, speakers and sources of the test sequences, whom the training set is of, words, normalisation.
+
+        ``corpus`` is its name, ``origin`` what it was read from; ``paper_data`` tells whether it is the paper's 25
+        words of TIMIT, ``embedded`` whether it is the stand-in; ``longest`` has the frames of the longest training
+        sequence.
+        """
         data, corpus = self.data(cell), self.corpus
+        speakers = np.asarray(corpus.speakers)
         return {
             "labels": corpus.labels[data.test],
+            "speakers": speakers[data.test],
+            "train_labels": corpus.labels[data.train],
+            "train_speakers": speakers[data.train],
+            "longest": corpus.lengths[data.train].max(),
+            "corpus": np.asarray(corpus.name),
+            "origin": np.asarray(corpus.origin),
+            "embedded": np.asarray(corpus.origin == "embedded"),
+            "paper_data": np.asarray(corpus.origin == "timit" and set(corpus.words) == set(PAPER_WORDS)),
             "sources": np.asarray([corpus.sources[i] for i in data.test]),
             "words": np.asarray(corpus.words),
             "notes": np.asarray(corpus.notes),

@@ -122,7 +122,13 @@ def check_files(folder: Path, suffixes: tuple[str, ...]) -> None:
 
 
 def _check_same(folder: Path, stored: dict[str, Any], asked: dict[str, Any]) -> None:
-    differ = [name for name in asked if stored.get(name) != asked[name] and name not in PATHS]
+    # What data and test speakers are is among the settings too: what a folder does not know yet may be new.
+    skipped = {*PATHS, *({"data", "per_word", "test_per_word"} - set(stored))}
+    differ = [name for name in asked if stored.get(name) != asked[name] and name not in skipped]
+    if "data" in differ:
+        raise FolderError(
+            f"{folder} holds results for {stored['data']}, not for {asked['data']}; choose another by --out"
+        )
     if differ:
         name = differ[0]
         raise FolderError(
