@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar
 
-from clockwork.checks import ArgumentError, counted
+from clockwork.checks import ArgumentError, chosen, counted
 from clockwork.extras import require
 
 try:
@@ -35,6 +35,8 @@ class SweepCommand:
     kind: ClassVar[type[Generation] | type[Words]]
     fields: ClassVar[dict[str, str]]  # what the task calls an option that has another name there
     out: Path
+    format: tuple[str, ...] = ("png",)
+    """Formats of the figures: png, pdf, svg, or several of them."""
 
     def task(self) -> Generation | Words:
         """The task that the options describe; options without a value are the task's defaults."""
@@ -49,11 +51,12 @@ class SweepCommand:
         return self.kind(**given)
 
     def run(self) -> int:
-        from clockwork.report import write_report
+        from clockwork.report import FORMATS, write_report
         from clockwork.training import FolderError, for_output, keep_compiled, sweep
 
         keep_compiled()
         with _bad_input(options=self.options()):
+            chosen("format", self.format, FORMATS)
             task = self.task()
             task.settings()  # whatever cannot be read is found out now
             for module in ("matplotlib", "soundfile", "rich", "filelock"):
@@ -62,7 +65,7 @@ class SweepCommand:
         try:
             with _bad_input(ArgumentError, FolderError, options=self.options()):
                 results = sweep(task, self.out, progress=progress)
-            print(_report_text(write_report(results, self.out), self.out))
+            print(_report_text(write_report(results, self.out, self.format), self.out))
         except KeyboardInterrupt as stop:
             progress.end()
             return stopped(stop, f" What is done is safe in {self.out}; to go on: {self.again()}")
@@ -215,13 +218,16 @@ class ReportCommand:
 
     folder: Annotated[Path, tyro.conf.Positional]
     """A results folder."""
+    format: tuple[str, ...] = ("png",)
+    """Formats of the figures: png, pdf, svg, or several of them."""
 
     def run(self) -> int:
         from clockwork.report import write_report
         from clockwork.training import open_results
 
         with _bad_input():
-            print(_report_text(write_report(open_results(self.folder), self.folder), self.folder))
+            written = write_report(open_results(self.folder), self.folder, self.format)
+            print(_report_text(written, self.folder))
         return 0
 
 

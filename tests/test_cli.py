@@ -90,6 +90,14 @@ def test_report_redraws_what_was_deleted_and_needs_no_training(results, tmp_path
     assert len(list((copy / "best").iterdir())) == 6
 
 
+def test_report_writes_the_formats_that_are_asked_for(results, tmp_path):
+    shutil.copytree(results[0], tmp_path / "copy")
+    done = clockwork("report", tmp_path / "copy", "--format", "pdf", "svg")
+    assert done.returncode == 0, done.stderr
+    drawn = {path.name for path in (tmp_path / "copy").iterdir() if path.suffix in (".pdf", ".svg")}
+    assert drawn == {f"{name}.{form}" for name in ("figure3", "figure5", "curves") for form in ("pdf", "svg")}
+
+
 def test_a_second_call_trains_nothing(results):
     folder, _ = results
     done = clockwork("generation", *TINY, "--out", folder)
@@ -159,6 +167,8 @@ def one_sentence(done):
         (["--learning-rate", "0"], "--learning-rate must be finite and above 0, got 0.0"),
         (["--audio", "none.wav"], "audio file none.wav does not exist"),
         (["--samples", "100"], "--samples cuts a clip out of an audio file, and none is given; got 100"),
+        (["--format", "png", "jpg"], "unknown format 'jpg'; choose of png, pdf, svg"),
+        (["--format"], "at least one format must be chosen"),
         (["--start", "2"], "--start cuts a clip out of an audio file, and none is given; got 2.0"),
     ],
 )

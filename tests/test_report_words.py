@@ -1,9 +1,11 @@
 """The report of the spoken words: the figures in the table are NumPy's, and nothing that can happen makes it fail."""
 
 import dataclasses
+import struct
 
 import numpy as np
 import pytest
+from figures import kept, within_and_apart
 
 from clockwork.data.speech import PAPER_WORDS
 from clockwork.report import confusion, table, write_report
@@ -19,7 +21,7 @@ LEVEL = {"srn": 0.65, "lstm": 0.35, "cwrnn": 0.18, "cwlstm": 0.25}
 FILES = ["table.md", "figure4.png", "curves.png", "confusion.png"]
 
 
-def made_up(cell, runs, rng, words=PAPER_WORDS, notes=NOTES, lost=()):
+def made_up(cell, runs, rng, words=PAPER_WORDS, notes=NOTES, lost=(), **data):
     """A result as a sweep stores it, of random numbers; every cell has its own number of epochs."""
     count = len(words)
     labels = np.tile(np.arange(count), 2)
@@ -50,6 +52,7 @@ def made_up(cell, runs, rng, words=PAPER_WORDS, notes=NOTES, lost=()):
             "notes": np.asarray(notes),
             "mean": np.zeros(13, np.float32),
             "scale": np.ones(13, np.float32),
+            **data,
         },
         best={"readout.bias": np.zeros(count, np.float32)},
     )
@@ -106,6 +109,7 @@ def test_the_tables_figures_are_numpys(network, size):
         f"{ok.min():.1f}",
         f"{trained.mean():.1f}",
         f"{np.median(stopped):g}",
+        f"{(stopped == TASK.epochs).sum()} of {len(error)}",
         f"{len(error) - len(ok)} of {len(error)}",
         paper,
     ]
@@ -116,19 +120,62 @@ def test_the_table_says_how_where_and_on_what():
     text = table(results)
     said = text.splitlines()
     assert said[2] == (
-        "66 of 72 networks, 6 runs each, at most 300 epochs, batch 1, noise sd 0.6, loss at last frame, "
-        "stopped after 5 epochs without a lower training loss, seed 0."
+        "66 of 72 training runs are finished: 6 runs of each network, size and split; at most 300 epochs, "
+        "batch size 1, input noise of sd 0.6, loss on the last frame, early stopping after 5 epochs without a lower "
+        "training loss, seed 0."
     )
-    assert said[4] == "This is synthetic speech, not TIMIT. Its error rates cannot be compared."
+    assert said[4] == (
+        "Each network tells 25 words of the embedded synthetic set apart. Test set: 50 tokens. "
+        "Chance level: always answering the commonest test word gives a test error of 96.0 %."
+    )
+    assert said[6] == "This is synthetic speech, not TIMIT. Its error rates cannot be compared."
     by_split = text[text.index("Mean test error % by split:") :]
     first = results.cells[Cell("cwrnn", 10000, "split0", 3e-4)].error.astype(np.float64)
     assert line_of(by_split, "CW-RNN", "10000", "0.0003")[3] == f"{100 * first.mean():.1f}"
     assert line_of(by_split, "LSTM", "1000", "0.0003")[4] == ""
     means = {row.network: 100 * row.converged.mean() for row in rows(results) if row.size == 10000}
     assert (
-        f"Mean test error at size 10000, the lowest first: CW-RNN {means['cwrnn']:.1f} %, LSTM {means['lstm']:.1f} %, "
+        f"Mean test error at size 10000, lowest first: CW-RNN {means['cwrnn']:.1f} %, LSTM {means['lstm']:.1f} %, "
         f"SRN {means['srn']:.1f} % (paper: CW-RNN 16.8 %, LSTM 34.2 %, SRN 66.8 %)." in text
     )
+
+
+def test_the_table_counts_the_runs_that_the_limit_of_epochs_cut():
+    results = made_up_results()
+    cell = Cell("cwrnn", 1000, "split0", 3e-4)  # its run 2 diverged
+    epochs = np.array([300, 300, 300, 20, 299, 300], np.int32)
+    results.cells[cell] = results.cells[cell]._replace(epochs=epochs)
+    header, line = (line_of(table(results), *start) for start in (["network", "size", "units"], ["CW-RNN", "1000"]))
+    assert line[header.index("cut at limit")] == "3 of 12"
+    assert "Cut at limit: runs that the limit of\nepochs ended before early stopping did" in table(results)
+
+
+def test_the_table_says_how_many_tokens_and_speakers_where_that_is_stored():
+    of_people = {
+        "train_labels": np.zeros(125, np.int32),
+        "train_speakers": np.array(["ann", "bob", "cid"] * 5),
+        "speakers": np.array(["dan"] * 50),
+    }
+    assert "Test set: 50 tokens by 1 speaker. Training set: 125 tokens by 3 speakers. Chance" in table(
+        made_up_results(**of_people)
+    )
+
+
+def test_chance_is_the_commonest_word_of_each_test_set():
+    results = made_up_results(words=("yes", "no"))
+    first, second = [cell for cell in results.cells if cell[:2] == ("srn", 1000)]
+    results = results._replace(cells={cell: results.cells[cell] for cell in (first, second)})
+    results.cells[first].data["labels"] = np.array([0, 0, 0, 1])
+    assert "a test error of 25.0 to 50.0 %." in table(results)
+
+
+@pytest.mark.parametrize("stored", [{"paper_data": np.array(True)}, {"paper_data": np.array(False)}, {}])
+def test_the_papers_figures_stand_beside_the_papers_data_alone(stored):
+    task = dataclasses.replace(TASK, data_folder="/recordings/of`\nmine")
+    text = table(made_up_results(task, notes=(), **stored))
+    assert "Each network tells 25 words of the recordings in `/recordings/of??mine` apart." in text
+    beside = bool(stored.get("paper_data", False))
+    assert (" paper %" in text, "(paper: " in text, "The paper's" in text) == (beside,) * 3
 
 
 def test_all_files_are_written(tmp_path):
@@ -160,6 +207,25 @@ def test_the_matrix_counts_the_answers():
     assert shares[3, 4] == pytest.approx(np.concatenate(said).mean())
 
 
+@pytest.mark.parametrize(
+    "words", [("yes",), [f"sentence_{i}_as_it_was_said_by_many_people" for i in range(50)], list("abc")]
+)
+def test_every_word_of_the_matrix_is_within_the_figure(words, tmp_path, monkeypatch):
+    figures = kept(monkeypatch, confusion)
+    lacking = [f"ann lacks {', '.join(words)}"]
+    confusion.draw_confusion(made_up_results(words=words, notes=lacking), tmp_path / "confusion.png")
+    within_and_apart(figures[0])
+    assert len({text.get_text() for text in figures[0].axes[0].get_xticklabels()}) == len(words)
+
+
+def test_a_matrix_of_many_words_is_of_a_size_that_can_be_written(tmp_path):
+    words = [f"word{i}" for i in range(350)]
+    task = Words(runs=1, networks=("srn",), sizes=(500,))
+    confusion.draw_confusion(made_up_results(task, words=words), tmp_path / "confusion.png")
+    width, height = struct.unpack(">II", (tmp_path / "confusion.png").read_bytes()[16:24])
+    assert max(width, height) < 4000
+
+
 def test_only_the_papers_words_are_grouped():
     assert list(confusion._groups(["hallway", "making", "looking"])) == ["ing", "way"]
     assert confusion._groups(["making", "yes"]) == {}
@@ -170,7 +236,7 @@ def test_runs_that_all_diverged_but_one_or_none(tmp_path, lost):
     assert len(write_report(made_up_results(lost=lost), tmp_path)) == len(FILES)
     text = (tmp_path / "table.md").read_text()
     assert ("| none " in text) == (len(lost) == 6)
-    assert ("the lowest first" in text) == (len(lost) < 6)
+    assert ("lowest first" in text) == (len(lost) < 6)
 
 
 def test_one_network_one_size_one_run_other_words_no_notes(tmp_path):

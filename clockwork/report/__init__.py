@@ -1,8 +1,11 @@
 """Tables, figures and sounds from stored results."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from clockwork.checks import chosen
 from clockwork.files import write_text
+from clockwork.report.canvas import FORMATS
 from clockwork.report.classify import Answer, classify, classify_all, describe, describe_all
 from clockwork.report.confusion import draw_confusion
 from clockwork.report.figures import draw_curves, draw_errors, draw_outputs
@@ -12,6 +15,7 @@ from clockwork.tasks import Words
 from clockwork.training import Results
 
 __all__ = [
+    "FORMATS",
     "Answer",
     "classify",
     "classify_all",
@@ -26,23 +30,24 @@ __all__ = [
     "write_sounds",
 ]
 
-GENERATION = {"figure3.png": draw_errors, "figure5.png": draw_outputs, "curves.png": draw_curves}
-WORDS = {"figure4.png": draw_errors, "curves.png": draw_curves, "confusion.png": draw_confusion}
+GENERATION = {"figure3": draw_errors, "figure5": draw_outputs, "curves": draw_curves}
+WORDS = {"figure4": draw_errors, "curves": draw_curves, "confusion": draw_confusion}
 
 
-def write_report(results: Results, folder: str | Path) -> list[Path]:
+def write_report(results: Results, folder: str | Path, formats: Sequence[str] = ("png",)) -> list[Path]:
     """Write ``table.md``, the figures and, of generated sequences, the best as sound into a results folder.
 
     Args:
         results: of a sweep of `clockwork.tasks.Generation` or `clockwork.tasks.Words`; at least one finished cell.
         folder: where to; it must exist.
+        formats: of the figures, each of which is written in each: ``"png"``, ``"pdf"``, ``"svg"``.
 
     Returns:
         The files written: ``table.md``, ``curves.png`` and, of `clockwork.tasks.Generation`, ``figure3.png``,
         ``figure5.png``, ``best/*.wav``; of `clockwork.tasks.Words`, ``figure4.png`` and ``confusion.png``.
 
     Raises:
-        ValueError: if no cell is finished, or they are of another task.
+        ValueError: if no cell is finished, they are of another task, or a format is none of the three.
         ImportError: if matplotlib or soundfile is not installed; both are in the extra ``[experiments]``.
         OSError: if a file cannot be written.
 
@@ -53,12 +58,14 @@ def write_report(results: Results, folder: str | Path) -> list[Path]:
         ['table.md', 'figure4.png', 'curves.png', 'confusion.png']
     """
     folder = Path(folder)
+    chosen("format", formats, FORMATS)
     if not results.cells:
         raise ValueError(f"{folder} holds no finished results yet")
     spoken = isinstance(results.task, Words)
-    figures = WORDS if spoken else GENERATION
     write_text(folder / "table.md", table(results))
-    for name, draw in figures.items():
-        draw(results, folder / name)
-    written = [folder / name for name in ("table.md", *figures)]
+    written = [folder / "table.md"]
+    for name, draw in (WORDS if spoken else GENERATION).items():
+        for form in formats:
+            written.append(folder / f"{name}.{form}")
+            draw(results, written[-1])
     return written if spoken else written + write_sounds(results, folder / "best")

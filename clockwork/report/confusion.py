@@ -1,5 +1,6 @@
 """Which word was taken for which."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -7,62 +8,67 @@ import numpy as np
 
 from clockwork.data.speech import PAPER_GROUPS, PAPER_WORDS
 from clockwork.extras import require
-from clockwork.report.canvas import canvas, save
-from clockwork.report.select import Row, best_rows, networks
+from clockwork.report.canvas import canvas, save, say
+from clockwork.report.letters import columns, names
+from clockwork.report.select import Row, best_rows
+from clockwork.report.select import networks as networks_of
 from clockwork.tasks.experiment import LABELS
 from clockwork.training import Results
 
 WRITTEN = 10  # percent: answers that are as frequent are written into the matrix
+CELL = 0.2  # inches, of a word's row, as long as the matrix is not larger than LARGEST
+LARGEST = 12.0  # inches: with more words the rows become narrower and no numbers are written into them
+LABELLED = 100  # rows that have a word beside them, at most: of more, every second, third, ... has one
+WORD = 28  # letters of a word that are drawn
 
 
 def draw_confusion(results: Results, path: str | Path) -> None:
     """A matrix for each network: the words said (rows), and the share of each answer (columns) in percent.
 
-    It is of the network's largest size, and sums over all runs and splits that did not diverge. Where the words are
+    It is of the network's largest size, and sums over all runs and splits that did not diverge. If the words are
     the paper's, those of each of its groups, which sound alike at the end, stand together in a square.
-    Where several learning rates were tried, the runs are those of the rate with the lowest mean training error.
+    If several learning rates were tried, the runs are those of the rate with the lowest mean training error.
 
     Args:
         results: of a sweep of `clockwork.tasks.Words`; at least one finished cell.
-        path: the file to write; its suffix says which format.
-
-    Raises:
-        ImportError: if matplotlib is not installed; it is in the extra ``[experiments]``.
-        OSError: if the file cannot be written.
+        path: as in `draw_errors`, whose errors are raised here too.
 
     Example:
         >>> from clockwork.training import open_results
         >>> draw_confusion(open_results("results/words"), "confusion.png")
     """
-    best, names = best_rows(results), networks(results)
+    best, networks = best_rows(results), networks_of(results)
     words = [str(word) for word in next(iter(results.cells.values())).data["words"]]
     groups = _groups(words)
     order = [words.index(word) for group in groups.values() for word in group] or list(range(len(words)))
-    side = max(4.0, 2.0 + 0.2 * len(words))
-    figure, axes = canvas(1, len(names), side - 0.2, side)
+    every = math.ceil(len(words) / LABELLED)
+    ticks = range(0, len(words), every)
+    labels = names([words[order[i]] for i in ticks], WORD)
+    size = 8 if every == 1 and CELL * len(words) <= LARGEST else 6
+    side = max(4.2, 1.2 + 0.07 * max(map(columns, labels)) + min(LARGEST, CELL * len(words)))
+    figure, axes = canvas(1, len(networks), side - 0.2, side)
     image = None
-    for axis, name in zip(axes[0], names, strict=True):
+    for axis, name in zip(axes[0], networks, strict=True):
         row = best[name, max(size for network, size in best if network == name)]
-        axis.set_title(f"{LABELS[name]}, {row.size} parameters", pad=16 if groups else None)
+        axis.set_title(f"{LABELS[name]}, {row.size} parameters", fontsize=11)
         if not row.converged.size:
-            axis.text(0.5, 0.5, "all runs diverged", ha="center", va="center", transform=axis.transAxes)
+            say(axis, "all runs diverged")
             axis.set(xticks=[], yticks=[], aspect="equal")
             continue
         shares = 100 * _shares(row, len(words))[np.ix_(order, order)]
         image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-        for (said, answered), share in np.ndenumerate(shares):
+        for (said, answered), share in np.ndenumerate(shares if CELL * len(words) <= LARGEST else np.zeros((0, 0))):
             if share >= WRITTEN:
                 color = "white" if share > 55 else "black"
                 axis.text(answered, said, f"{share:.0f}", ha="center", va="center", fontsize=6, color=color)
-        shown = [words[i] for i in order]
-        axis.set_xticks(range(len(shown)), shown, rotation=90, fontsize=8, parse_math=False)
-        axis.set_yticks(range(len(shown)), shown, fontsize=8, parse_math=False)
+        axis.set_xticks(ticks, labels, rotation=90, fontsize=size)
+        axis.set_yticks(ticks, labels, fontsize=size)
         axis.set_xlabel("word answered")
         axis.set_ylabel("word said")
-        _draw_groups(axis, groups)
+        _draw_groups(axis, groups, len(words))
     if image is not None:
-        figure.colorbar(image, ax=axes, shrink=0.7, label="% of the times it was said")
-    save(figure, results, path)
+        figure.colorbar(image, ax=axes, shrink=0.7, label="share of answers (%)")
+    save(figure, results, path, [f"One word in {every} is named."] * (every > 1))
 
 
 def _shares(row: Row, words: int) -> np.ndarray:
@@ -82,14 +88,12 @@ def _groups(words: list[str]) -> dict[str, list[str]]:
     return {suffix: group for suffix, group in groups.items() if group}
 
 
-def _draw_groups(axis: Any, groups: dict[str, list[str]]) -> None:
+def _draw_groups(axis: Any, groups: dict[str, list[str]], words: int) -> None:
     patches = require("matplotlib.patches")
     start = 0
     for suffix, group in groups.items():
-        corner = (start - 0.5, start - 0.5)
-        axis.add_patch(
-            patches.Rectangle(corner, len(group), len(group), fill=False, edgecolor="tab:red", linewidth=1.2)
-        )
-        middle = start + (len(group) - 1) / 2
-        axis.text(middle, -0.8, f"-{suffix}", ha="center", va="bottom", fontsize=8, color="tab:red")
-        start += len(group)
+        corner, side = (start - 0.5, start - 0.5), len(group)
+        axis.add_patch(patches.Rectangle(corner, side, side, fill=False, edgecolor="tab:red", linewidth=1.2))
+        middle = start + (side - 1) / 2
+        axis.text(words - 0.3, middle, f"-{suffix}", ha="left", va="center", fontsize=8, color="tab:red")
+        start += side

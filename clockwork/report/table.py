@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from clockwork.report.facts import counted, learnt
+from clockwork.report.letters import columns
 from clockwork.report.select import Row, notes, rows
 from clockwork.report.texts import text_of
 from clockwork.tasks import Experiment
@@ -13,7 +15,9 @@ def table(results: Results) -> str:
     """The results as Markdown that reads well as plain text too.
 
     A row for each network, size and learning rate, with the mean ± sd, the median and the best of the error over
-    all runs and pieces of data that did not diverge, how many did, and the paper's figure; then the mean by piece.
+    all runs and pieces of data that did not diverge, how many did, how many the limit of epochs cut (where there is
+    early stopping), and the paper's figure beside the paper's or the embedded data; then the mean by piece. Above it
+    stands what was learnt, below it what was measured.
 
     Args:
         results: of a sweep of `clockwork.tasks.Generation` or `clockwork.tasks.Words`; cells that are not finished
@@ -29,16 +33,20 @@ def table(results: Results) -> str:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     results = Store(folder, Generation(runs=2)).results()
         >>> print(table(results).splitlines()[2])
-        0 of 120 networks, 2 runs each, 2000 epochs, gradient norm clipped at 30, seed 0.
+        0 of 120 training runs are finished: 2 runs of each network, size and clip; 2000 epochs, gradient norm clipped
+        at 30, seed 0.
     """
     task = results.task
-    text = text_of(task)
+    text = text_of(results)
     assert isinstance(task, Experiment)
     finished, planned = len(results.cells) * task.runs, len(task.cells()) * task.runs
     lines = [f"# {text.title}", ""]
-    lines += [f"{finished} of {planned} networks, {task.runs} runs each, {text.training}, seed {task.seed}.", ""]
-    if said := notes(results):
-        lines += [" ".join(said), ""]
+    searched = task.learning_rates is not None and len(task.learning_rates) > 1
+    each = f"network, size, {text.piece} and learning rate" if searched else f"network, size and {text.piece}"
+    progress = f"{finished} of {planned} training runs are finished: {counted(task.runs, 'run')} of each {each}"
+    lines += [f"{progress}; {text.training}, seed {task.seed}.", ""]
+    for said in (learnt(results), " ".join(notes(results))):
+        lines += [said, ""] if said else []
     lines += _aligned(
         ["network", "size", "units", "parameters", "rate", *text.columns],
         [_description(task, row) + text.figures(row) for row in rows(results)],
@@ -56,7 +64,7 @@ def table(results: Results) -> str:
         )
     if comparison := text.comparison(results):
         lines += ["", comparison]
-    if task.learning_rates is not None and len(task.learning_rates) > 1:
+    if searched:
         lines += ["", text.searched]
     return "\n".join([*lines, "", text.notes])
 
@@ -77,11 +85,12 @@ def _mean(errors: np.ndarray) -> float:
 
 
 def _aligned(header: list[str], body: list[list[str]]) -> list[str]:
-    widths = [max(len(cells[column]) for cells in [header, *body]) for column in range(len(header))]
+    widths = [max(columns(cells[column]) for cells in [header, *body]) for column in range(len(header))]
     left = [all(not _numeric(cells[column]) for cells in body) for column in range(len(header))]
 
     def line(cells: list[str]) -> str:
-        padded = [c.ljust(w) if is_left else c.rjust(w) for c, w, is_left in zip(cells, widths, left, strict=True)]
+        gaps = [" " * (width - columns(cell)) for cell, width in zip(cells, widths, strict=True)]
+        padded = [cell + gap if is_left else gap + cell for cell, gap, is_left in zip(cells, gaps, left, strict=True)]
         return f"| {' | '.join(padded)} |"
 
     rule = [("-" * w) if is_left else "-" * (w - 1) + ":" for w, is_left in zip(widths, left, strict=True)]

@@ -5,27 +5,35 @@ from typing import NamedTuple
 
 import numpy as np
 
+from clockwork.report.facts import counted, cut, papers_data
 from clockwork.report.select import Row, compared
-from clockwork.tasks import Generation, Task, Words
+from clockwork.tasks import Generation, Words
 from clockwork.tasks.experiment import LABELS
 from clockwork.training import Results
 
 GENERATION_NOTES = """\
-NMSE: mean squared error divided by the variance of the target, both over all samples; a network that
-has learnt only the mean has 1. A run has diverged when its loss or the norm of its gradient was ever not finite; mean,
-sd, median and best are over the others. A run that exploded to a finite error counts among those: then
-trust the median. The paper's figures are those of its Table 2: mean and sd over 100 runs, on
-other clips; it does not define its NMSE. By ours the SRN's 0.46 would be far better than a mean, yet
-its Figure 5 shows an SRN that generates little more than the mean: it was normalised in another way.
+NMSE is the mean squared error divided by the variance of the target, both over all samples: a network that outputs only
+the target's mean scores 1. A run counts as diverged if its loss or gradient norm ever became non-finite; mean, sd,
+median and best are over the other runs. A run whose error exploded but stayed finite is among them and dominates the
+mean: compare the medians then.
+"""
+
+GENERATION_PAPER = """\
+The paper's figures are those of its Table 2: mean and sd over 100 runs, on other clips. The paper does not define its
+NMSE. By the definition above, an SRN with an NMSE of 0.46 would be far better than the mean; the SRN in the paper's
+Figure 5 outputs little more than the mean. So the paper's NMSE was normalised in another way.
 """
 
 WORDS_NOTES = """\
-Test error: the share of the test set's words, said by speakers that are not in the training set, that a network takes
-for another word. It is that of the network at the epoch where its run stopped, which the training set
-decides, not at the epoch that is best on the test set. Train error: the same share of the training set, without
-noise. A run has diverged when its loss or the norm of its gradient was ever not finite; mean, sd, median, best and
-epochs are over the others. The paper's figures are those of its Table 2: mean and sd over 100 runs, on recordings
-of TIMIT.
+Test error is the share of test words that a network takes for another word; no speaker of the test set is in the
+training set. It is measured when the run stops, which the training set decides, not at the epoch with the lowest test
+error. Train error is the same share of the training words, without input noise. Cut at limit: runs that the limit of
+epochs ended before early stopping did; with more epochs their errors may be lower. A run counts as diverged if its loss
+or gradient norm ever became non-finite; mean, sd, median, best and epochs (a median) are over the other runs.
+"""
+
+WORDS_PAPER = """\
+The paper's figures are those of its Table 2: mean and sd over 100 runs, on recordings of TIMIT.
 """
 
 
@@ -57,61 +65,69 @@ class Text(NamedTuple):
     notes: str
 
 
-def text_of(task: Task) -> Text:
-    """The words for a task.
+def text_of(results: Results) -> Text:
+    """The words for the results of a task.
 
     Raises:
         ValueError: if it is neither of the paper's experiments.
     """
-    if isinstance(task, Generation):
-        return _generation(task)
-    if isinstance(task, Words):
-        return _words(task)
-    raise ValueError(f"a report can be written of the tasks generation and words, got {task.name!r}")
+    if isinstance(results.task, Generation):
+        return _generation(results.task, papers_data(results))
+    if isinstance(results.task, Words):
+        return _words(results.task, papers_data(results))
+    raise ValueError(f"a report can be written of the tasks generation and words, got {results.task.name!r}")
 
 
-def _generation(task: Generation) -> Text:
+def _generation(task: Generation, paper: bool) -> Text:
     clipping = "no gradient clipping" if task.clips_at is None else f"gradient norm clipped at {task.clips_at:g}"
     return Text(
         title=f"Sequence generation, protocol `{task.protocol}`",
-        training=f"{task.epochs} epochs, {clipping}",
-        columns=["NMSE mean ± sd", "median", "best", "diverged", "paper"],
-        figures=lambda row: [*_errors(row, _number), _diverged(row), _published(task, row, "{} ± {}", 1)],
+        training=f"{counted(task.epochs, 'epoch')}, {clipping}",
+        columns=["NMSE mean ± sd", "median", "best", "diverged", *["paper"] * paper],
+        figures=lambda row: [
+            *_errors(row, _number),
+            _diverged(row),
+            *[_published(task, row, "{} ± {}", 1)] * paper,
+        ],
         mean="Mean NMSE",
         piece="clip",
         number=_number,
-        comparison=_ratios,
-        searched="Figures and ratios use the learning rate with the lowest mean of each network and size.",
-        notes=GENERATION_NOTES,
+        comparison=lambda results: _ratios(results, paper),
+        searched="For each network and size, the figures and the comparison use the learning rate with the lowest mean "
+        "training NMSE.",
+        notes="\n".join([GENERATION_NOTES] + [GENERATION_PAPER] * paper),
     )
 
 
-def _words(task: Words) -> Text:
+def _words(task: Words, paper: bool) -> Text:
     def figures(row: Row) -> list[str]:
         trained, epochs = ["none"], ["none"]
         if row.converged.size:
             ends = np.concatenate([result.curve[-1, :, 0] for result in row.cells.values()])[~row.diverged]
             stopped = np.concatenate([result.epochs for result in row.cells.values()])[~row.diverged]
             trained, epochs = [_percent(ends.astype(np.float64).mean())], [f"{np.median(stopped):g}"]
-        published = _published(task, row, "{:.1f} ± {:.1f}", 100)
-        return [*_errors(row, _percent), *trained, *epochs, _diverged(row), published]
+        counts = [f"{cut(task, row)} of {row.diverged.size}", _diverged(row)]
+        published = [_published(task, row, "{:.1f} ± {:.1f}", 100)] * paper
+        return [*_errors(row, _percent), *trained, *epochs, *counts, *published]
 
+    errors = ["test error % mean ± sd", "median %", "best %", "train error %"]
+    place = "on the last frame" if task.loss_at == "last" else "averaged over all frames"
     return Text(
         title="Spoken word classification",
         training=(
-            f"at most {task.epochs} epochs, batch {task.batch}, noise sd {task.noise:g}, "
-            f"loss at {task.loss_at} frame, stopped after {task.stop_after} epochs without a lower training "
+            f"at most {counted(task.epochs, 'epoch')}, batch size {task.batch}, input noise of sd {task.noise:g}, "
+            f"loss {place}, early stopping after {counted(task.stop_after, 'epoch')} without a lower training "
             f"{task.stop_on}"
         ),
-        columns=["test error % mean ± sd", "median %", "best %", "train error %", "epochs", "diverged", "paper %"],
+        columns=[*errors, "epochs", "cut at limit", "diverged", *["paper %"] * paper],
         figures=figures,
         mean="Mean test error %",
         piece="split",
         number=_percent,
-        comparison=_order,
-        searched=f"Figures and the order use the learning rate with the lowest mean training {task.stop_on} of each "
-        "network and size.",
-        notes=WORDS_NOTES,
+        comparison=lambda results: _order(results, paper),
+        searched="For each network and size, the figures and the comparison use the learning rate with the lowest mean "
+        f"training {task.stop_on}.",
+        notes="\n".join([WORDS_NOTES] + [WORDS_PAPER] * paper),
     )
 
 
@@ -134,22 +150,22 @@ def _published(task: Generation | Words, row: Row, form: str, factor: float) -> 
     return form.format(*(factor * figure for figure in task.published[row.network]))
 
 
-def _ratios(results: Results) -> str:
+def _ratios(results: Results, paper: bool) -> str:
     """The mean errors of the others as multiples of the CW-RNN's, at the largest size that has all."""
     size, errors = compared(results, needed="cwrnn")
-    if not errors:
+    own = errors.pop("cwrnn").mean() if errors else 0
+    if not own:
         return ""
-    own = errors.pop("cwrnn").mean()
-    paper = Generation.published if size == max(Generation.units) else {}
+    published = Generation.published if paper and size == max(Generation.units) else {}
     parts = [
-        f"{LABELS[name]} {others.mean() / own:.3g} times the CW-RNN's"
-        + (f" (paper: {paper[name][0] / paper['cwrnn'][0]:.1f})" if name in paper else "")
+        f"{LABELS[name]} {others.mean() / own:.3g} times"
+        + (f" (paper: {published[name][0] / published['cwrnn'][0]:.1f})" if name in published else "")
         for name, others in errors.items()
     ]
-    return f"Mean NMSE at size {size}: {'; '.join(parts)}."
+    return f"Mean NMSE at size {size} as a multiple of the CW-RNN's: {', '.join(parts)}."
 
 
-def _order(results: Results) -> str:
+def _order(results: Results, paper: bool) -> str:
     """The networks by their mean error, the lowest first, at the largest size that has two or more."""
     size, errors = compared(results)
     if not errors:
@@ -157,11 +173,11 @@ def _order(results: Results) -> str:
     means = sorted((float(e.mean()), name) for name, e in errors.items())
     ours = ", ".join(f"{LABELS[name]} {_percent(mean)} %" for mean, name in means)
     published = {name: Words.published[name] for name in errors if name in Words.published}
-    paper = ""
-    if size == max(Words.units) and len(published) > 1:
+    theirs = ""
+    if paper and size == max(Words.units) and len(published) > 1:
         ranked = sorted((mean, name) for name, (mean, _) in published.items())
-        paper = f" (paper: {', '.join(f'{LABELS[name]} {_percent(mean)} %' for mean, name in ranked)})"
-    return f"Mean test error at size {size}, the lowest first: {ours}{paper}."
+        theirs = f" (paper: {', '.join(f'{LABELS[name]} {_percent(mean)} %' for mean, name in ranked)})"
+    return f"Mean test error at size {size}, lowest first: {ours}{theirs}."
 
 
 def _number(value: float) -> str:
