@@ -12,12 +12,12 @@ from types import MappingProxyType
 from typing import Annotated, Any, ClassVar
 
 from clockwork.checks import ArgumentError, chosen, counted
-from clockwork.data.audio import matching_files
 from clockwork.extras import require
 
 try:
     tyro: Any = require("tyro")
     from clockwork.console import complain, guarded, sentence, stopped
+    from clockwork.data.audio import matching_files
     from clockwork.tasks import TASKS, Generation, Words
     from clockwork.tasks.experiment import LABELS, NETWORKS
     from clockwork.tasks.generation import PROTOCOLS, UNITS
@@ -207,7 +207,7 @@ class WordsCommand(SweepCommand):
         from clockwork.report.classify import classify_all, describe_all
         from clockwork.training import open_results
 
-        with _bad_input():
+        with _bad_input(options=self.options()):
             print(describe_all(classify_all(open_results(self.out), _matching("classify", self.classify))))
         return 0
 
@@ -288,7 +288,7 @@ def _bad_input(*kinds: type[Exception], options: Mapping[str, str] = MappingProx
 
 def _matching(option: str, patterns: tuple[str, ...]) -> tuple[str, ...]:
     if not patterns:
-        raise ValueError(f"--{option} must name at least one file, got none")
+        raise ArgumentError(option, "must name at least one file, got none")
     return matching_files(patterns)
 
 

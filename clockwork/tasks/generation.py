@@ -111,6 +111,10 @@ class Generation(Experiment):
         "curve": ("f", "P R"),
         "data/target": ("f", "T"),
         "data/rate": ("iu", ""),
+        "data/file": ("U", ""),
+        "data/start": ("f", ""),
+        "data/embedded": ("b", ""),
+        "data/paper_data": ("b", ""),
     }
     momentum = 0.95
     updates = 1

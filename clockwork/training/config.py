@@ -120,12 +120,12 @@ def check_files(folder: Path, suffixes: tuple[str, ...]) -> None:
 
 def _check_same(folder: Path, stored: dict[str, Any], asked: dict[str, Any]) -> None:
     differ = [name for name in asked if stored.get(name) != asked[name] and name not in PATHS]
+    if "data" in differ:  # in words
+        raise FolderError(
+            f"{folder} holds results for {stored.get('data')}, not for {asked['data']}; choose another by --out"
+        )
     if differ:
         name = differ[0]
-        if name == "data":  # in words
-            raise FolderError(
-                f"{folder} holds results for {stored.get(name)}, not for {asked[name]}; choose another by --out"
-            )
         raise FolderError(
             f"{folder} holds results of another configuration ({name} is {shown(stored.get(name))} there, "
             f"{shown(asked[name])} here); choose another folder"
