@@ -22,8 +22,9 @@ try:
     from clockwork.tasks.experiment import LABELS, NETWORKS
     from clockwork.tasks.generation import PROTOCOLS, UNITS
 except (ImportError, ValueError) as error:  # ValueError: a variable of the environment that JAX cannot read
-    set_there = ", ".join(f"{name}={value}" for name, value in os.environ.items() if name.startswith("JAX_"))
-    problem = error if isinstance(error, ImportError) else f"JAX cannot read its environment, {set_there}: {error}"
+    named = [name for name in os.environ if name.startswith("JAX_") and name.lower() in str(error).lower()]
+    variable = f"{named[0]}={os.environ[named[0]]}" if named else "JAX_..."
+    problem = error if isinstance(error, ImportError) else f"JAX cannot read its environment, {variable}: {error}"
     print(f"clockwork: {problem}", file=sys.stderr)
     sys.exit(2)
 

@@ -66,7 +66,7 @@ def test_what_cannot_be_read_is_named_in_a_sentence(tmp_path):
         read_clip(tone)
     with pytest.raises(ValueError, match=r"too few for 50 from 0\.01 s \(sample 80\)"):
         read_clip(tone, start=0.01, samples=50)
-    with pytest.raises(ValueError, match=r"start must be finite and at least 0 and at most 1e[+]09, got -1"):
+    with pytest.raises(ValueError, match=r"start must be finite, at least 0 and at most 1e[+]09, got -1"):
         read_clip(tone, start=-1, samples=50)
     with pytest.raises(ValueError, match=r"got 1e\+308"):
         read_clip(tone, start=1e308, samples=50)

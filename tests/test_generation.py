@@ -59,8 +59,8 @@ def test_each_file_is_a_target_at_its_own_rate(tmp_path):
         ({"audio": ()}, "audio must name at least one file, got none"),
         ({"audio": ("a.wav", "./a.wav")}, "each audio file can be chosen once, got a.wav, a.wav"),
         ({"audio": "a.wav", "samples": 1}, "samples must be an integer, 2 or more, got 1"),
-        ({"audio": "a.wav", "audio_start": -1.0}, "audio_start must be finite and at least 0"),
-        ({"audio": "a.wav", "audio_start": float("nan")}, "audio_start must be finite and at least 0"),
+        ({"audio": "a.wav", "audio_start": -1.0}, "audio_start must be finite, at least 0"),
+        ({"audio": "a.wav", "audio_start": float("nan")}, "audio_start must be finite, at least 0"),
     ],
 )
 def test_bad_arguments_are_refused_in_one_sentence(arguments, sentence):
