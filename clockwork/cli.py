@@ -182,9 +182,9 @@ class WordsCommand(SweepCommand):
     loss_at: str = Words.loss_at
     """last: the loss is that of the last frame's output; every: the mean over all frames."""
     stop_on: str = Words.stop_on
-    """What must become lower on the training set without noise: loss or error."""
+    """Training-set quantity watched for early stopping: loss or error."""
     stop_after: int = Words.stop_after
-    """A run stops when for so many epochs it has not."""
+    """Stop a run after this many epochs without improvement of --stop-on."""
     learning_rate: tuple[float, ...] = ()
     """In place of the paper's 3e-4, for all networks; several make a search."""
     seed: int = 0
