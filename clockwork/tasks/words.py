@@ -79,8 +79,8 @@ class Words(Experiment):
         noise: the standard deviation of what is added to the normalised inputs in training.
         loss_at: ``"last"``: the loss is that of the last frame's output, which also answers; ``"every"``: the mean
             over all frames, and the answer is by the mean of their log probabilities.
-        stop_on: what must become lower on the noise-free training set, ``"loss"`` or ``"error"``.
-        stop_after: a run stops when for so many epochs it has not.
+        stop_on: training-set quantity watched for early stopping, without noise: ``"loss"`` or ``"error"``.
+        stop_after: a run stops after this many epochs without improvement of ``stop_on``.
 
     Raises:
         ValueError: if a value is out of range or a name unknown.
