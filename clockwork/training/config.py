@@ -120,9 +120,9 @@ def check_files(folder: Path, suffixes: tuple[str, ...]) -> None:
 
 def _check_same(folder: Path, stored: dict[str, Any], asked: dict[str, Any]) -> None:
     differ = [name for name in asked if stored.get(name) != asked[name] and name not in PATHS]
-    if "data" in differ:  # in words
+    if "data" in differ and "data" in stored:  # in words
         raise FolderError(
-            f"{folder} holds results for {stored.get('data')}, not for {asked['data']}; choose another by --out"
+            f"{folder} holds results for {stored['data']}, not for {asked['data']}; choose another by --out"
         )
     if differ:
         name = differ[0]
