@@ -202,7 +202,7 @@ def lowered(case, method, platform):
     return gradient.trace(weights).lower(lowering_platforms=(platform,)).as_text()
 
 
-@pytest.mark.parametrize("case", LOWERED)
+@pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.slow) if "512" in c else c for c in LOWERED])
 def test_it_lowers_for_cuda(case):
     kernels = lowered(case, "fused", "cuda").count("@mosaic_gpu")
     assert kernels >= 2

@@ -201,6 +201,7 @@ def wait_for(folder, pattern, process):
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_a_sweep_killed_at_five_random_moments_goes_on_to_the_same_numbers(tmp_path, left_alone):
     moments = [("*", 0.0), ("partial", 0.0)]  # as soon as its folder is there, and as soon as that is laid out
     rng = np.random.default_rng()
