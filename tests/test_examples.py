@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def run(script, *arguments, cwd=None):
-    environment = {**os.environ, "PYTHONWARNINGS": "error"}
+    environment = {**os.environ, "PYTHONWARNINGS": os.environ["CLOCKWORK_TEST_WARNINGS"]}
     return subprocess.run(
         [sys.executable, str(ROOT / script), *map(str, arguments)],
         capture_output=True, text=True, cwd=cwd, env=environment, check=True,

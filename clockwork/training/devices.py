@@ -8,10 +8,7 @@ from typing import Any
 import jax
 
 from clockwork.checks import ArgumentError
-from clockwork.extras import require
 from clockwork.files import cache_folder
-
-CACHE_BYTES = 2**31  # of compiled programs that are kept
 
 
 def use_all_cores() -> None:
@@ -34,23 +31,18 @@ def keep_compiled() -> None:
     """Keep compiled programs on disk, so that the same sweep starts at once the next time.
 
     Call it before the sweep. They are kept in ``$XDG_CACHE_HOME/clockwork``, or ``~/.cache/clockwork``;
-    where JAX has been told of a folder of its own (``JAX_COMPILATION_CACHE_DIR``), there. Beyond 2 GB the least
-    recently used are removed. Does nothing where the folder cannot be written.
-
-    Raises:
-        ImportError: if filelock is not installed; it is in the extra ``[experiments]``.
+    where JAX has been told of a folder of its own (``JAX_COMPILATION_CACHE_DIR``), there. Does nothing
+    where the folder cannot be written.
 
     Example:
         >>> keep_compiled()  # doctest: +SKIP
     """
     if jax.config.jax_compilation_cache_dir is not None:  # pyright: ignore[reportAttributeAccessIssue]
         return
-    require("filelock")  # with a limit JAX locks the folder, so that no sweep reads what another has half written
     folder = cache_folder()
     if folder is not None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-        jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
 
 
 def all_devices() -> list[Any]:
