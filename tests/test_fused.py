@@ -76,7 +76,12 @@ def held_to_the_oracle(clock, steps, start, inputs):
         np.testing.assert_allclose(got, want, atol=2e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("clock", CLOCKS.values(), ids=CLOCKS)
+LARGEST = "a whole warp and one more"
+
+
+@pytest.mark.parametrize(
+    "clock", [pytest.param(c, id=n, marks=[pytest.mark.slow] * (n == LARGEST)) for n, c in CLOCKS.items()]
+)
 @pytest.mark.parametrize(("steps", "start", "inputs"), [(37, 5, 2), (3, 0, 0)])
 def test_values_and_gradients_equal_the_oracles(interpreted, clock, steps, start, inputs):
     held_to_the_oracle(clock, steps, start, inputs)

@@ -347,7 +347,7 @@ def test_the_layer_is_compiled_once_for_each_shape(cell):
     assert count == 2
 
 
-@pytest.mark.parametrize("cell", [None, nnx.SimpleCell])
+@pytest.mark.parametrize("cell", [None, pytest.param(nnx.SimpleCell, marks=pytest.mark.slow)])
 def test_transformations_of_the_layer(cell):
     layer = Clockwork(CLOCKS[0], INPUTS, cell=cell, method="cascade", rngs=nnx.Rngs(0))
     graph, state = nnx.split(layer)

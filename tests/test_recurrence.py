@@ -31,7 +31,7 @@ def drawn(examples):
     return lambda test: chosen(given(layer=layers())(test))
 
 
-@drawn(40)
+@drawn(30)
 def test_values_and_gradients_equal_the_oracles(layer):
     check_against_the_oracle(layer)
 

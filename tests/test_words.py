@@ -157,6 +157,7 @@ def test_stragglers_go_on_without_the_others_to_the_same_end(swept, tmp_path, mo
     np.testing.assert_allclose(result.error[:3], wanted.error, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_cut_after_stragglers_went_on_alone_it_goes_on_to_the_same_numbers(tmp_path, monkeypatch):
     module = importlib.import_module("clockwork.training.sweep")
     monkeypatch.setattr(module, "LEFT", 0.8)
