@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+os.environ["JAX_NUM_CPU_DEVICES"] = "2"  # not only in this process: programs that tests start read the same folders
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 # For programs that tests start. Two may compile the same at once, and one then read what the other has half written.
 os.environ["CLOCKWORK_TEST_WARNINGS"] = "error,ignore:Error reading persistent compilation cache entry:UserWarning"
@@ -23,7 +24,6 @@ if "CLOCKWORK_TEST_CACHE" not in os.environ:  # the first process; the others in
 import jax
 import pytest
 
-jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
