@@ -296,7 +296,7 @@ def start_for(clock: Clock, initial_carry: PyTree | None, start: int | None) -> 
     Args:
         clock: the layer's clock.
         initial_carry: what the layer is called with; None for none.
-        start: the same.
+        start: what the layer is called with; None for nothing said.
 
     Raises:
         ValueError: if ``start`` is not a number of steps or there is no carry that it is the time of, or if the time

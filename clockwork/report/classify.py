@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from clockwork.checks import counted
 from clockwork.data import mfcc
 from clockwork.data.mfcc import STEP_MS, WINDOW_MS
 from clockwork.data.recording import printable, read_recording, resample
@@ -231,8 +232,8 @@ def describe_all(answers: Sequence[Answer], most: int = 3) -> str:
 
 def _says(answer: Answer) -> str:
     spread = "" if np.isnan(answer.sd) else f" ± {100 * answer.sd:.1f}"
-    runs = "run" if answer.runs == 1 else "runs"
-    return f"{answer.cell.name} (test error of its {answer.runs} {runs}: {100 * answer.error:.1f}{spread} %)"
+    runs = counted(answer.runs, "run")
+    return f"{answer.cell.name} (test error of its {runs}: {100 * answer.error:.1f}{spread} %)"
 
 
 def _notes(answer: Answer) -> list[str]:
