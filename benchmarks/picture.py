@@ -3,7 +3,7 @@
 from itertools import groupby
 from pathlib import Path
 
-from clockwork.extras import require
+from clockwork.optional import require
 
 
 def draw(rows: list[dict], cores: int, path: Path) -> None:

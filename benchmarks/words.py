@@ -29,7 +29,7 @@ def ours(task: Words, name: str, size: int) -> Timed:
     lanes = lanes_for(task.runs, len(devices))
     compiling = program(task, name, size, Mesh(np.asarray(devices), ("runs",)), shared=True)
     keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(0)))(jnp.arange(lanes))
-    data = task.data(task.cells()[0])
+    data = task.data(task.conditions()[0])
     return compiled(compiling.segment, compiling.begin(keys), keys, data, jnp.full(lanes, 3e-4), jnp.int32(0))
 
 
@@ -37,7 +37,7 @@ def plain(task: Words, clock: cw.Clock) -> Timed:
     """In plain JAX: nothing of the library but the initial weights."""
     init, forward = masked(clock, inputs=13, outputs=25)
     optimizer = optax.sgd(3e-4, momentum=0.9, nesterov=True)
-    data, corpus = task.data(task.cells()[0]), task.corpus
+    data, corpus = task.data(task.conditions()[0]), task.corpus
     lengths, labels = jnp.asarray(corpus.lengths), jnp.asarray(corpus.labels)
     longest = int(corpus.lengths.max())
     there = jnp.arange(longest)[:, None] < lengths[:, None, None]
@@ -81,7 +81,7 @@ def main() -> None:
         "masked scan, padded, vmap": plain(task, clock),
     }
     found = measure(ways, options.repeats, float("inf"))
-    trained = options.runs * len(task.data(task.cells()[0]).train)
+    trained = options.runs * len(task.data(task.conditions()[0]).train)
     print(f"CW-RNN N = {clock.width}, {task.runs} runs, one update a sequence; {len(jax.devices())} devices")
     for name, times in found.items():
         line = f"{name}: {1000 * trained / times['ms']:.0f} sequences/s, compiled in {ways[name].compiling:.0f} s"

@@ -12,15 +12,15 @@ from types import MappingProxyType
 from typing import Annotated, Any, ClassVar
 
 from clockwork.checks import ArgumentError, chosen, counted
-from clockwork.extras import require
+from clockwork.optional import require
 
 try:
     tyro: Any = require("tyro")
     from clockwork.console import complain, guarded, sentence, stopped
     from clockwork.data.audio import matching_files
     from clockwork.tasks import TASKS, Generation, Words
-    from clockwork.tasks.experiment import LABELS, NETWORKS
-    from clockwork.tasks.generation import PROTOCOLS, UNITS
+    from clockwork.tasks.generation.task import PROTOCOLS, UNITS
+    from clockwork.tasks.paper import LABELS, NETWORKS
 except (ImportError, ValueError) as error:  # ValueError: a variable of the environment that JAX cannot read
     named = [name for name in os.environ if name.startswith("JAX_") and name.lower() in str(error).lower()]
     variable = f"{named[0]}={os.environ[named[0]]}" if named else "JAX_..."
@@ -74,7 +74,7 @@ class SweepCommand:
             raise
         except (OSError, MemoryError) as error:
             progress.end()
-            safe = f"; what is done is safe in {self.out}" if (self.out / "cells").is_dir() else ""
+            safe = f"; what is done is safe in {self.out}" if (self.out / "conditions").is_dir() else ""
             return complain(f"{sentence(error, 'written')}{safe}")
         return 0
 
@@ -205,7 +205,7 @@ class WordsCommand(SweepCommand):
     def run(self) -> int:
         if self.classify is None:
             return super().run()
-        from clockwork.report.classify import classify_all, describe_all
+        from clockwork.tasks.words.classify import classify_all, describe_all
         from clockwork.training import open_results
 
         with _bad_input(options=self.options()):

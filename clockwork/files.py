@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from clockwork.extras import require
+from clockwork.optional import require
 
 TEMPORARY = ".tmp-"  # how the name of a file begins that is not whole yet
 LOCK = ".lock"

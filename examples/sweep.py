@@ -14,5 +14,5 @@ write_report(results, folder)
 print(table(results))
 
 # Every run is there, not only the table:
-for cell, result in results.cells.items():
-    print(cell.network, cell.data, "NMSE of each run:", result.error.round(3))
+for condition, result in results.conditions.items():
+    print(condition.network, condition.data, "NMSE of each run:", result.error.round(3))

@@ -13,11 +13,11 @@ from clockwork.data import mfcc
 from clockwork.data.recording import resample
 from clockwork.report import classify as classify_one
 from clockwork.report import classify_all, describe, describe_all
-from clockwork.report.classify import MOMENTS, SHORTEST
-from clockwork.tasks import Cell, Generation, Words
-from clockwork.training import CellResult, Results
+from clockwork.tasks import Generation, Words
+from clockwork.tasks.words.classify import MOMENTS, SHORTEST
+from clockwork.training import Condition, ConditionResult, Results
 
-module = importlib.import_module("clockwork.report.classify")
+module = importlib.import_module("clockwork.tasks.words.classify")
 
 SPEECH = Path(__file__).parent / "data" / "making_fl_rms.wav"
 TASK = Words(runs=3, networks=("srn", "cwrnn"), sizes=(500,), learning_rates=(1e-4, 3e-4))
@@ -25,14 +25,14 @@ ERROR = {"srn": (0.2, 0.9, np.nan), "cwrnn": (0.6, 0.7, 0.8)}  # on the test set
 LOSS = {1e-4: 3.0, 3e-4: 2.0}
 
 
-def result(cell: Cell, loss: float) -> CellResult:
+def result(condition: Condition, loss: float) -> ConditionResult:
     """As a sweep stores it, of a network with fresh weights."""
-    network = TASK.network(cell.network, cell.size, nnx.Rngs(5))
+    network = TASK.network(condition.network, condition.size, nnx.Rngs(5))
     params = nnx.to_flat_state(nnx.state(network, nnx.Param))
-    error = np.asarray(ERROR[cell.network], np.float32)
+    error = np.asarray(ERROR[condition.network], np.float32)
     curve = np.zeros((2, 3, 4), np.float32)
     curve[:, :, 2] = loss
-    return CellResult(
+    return ConditionResult(
         error=error,
         epochs=np.asarray([2, 2, 2]),
         diverged=np.isnan(error),
@@ -40,7 +40,7 @@ def result(cell: Cell, loss: float) -> CellResult:
         curve_epochs=np.arange(2),
         outputs=np.zeros((3, 50, 25), np.float32),
         parameters=np.asarray(500),
-        data=TASK.record(cell),
+        data=TASK.record(condition),
         best={".".join(map(str, place)): np.asarray(leaf[...]) for place, leaf in params},
     )
 
@@ -48,31 +48,37 @@ def result(cell: Cell, loss: float) -> CellResult:
 @pytest.fixture(scope="module")
 def results():
     """The CW-RNN at 3e-4 learnt best; a run of the SRN has the lowest error on the test set."""
-    losses = {cell: LOSS[cell.learning_rate] + (cell.network == "srn") for cell in TASK.cells()}
-    return Results(TASK, {cell: result(cell, loss) for cell, loss in losses.items()})
+    losses = {
+        condition: LOSS[condition.learning_rate] + (condition.network == "srn") for condition in TASK.conditions()
+    }
+    return Results(TASK, {condition: result(condition, loss) for condition, loss in losses.items()})
 
 
 def test_the_network_is_chosen_by_its_training_and_quoted_by_its_mean(results):
     answer = classify_one(results, SPEECH)
-    assert answer.cell == Cell("cwrnn", 500, "split0", 3e-4)
+    assert answer.condition == Condition("cwrnn", 500, "split0", 3e-4)
     assert (answer.error, answer.sd, answer.runs) == (pytest.approx(0.7), pytest.approx(0.1), 3)
     assert answer.warnings == ()
     said = describe(answer).splitlines()[0]
     assert said.startswith("making_fl_rms.wav: ")
     assert said.endswith("says cwrnn-500-split0-0.0003 (test error of its 3 runs: 70.0 ± 10.0 %)")
-    only = {cell: r for cell, r in results.cells.items() if cell == Cell("srn", 500, "split0", 1e-4)}
-    answer = classify_one(results._replace(cells=only), SPEECH)
+    only = {
+        condition: r
+        for condition, r in results.conditions.items()
+        if condition == Condition("srn", 500, "split0", 1e-4)
+    }
+    answer = classify_one(results._replace(conditions=only), SPEECH)
     assert (answer.error, answer.runs) == (pytest.approx(0.55), 2)  # without the run that diverged
 
 
 @pytest.mark.parametrize("loss_at", ["last", "every"])
 def test_answers_are_those_of_the_unpadded_recording(results, loss_at):
     task = Words(**{**{name: getattr(TASK, name) for name in ("runs", "networks", "sizes")}, "loss_at": loss_at})
-    cell = Cell("cwrnn", 500, "split0", 3e-4)
-    answer = classify_one(Results(task, {cell: results.cells[cell]}), SPEECH)
+    condition = Condition("cwrnn", 500, "split0", 3e-4)
+    answer = classify_one(Results(task, {condition: results.conditions[condition]}), SPEECH)
     network = TASK.network("cwrnn", 500, nnx.Rngs(5))
     samples, rate = soundfile.read(SPEECH)
-    data = results.cells[cell].data
+    data = results.conditions[condition].data
     scores = np.asarray(network((mfcc(samples, rate) - data["mean"]) / data["scale"]), np.float64)
     scores -= np.log(np.exp(scores).sum(1, keepdims=True))
     if loss_at == "every":
@@ -150,6 +156,6 @@ def test_what_cannot_be_used_is_one_sentence(results, tmp_path):
         with pytest.raises(ValueError, match=f"audio file .*{name}.* {sentence}"):
             classify_all(results, [SPEECH, tmp_path / name])
     with pytest.raises(ValueError, match="no trained network is stored there yet"):
-        classify_one(results._replace(cells={}), SPEECH)
+        classify_one(results._replace(conditions={}), SPEECH)
     with pytest.raises(ValueError, match="these are results of generation"):
         classify_one(Results(Generation(), {}), SPEECH)

@@ -36,7 +36,7 @@ def results(tmp_path_factory):
 def test_a_sweep_writes_all_that_it_promises(results):
     folder, said = results
     names = {path.name for path in folder.iterdir()}
-    wanted = {"config.json", "runs.csv", "table.md", "figure3.png", "figure5.png", "curves.png", "best", "cells"}
+    wanted = {"config.json", "runs.csv", "table.md", "figure3.png", "figure5.png", "curves.png", "best", "conditions"}
     assert wanted <= names
     assert {path.name for path in (folder / "best").iterdir()} == {
         f"{clip}-{what}.wav" for clip in ("choir", "tabla") for what in ("srn", "cwrnn", "target")
@@ -119,8 +119,8 @@ def test_a_damaged_result_is_named_and_the_rest_kept(results, tmp_path):
     folder, _ = results
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    cell = copy / "cells" / "srn-100-tabla-0.0003.npz"
-    cell.write_bytes(cell.read_bytes()[:100])
+    condition = copy / "conditions" / "srn-100-tabla-0.0003.npz"
+    condition.write_bytes(condition.read_bytes()[:100])
     done = clockwork("generation", *TINY, "--out", copy, PYTHONWARNINGS="default")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("srn-100-tabla-0.0003.npz is damaged") == 1

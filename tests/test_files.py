@@ -36,11 +36,11 @@ def test_a_folder_has_one_writer_and_a_dead_ones_claim_is_not_in_the_way(tmp_pat
 
 
 def test_what_dead_processes_left_half_written_is_removed(tmp_path):
-    (tmp_path / "cells").mkdir()
+    (tmp_path / "conditions").mkdir()
     (tmp_path / "best").mkdir()
-    ours = [tmp_path / "cells" / f"{TEMPORARY}1.npz", tmp_path / f"{TEMPORARY}2.json"]
+    ours = [tmp_path / "conditions" / f"{TEMPORARY}1.npz", tmp_path / f"{TEMPORARY}2.json"]
     young, old = tmp_path / f"{TEMPORARY}3.png", tmp_path / "best" / f"{TEMPORARY}4.wav"
-    kept = tmp_path / "cells" / "srn.npz"
+    kept = tmp_path / "conditions" / "srn.npz"
     for path in (*ours, young, old, kept):
         path.write_bytes(b"half")
     os.utime(old, times=(0, 0))
@@ -50,7 +50,7 @@ def test_what_dead_processes_left_half_written_is_removed(tmp_path):
 
 @pytest.mark.parametrize("failing", ["write", "flush"])
 def test_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path, monkeypatch, failing):
-    path = tmp_path / "cell.npz"
+    path = tmp_path / "condition.npz"
     write_whole(path, b"old")
 
     def full(*arguments):
@@ -60,7 +60,7 @@ def test_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path, monkeypatch
         monkeypatch.setattr(os, "fsync", full)
     else:
         monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match=r"No space left on device: .*cell\.npz") as raised:
+    with pytest.raises(OSError, match=r"No space left on device: .*condition\.npz") as raised:
         write_whole(path, b"new")
     assert raised.value.filename == str(path)
     assert path.read_bytes() == b"old"

@@ -26,7 +26,7 @@ def test_each_file_is_a_target_at_its_own_rate(tmp_path):
     files = sound(tmp_path / "kick.wav"), sound(tmp_path / "b" / "kick.flac", 44100), sound(tmp_path / "c.wav", 16000)
     task = Generation(audio=files, audio_start=0.001, samples=300, networks=("cwrnn",), sizes=(100,))
     assert task.pieces() == ("kick", "kick-2", "c")
-    records = [task.record(cell) for cell in task.cells()]
+    records = [task.record(condition) for condition in task.conditions()]
     assert [(str(r["file"]), int(r["rate"]), float(r["start"]), len(r["target"])) for r in records] == [
         ("kick.wav", 8000, 0.001, 300),
         ("kick.flac", 44100, 0.001, 300),
@@ -46,7 +46,7 @@ def test_each_file_is_a_target_at_its_own_rate(tmp_path):
     alone: list[Any] = [files[0], str(files[0]), [files[0]]]
     assert {Generation(audio=one).audio for one in alone} == {(str(files[0]),)}
     embedded = Generation(clips=("choir",))
-    assert embedded.record(embedded.cells()[0])["paper_data"]
+    assert embedded.record(embedded.conditions()[0])["paper_data"]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_bad_arguments_are_refused_in_one_sentence(arguments, sentence):
 def test_what_would_overflow_is_scaled_or_named(tmp_path):
     wave = np.sin(np.arange(400.0))
     loud = Generation(audio=sound(tmp_path / "loud.wav", samples=1.7e308 * wave, subtype="DOUBLE"))
-    target = loud.record(loud.cells()[0])["target"]
+    target = loud.record(loud.conditions()[0])["target"]
     assert target.dtype == np.float32
     np.testing.assert_allclose(target, (2 * (wave - wave.min()) / np.ptp(wave) - 1)[:320], atol=1e-3)
     both = sound(tmp_path / "both.wav", samples=1.7e308 * np.stack([wave, wave], 1), subtype="DOUBLE")
@@ -88,7 +88,7 @@ def test_names_are_told_apart_and_fit_for_a_file():
     assert names == ("ü" * 30, "ü" * 30 + "-2", "kick-2", "kick", "KICK-3")
     assert all(len(name.encode()) < 70 for name in names)
     task = Generation(audio=(f"{long}1.wav", f"{long}2.wav"))
-    assert max(len(f"{cell.name}.npz".encode()) for cell in task.cells()) < 150
+    assert max(len(f"{condition.name}.npz".encode()) for condition in task.conditions()) < 150
 
 
 def test_patterns_are_expanded_as_a_shell_would(tmp_path, monkeypatch):
@@ -126,7 +126,7 @@ def test_the_command_learns_several_files(tmp_path, capsys, monkeypatch):
         sound(tmp_path / "sounds" / name)
     command = ["generation", "--runs", "1", "--networks", "cwrnn", "--sizes", "100", "--epochs", "2", "--samples", "64"]
     assert main([*command, "--audio", "sounds/*.wav", "--out", "out"]) == 0
-    assert {cell.data for cell in open_results("out").cells} == {"a", "b"}
+    assert {condition.data for condition in open_results("out").conditions} == {"a", "b"}
     capsys.readouterr()
     for arguments, sentence in (
         (["--audio", "sounds/a.wav", "--out", "out"], "out holds results for a.wav, b.wav (64 samples"),

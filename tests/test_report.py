@@ -8,9 +8,9 @@ import pytest
 from figures import kept, within_and_apart
 
 from clockwork.report import FORMATS, draw_outputs, figures, table, write_report
-from clockwork.report.letters import FONT, _letters, families, legible, names
+from clockwork.report.fonts import FONT, _letters, families, legible, names
 from clockwork.tasks import Generation
-from clockwork.training import CellResult, Results
+from clockwork.training import ConditionResult, Results
 
 LEVEL = {"srn": 0.9, "lstm": 0.2, "cwrnn": 0.006, "cwlstm": 0.05}
 ALL = tuple(LEVEL)
@@ -20,26 +20,26 @@ FOREIGN = ("録音_一回目", "Ελλάδα $x$_$y$", "ዓለም", "🎻🎻", 
 
 def made_up(task, levels, lost=(), exploded=0, rate=8000):
     """Results as a sweep stores them, of random numbers about a level for each network."""
-    rng, cells = np.random.default_rng(0), {}
+    rng, conditions = np.random.default_rng(0), {}
     moments = np.arange(30)
-    for cell in task.cells():
+    for condition in task.conditions():
         diverged = np.isin(np.arange(task.runs), lost)
-        error = levels[cell.network] * rng.lognormal(0, 0.3, task.runs)
+        error = levels[condition.network] * rng.lognormal(0, 0.3, task.runs)
         error[:exploded] *= 1e7
         error[diverged] = np.nan
         target = np.interp(np.arange(50), np.arange(0, 60, 10), rng.uniform(-1, 1, 6))
-        cells[cell] = CellResult(
+        conditions[condition] = ConditionResult(
             error=error.astype(np.float32),
             epochs=np.full(task.runs, task.epochs, np.int32),
             diverged=diverged,
             curve=(error * (1 + 9 * np.exp(-moments / 5))[:, None]).astype(np.float32),
             curve_epochs=moments,
             outputs=(target + 0.1 * rng.normal(size=(task.runs, 50))).astype(np.float32),
-            parameters=np.asarray(cell.size),
+            parameters=np.asarray(condition.size),
             data={"target": target.astype(np.float32), "rate": np.asarray(rate)},
             best={},
         )
-    return Results(task, cells)
+    return Results(task, conditions)
 
 
 class Own(Generation):
@@ -77,7 +77,9 @@ def test_the_table_names_file_start_rate_and_length_and_leaves_the_paper_out(aud
     object.__setattr__(task, "audio", audio)
     results = made_up(task, LEVEL)
     if len(pieces) == 3:  # one is not finished yet
-        results = results._replace(cells={cell: r for cell, r in results.cells.items() if cell.data != "c"})
+        results = results._replace(
+            conditions={condition: r for condition, r in results.conditions.items() if condition.data != "c"}
+        )
     said = "`sounds/tone.wav` (50 samples at 8000 Hz from 0.5 s: 6.25 ms)."
     if len(pieces) == 3:
         said = "`a.wav`, `b?.wav` (each 50 samples at 8000 Hz from 0.5 s: 6.25 ms); `c.wav`."
@@ -147,7 +149,7 @@ def test_the_scale_is_one_and_logarithmic_where_errors_span_decades(cwrnn, tmp_p
 def test_the_line_is_the_median_the_mark_the_mean_and_the_legend_says_so(tmp_path, monkeypatch):
     task = own(LATIN[:1], runs=9, networks=("srn",), sizes=(100,))
     figure = errors_drawn(monkeypatch, tmp_path, task, LEVEL)
-    (error,) = (result.error.astype(float) for result in made_up(task, LEVEL).cells.values())
+    (error,) = (result.error.astype(float) for result in made_up(task, LEVEL).conditions.values())
     drawn = {line.get_color(): line.get_ydata() for line in figure.axes[0].lines}
     np.testing.assert_allclose(drawn["tab:orange"], np.median(error))
     (mean,) = [line for line in figure.axes[0].lines if line.get_marker() == "D"]
@@ -212,10 +214,10 @@ def test_a_file_of_no_format_is_refused_and_nothing_left(name, tmp_path):
 
 def test_infinite_errors_in_a_curve_are_no_trouble(tmp_path):
     results = made_up(own(LATIN), LEVEL)
-    for cell, result in results.cells.items():
+    for condition, result in results.conditions.items():
         curve = result.curve.copy()
         curve[:3, 1:] = np.inf
-        results.cells[cell] = result._replace(curve=curve)
+        results.conditions[condition] = result._replace(curve=curve)
     figures.draw_curves(results, tmp_path / "curves.png")
 
 

@@ -9,25 +9,25 @@ from figures import kept, within_and_apart
 
 from clockwork.data.speech import PAPER_WORDS
 from clockwork.report import confusion, table, write_report
-from clockwork.report.select import best_rows, rows
-from clockwork.tasks import Cell, Experiment, Words
-from clockwork.tasks.task import Task
-from clockwork.training import CellResult, Results
+from clockwork.report.aggregate import best_rows, rows
+from clockwork.tasks import Experiment, Words
+from clockwork.training import Condition, ConditionResult, Results
+from clockwork.training.task import Task
 
 TASK = Words(runs=6, sizes=(1000, 10000), splits=(0, 3), learning_rates=(3e-4,))
-MISSING = Cell("lstm", 1000, "split3", 3e-4)
+MISSING = Condition("lstm", 1000, "split3", 3e-4)
 NOTES = ("this is synthetic speech, not TIMIT", "its error rates cannot be compared")
 LEVEL = {"srn": 0.65, "lstm": 0.35, "cwrnn": 0.18, "cwlstm": 0.25}
 FILES = ["table.md", "figure4.png", "curves.png", "confusion.png"]
 
 
-def made_up(cell, runs, rng, words=PAPER_WORDS, notes=NOTES, lost=(), **data):
-    """A result as a sweep stores it, of random numbers; every cell has its own number of epochs."""
+def made_up(condition, runs, rng, words=PAPER_WORDS, notes=NOTES, lost=(), **data):
+    """A result as a sweep stores it, of random numbers; every condition has its own number of epochs."""
     count = len(words)
     labels = np.tile(np.arange(count), 2)
     neighbours = (labels // 5 * 5 + (labels + 1) % 5) % count
     scores = rng.normal(size=(runs, len(labels), count))
-    wrong = rng.random((runs, len(labels))) < LEVEL[cell.network] * (1.3 if cell.size < 5000 else 1)
+    wrong = rng.random((runs, len(labels))) < LEVEL[condition.network] * (1.3 if condition.size < 5000 else 1)
     answers = np.where(wrong, np.where(rng.random(wrong.shape) < 0.5, neighbours, rng.integers(count)), labels)
     np.put_along_axis(scores, answers[..., None], 9.0, 2)
     diverged = np.isin(np.arange(runs), lost)
@@ -37,14 +37,14 @@ def made_up(cell, runs, rng, words=PAPER_WORDS, notes=NOTES, lost=(), **data):
     fall = 0.96 * np.exp(-np.arange(moments)[:, None] / 12)
     test = np.maximum(fall, 0) + error * (1 - fall)
     curve = np.stack([0.6 * test, test, 3 * test, 4 * test], -1)
-    return CellResult(
+    return ConditionResult(
         error=error.astype(np.float32),
         epochs=epochs.astype(np.int32),
         diverged=diverged,
         curve=curve.astype(np.float32),
         curve_epochs=np.arange(moments),
         outputs=scores.astype(np.float32),
-        parameters=np.asarray(cell.size + 7),
+        parameters=np.asarray(condition.size + 7),
         data={
             "labels": labels,
             "sources": np.asarray([f"{i}.wav" for i in labels]),
@@ -61,17 +61,17 @@ def made_up(cell, runs, rng, words=PAPER_WORDS, notes=NOTES, lost=(), **data):
 def made_up_results(task: Task = TASK, **kwargs):
     rng = np.random.default_rng(0)
     lost = {("srn", 10000): (0, 4), ("cwrnn", 1000): (2,)}
-    cells = {
-        cell: made_up(cell, task.runs, rng, **{"lost": lost.get(cell[:2], ()), **kwargs})
-        for cell in task.cells()
-        if cell != MISSING
+    conditions = {
+        condition: made_up(condition, task.runs, rng, **{"lost": lost.get(condition[:2], ()), **kwargs})
+        for condition in task.conditions()
+        if condition != MISSING
     }
-    return Results(task, cells)
+    return Results(task, conditions)
 
 
 @pytest.fixture(autouse=True)
 def no_corpus(monkeypatch):
-    """What a report says is stored with the cells: the recordings may be gone."""
+    """What a report says is stored with the conditions: the recordings may be gone."""
 
     def refused(task):
         raise AssertionError("the corpus was loaded")
@@ -91,7 +91,7 @@ def line_of(text, *start):
 @pytest.mark.parametrize("size", TASK.sizes)
 def test_the_tables_figures_are_numpys(network, size):
     results = made_up_results()
-    ours = [r for cell, r in results.cells.items() if (cell.network, cell.size) == (network, size)]
+    ours = [r for condition, r in results.conditions.items() if (condition.network, condition.size) == (network, size)]
     error = 100 * np.concatenate([r.error for r in ours]).astype(np.float64)
     ok = error[~np.isnan(error)]
     stopped = np.concatenate([r.epochs for r in ours])[~np.isnan(error)]
@@ -130,7 +130,7 @@ def test_the_table_says_how_where_and_on_what():
     )
     assert said[6] == "This is synthetic speech, not TIMIT. Its error rates cannot be compared."
     by_split = text[text.index("Mean test error % by split:") :]
-    first = results.cells[Cell("cwrnn", 10000, "split0", 3e-4)].error.astype(np.float64)
+    first = results.conditions[Condition("cwrnn", 10000, "split0", 3e-4)].error.astype(np.float64)
     assert line_of(by_split, "CW-RNN", "10000", "0.0003")[3] == f"{100 * first.mean():.1f}"
     assert line_of(by_split, "LSTM", "1000", "0.0003")[4] == ""
     means = {row.network: 100 * row.converged.mean() for row in rows(results) if row.size == 10000}
@@ -142,9 +142,9 @@ def test_the_table_says_how_where_and_on_what():
 
 def test_the_table_counts_the_runs_that_the_limit_of_epochs_cut():
     results = made_up_results()
-    cell = Cell("cwrnn", 1000, "split0", 3e-4)  # its run 2 diverged
+    condition = Condition("cwrnn", 1000, "split0", 3e-4)  # its run 2 diverged
     epochs = np.array([300, 300, 300, 20, 299, 300], np.int32)
-    results.cells[cell] = results.cells[cell]._replace(epochs=epochs)
+    results.conditions[condition] = results.conditions[condition]._replace(epochs=epochs)
     header, line = (line_of(table(results), *start) for start in (["network", "size", "units"], ["CW-RNN", "1000"]))
     assert line[header.index("cut at limit")] == "3 of 12"
     assert "Cut at limit: runs that the limit of\nepochs ended before early stopping did" in table(results)
@@ -163,9 +163,9 @@ def test_the_table_says_how_many_tokens_and_speakers_where_that_is_stored():
 
 def test_chance_is_the_commonest_word_of_each_test_set():
     results = made_up_results(words=("yes", "no"))
-    first, second = [cell for cell in results.cells if cell[:2] == ("srn", 1000)]
-    results = results._replace(cells={cell: results.cells[cell] for cell in (first, second)})
-    results.cells[first].data["labels"] = np.array([0, 0, 0, 1])
+    first, second = [condition for condition in results.conditions if condition[:2] == ("srn", 1000)]
+    results = results._replace(conditions={condition: results.conditions[condition] for condition in (first, second)})
+    results.conditions[first].data["labels"] = np.array([0, 0, 0, 1])
     assert "a test error of 25.0 to 50.0 %." in table(results)
 
 
@@ -189,7 +189,7 @@ def test_all_files_are_written(tmp_path):
 def test_curves_of_runs_that_stopped_earlier_go_on_with_their_last_errors():
     row = best_rows(made_up_results())["cwrnn", 1000]
     epochs, curves = row.curves()
-    first, second = row.cells.values()
+    first, second = row.conditions.values()
     assert len(first.curve) != len(second.curve)
     np.testing.assert_array_equal(epochs, np.arange(max(len(first.curve), len(second.curve))))
     assert curves.shape == (len(epochs), 10, 4)  # one of the six diverged on either split
@@ -203,7 +203,7 @@ def test_the_matrix_counts_the_answers():
     shares = confusion._shares(row, 25)
     np.testing.assert_allclose(shares.sum(1), 1)
     np.testing.assert_allclose(1 - np.trace(shares) / 25, row.converged.mean(), rtol=1e-6)
-    said = [(r.outputs[~r.diverged].argmax(-1)[:, r.data["labels"] == 3] == 4).ravel() for r in row.cells.values()]
+    said = [(r.outputs[~r.diverged].argmax(-1)[:, r.data["labels"] == 3] == 4).ravel() for r in row.conditions.values()]
     assert shares[3, 4] == pytest.approx(np.concatenate(said).mean())
 
 
@@ -256,7 +256,7 @@ def test_a_search_names_its_choice():
     for key, row in best_rows(results).items():
         losses = {
             other.learning_rate: np.mean(
-                [result.curve[-1, ~result.diverged, 2].mean() for result in other.cells.values()]
+                [result.curve[-1, ~result.diverged, 2].mean() for result in other.conditions.values()]
             )
             for other in rows(results)
             if (other.network, other.size) == key

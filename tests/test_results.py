@@ -11,7 +11,7 @@ from flax import nnx
 
 from clockwork.report import write_report
 from clockwork.tasks import Generation, Words
-from clockwork.tasks.experiment import LABELS
+from clockwork.tasks.paper import LABELS
 from clockwork.training import Progress, open_results, sweep
 
 PAGE = (Path(__file__).parent.parent / "docs/results.md").read_text(encoding="utf-8")
@@ -33,7 +33,7 @@ def section(title):
 
 FILES = tables_of(PAGE)[0]
 ARCHIVES = {"generation": section("Sequence generation")[0], "words": section("Spoken words")[0]}
-COMMON, PARTIAL = section("Archives of cells")[0], section("Archives of runs in training")[0]
+COMMON, PARTIAL = section("Archives of conditions")[0], section("Archives of runs in training")[0]
 CONFIG, SETTINGS, *OWN = section("config.json")
 
 
@@ -86,7 +86,7 @@ def test_every_file_is_named(folders, task):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_every_key_of_the_archives_is_named_with_its_dtype_and_axes(folders, task):
-    for path in (folders / task / "cells").iterdir():
+    for path in (folders / task / "conditions").iterdir():
         with np.load(path) as archive:
             agree_with_archive(COMMON + ARCHIVES[task], archive)
 
@@ -135,6 +135,6 @@ def test_the_pages_code_runs(folders, monkeypatch):
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     names = {}
     exec(code, names)
-    (result,) = open_results(folders / "generation").cells.values()
+    (result,) = open_results(folders / "generation").conditions.values()
     assert names["errors"] == pytest.approx(result.error.tolist())
     assert names["best"].shape == result.outputs.shape[1:]

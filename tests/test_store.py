@@ -15,8 +15,8 @@ from flax import nnx
 
 from clockwork.report import write_report
 from clockwork.tasks import Generation
-from clockwork.training import CellResult, Store, open_results, sweep
-from clockwork.training import run as runs
+from clockwork.training import ConditionResult, Store, open_results, sweep
+from clockwork.training import train_state as runs
 from clockwork.training.arrays import read_arrays, write_arrays
 from clockwork.training.config import place_of
 from clockwork.training.sweep import _restored, named
@@ -25,10 +25,10 @@ TASK = Generation(runs=2, networks=("cwrnn",), sizes=(100,), clips=("choir", "ta
 R, T = 2, 320
 
 
-def result(task, cell):
+def result(task, condition):
     """A made-up result of the right shapes."""
-    network = task.network(cell.network, cell.size, nnx.Rngs(0))
-    return CellResult(
+    network = task.network(condition.network, condition.size, nnx.Rngs(0))
+    return ConditionResult(
         error=np.array([0.5, np.nan], np.float32),
         epochs=np.array([12, 3], np.int32),
         diverged=np.array([False, True]),
@@ -36,7 +36,7 @@ def result(task, cell):
         curve_epochs=np.array([0, 10, 12]),
         outputs=np.zeros((R, T), np.float32),
         parameters=np.asarray(100),
-        data=task.record(cell),
+        data=task.record(condition),
         best=named(nnx.state(network, nnx.Param)),
     )
 
@@ -45,8 +45,8 @@ def result(task, cell):
 def stored(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stored")
     store = Store(folder, TASK)
-    for cell in TASK.cells():
-        store.save(cell, result(TASK, cell))
+    for condition in TASK.conditions():
+        store.save(condition, result(TASK, condition))
     return folder
 
 
@@ -55,28 +55,28 @@ def copy(stored, tmp_path):
     return shutil.copytree(stored, tmp_path / "copy")
 
 
-def path_of(folder, cell):
-    return folder / "cells" / f"{cell.name}.npz"
+def path_of(folder, condition):
+    return folder / "conditions" / f"{condition.name}.npz"
 
 
 def test_what_is_stored_is_read(stored):
-    assert list(open_results(stored).cells) == list(Store(stored, TASK).results().cells) == TASK.cells()
+    assert list(open_results(stored).conditions) == list(Store(stored, TASK).results().conditions) == TASK.conditions()
 
 
 def test_a_cell_under_anothers_name_counts_as_damaged(copy):
-    first, second = TASK.cells()
+    first, second = TASK.conditions()
     shutil.copy(path_of(copy, first), path_of(copy, second))
     with pytest.warns(UserWarning, match=f"{second.name}.npz is damaged .*digest"):
-        assert list(open_results(copy).cells) == [first]
+        assert list(open_results(copy).conditions) == [first]
 
 
 def test_a_cell_of_a_sweep_with_another_seed_counts_as_damaged(copy, tmp_path):
     other = dataclasses.replace(TASK, seed=1)
-    store, cell = Store(tmp_path / "other", other), TASK.cells()[0]
-    store.save(cell, result(other, cell))
-    shutil.copy(path_of(store.folder, cell), path_of(copy, cell))
-    with pytest.warns(UserWarning, match=f"{cell.name}.npz is damaged"):
-        assert list(open_results(copy).cells) == TASK.cells()[1:]
+    store, condition = Store(tmp_path / "other", other), TASK.conditions()[0]
+    store.save(condition, result(other, condition))
+    shutil.copy(path_of(store.folder, condition), path_of(copy, condition))
+    with pytest.warns(UserWarning, match=f"{condition.name}.npz is damaged"):
+        assert list(open_results(copy).conditions) == TASK.conditions()[1:]
 
 
 def test_runs_in_training_are_bound_to_their_name_and_settings(tmp_path):
@@ -96,12 +96,14 @@ def test_a_moved_sound_file_loses_no_results(tmp_path):
     sound = tmp_path / "a.wav"
     soundfile.write(sound, np.sin(np.arange(T)), 8000)
     task = dataclasses.replace(TASK, clips=Generation.clips, audio=str(sound))
-    (cell,) = task.cells()
-    Store(tmp_path / "out", task).save(cell, result(task, cell))
+    (condition,) = task.conditions()
+    Store(tmp_path / "out", task).save(condition, result(task, condition))
     (tmp_path / "b").mkdir()
     moved = sound.rename(tmp_path / "b" / "a.wav")
-    assert list(Store(tmp_path / "out", dataclasses.replace(task, audio=str(moved))).results().cells) == [cell]
-    assert list(open_results(tmp_path / "out").cells) == [cell]
+    assert list(Store(tmp_path / "out", dataclasses.replace(task, audio=str(moved))).results().conditions) == [
+        condition
+    ]
+    assert list(open_results(tmp_path / "out").conditions) == [condition]
 
 
 def without(name):
@@ -125,7 +127,7 @@ CELLS = {
     "an axis more": [changed(n, lambda x: x[None]) for n in ("error", "epochs", "curve", "parameters", "data/target")],
     "no axis": [changed(n, lambda x: np.ravel(x)[0]) for n in ("error", "epochs", "diverged", "curve", "outputs")],
     "turned": [changed(n, np.transpose) for n in ("curve", "outputs")],
-    "missing": [without(n) for n in (*set(CellResult._fields) - {"data", "best"}, "data/target", "data/rate")],
+    "missing": [without(n) for n in (*set(ConditionResult._fields) - {"data", "best"}, "data/target", "data/rate")],
     "unknown": [lambda a: {**a, "thesis": np.zeros(3)}, lambda a: {**a, "error/x": np.zeros(3)}],
     "no parameters": [lambda arrays: {k: v for k, v in arrays.items() if not k.startswith("best/")}],
     "parameters of strings": [lambda a: {k: v.astype(str) if k.startswith("best/") else v for k, v in a.items()}],
@@ -138,14 +140,14 @@ VARIANTS = [pytest.param(f, id=f"{name} {i}") for name, changes in CELLS.items()
 
 @pytest.mark.parametrize("change", VARIANTS)
 def test_a_right_digest_of_wrong_contents_counts_as_not_there(copy, change):
-    first, second = TASK.cells()
+    first, second = TASK.conditions()
     config = json.loads((copy / "config.json").read_text())
-    place = place_of(config["settings"], f"cells/{first.name}")
+    place = place_of(config["settings"], f"conditions/{first.name}")
     arrays = read_arrays(path_of(copy, first), place)
     assert arrays is not None
     write_arrays(path_of(copy, first), change(arrays), place)
     with pytest.warns(UserWarning, match=f"{first.name}.npz is not a result of this task .* and counts as not there"):
-        assert list(open_results(copy).cells) == [second]
+        assert list(open_results(copy).conditions) == [second]
 
 
 PARTIALS = {
@@ -191,7 +193,7 @@ def test_a_configuration_of_wrong_types_is_one_sentence(copy, name):
         settings = {**config["settings"], name: value}
         (copy / "config.json").write_text(json.dumps({**config, "settings": settings}))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the cells are of other settings
+            warnings.simplefilter("ignore")  # the conditions are of other settings
             try:
                 open_results(copy)
                 assert value not in WRONG, value
@@ -236,8 +238,8 @@ def test_whatever_config_json_holds_it_is_one_sentence(tmp_path, content):
 
 
 def test_pipes_and_folders_in_a_results_folder_are_refused_before_anything_is_trained(copy, tmp_path):
-    cell = path_of(copy, TASK.cells()[0])
-    places = [cell, copy / "config.json", copy / "runs.csv", copy / "table.md", copy / "partial" / "cwrnn-100.npz"]
+    condition = path_of(copy, TASK.conditions()[0])
+    places = [condition, copy / "config.json", copy / "runs.csv", copy / "table.md", copy / "partial" / "cwrnn-100.npz"]
     for path, make in itertools.product(places, (os.mkfifo, os.mkdir)):
         before = path.read_bytes() if path.exists() else None
         path.unlink(missing_ok=True)
@@ -247,11 +249,11 @@ def test_pipes_and_folders_in_a_results_folder_are_refused_before_anything_is_tr
         if path.name != "config.json":  # what is there can still be read
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                assert open_results(copy).cells
+                assert open_results(copy).conditions
         path.unlink() if make is os.mkfifo else path.rmdir()
         if before is not None:
             path.write_bytes(before)
-    for name in ("cells", "partial"):
+    for name in ("conditions", "partial"):
         shutil.move(copy / name, tmp_path / name)
         (copy / name).write_text("")
         with pytest.raises(ValueError, match=f"{name} is not a folder"):
@@ -269,8 +271,8 @@ def test_a_finished_folder_is_reported_though_a_sweep_holds_it(copy):
     with claim(copy, TASK):
         with pytest.raises(ValueError, match="in use by another sweep"):
             sweep(TASK, copy)
-        assert list(open_results(copy).cells) == TASK.cells()
-    assert sweep(TASK, copy).cells
+        assert list(open_results(copy).conditions) == TASK.conditions()
+    assert sweep(TASK, copy).conditions
 
 
 def test_a_folder_that_does_not_fit_is_left_as_it_is(tmp_path):

@@ -21,7 +21,7 @@ from clockwork.cli import main
 from clockwork.report import write_report
 from clockwork.tasks import Generation
 from clockwork.training import Store, sweep
-from clockwork.training import run as runs
+from clockwork.training import train_state as runs
 from clockwork.training.progress import Progress
 from clockwork.training.store import open_results, read_arrays, write_arrays
 
@@ -37,10 +37,12 @@ def finished(tmp_path_factory):
 def test_a_sweep_is_its_runs_one_by_one(finished):
     # Each run again, on its own, as a researcher would write it: key, network, optax, a Python loop.
     _, results = finished
-    for cell in (SMALL.cells()[1], SMALL.cells()[4]):
-        target = SMALL.data(cell)
-        network = SMALL.network(cell.network, cell.size, nnx.Rngs(params=jax.random.fold_in(jax.random.key(0), 2)))
-        optimizer = nnx.Optimizer(network, SMALL.optimizer(jnp.asarray(cell.learning_rate)), wrt=nnx.Param)
+    for condition in (SMALL.conditions()[1], SMALL.conditions()[4]):
+        target = SMALL.data(condition)
+        network = SMALL.network(
+            condition.network, condition.size, nnx.Rngs(params=jax.random.fold_in(jax.random.key(0), 2))
+        )
+        optimizer = nnx.Optimizer(network, SMALL.optimizer(jnp.asarray(condition.learning_rate)), wrt=nnx.Param)
 
         @nnx.jit
         def update(network, optimizer, target=target):
@@ -53,21 +55,21 @@ def test_a_sweep_is_its_runs_one_by_one(finished):
             update(network, optimizer)
         outputs = network(steps=320)[:, 0]
         error = jnp.square(outputs - target).mean() / target.var()
-        np.testing.assert_allclose(results.cells[cell].error[2], error, rtol=1e-3)
-        np.testing.assert_allclose(results.cells[cell].outputs[2], outputs, atol=1e-3)
+        np.testing.assert_allclose(results.conditions[condition].error[2], error, rtol=1e-3)
+        np.testing.assert_allclose(results.conditions[condition].outputs[2], outputs, atol=1e-3)
 
 
 def test_runs_differ_and_curves_fall(finished):
     _, results = finished
-    assert list(results.cells) == SMALL.cells()
-    for cell, result in results.cells.items():
+    assert list(results.conditions) == SMALL.conditions()
+    for condition, result in results.conditions.items():
         assert len(set(result.error.tolist())) == SMALL.runs
         assert (result.epochs == 12).all()
         assert not result.diverged.any()
         np.testing.assert_array_equal(result.curve_epochs, [0, 10, 12])
         np.testing.assert_array_equal(result.curve[-1], result.error)
         assert np.median(result.curve[-1]) < np.median(result.curve[0])
-        np.testing.assert_array_equal(result.data["target"], SMALL.data(cell))
+        np.testing.assert_array_equal(result.data["target"], SMALL.data(condition))
 
 
 def test_runs_csv_has_a_row_for_each_network(finished):
@@ -78,38 +80,38 @@ def test_runs_csv_has_a_row_for_each_network(finished):
     task, network, size, parameters, clip, run, seed, rate, epochs, nmse, diverged = lines[-1].split(",")
     assert (task, network, size, parameters, clip) == ("generation", "cwrnn", "100", "100", "tabla")
     assert (run, seed, rate, epochs, diverged) == ("2", "0", "0.0003", "12", "0")
-    assert float(nmse) == pytest.approx(float(results.cells[SMALL.cells()[-1]].error[2]), rel=1e-6)
+    assert float(nmse) == pytest.approx(float(results.conditions[SMALL.conditions()[-1]].error[2]), rel=1e-6)
 
 
 def test_a_run_does_not_depend_on_how_many_there_are(finished, tmp_path):
     _, results = finished
     more = sweep(dataclasses.replace(SMALL, runs=5, networks=("cwrnn",)), tmp_path)
-    for cell, result in more.cells.items():
-        np.testing.assert_allclose(result.error[:3], results.cells[cell].error, rtol=1e-3)
+    for condition, result in more.conditions.items():
+        np.testing.assert_allclose(result.error[:3], results.conditions[condition].error, rtol=1e-3)
 
 
 def test_a_run_does_not_depend_on_the_devices(finished, tmp_path):
     _, results = finished
     assert len(jax.devices()) == 2
     alone = sweep(dataclasses.replace(SMALL, networks=("cwrnn",)), tmp_path, devices=jax.devices()[:1])
-    for cell, result in alone.cells.items():
-        np.testing.assert_allclose(result.error, results.cells[cell].error, rtol=1e-3)
+    for condition, result in alone.conditions.items():
+        np.testing.assert_allclose(result.error, results.conditions[condition].error, rtol=1e-3)
 
 
 def test_what_is_stored_is_not_trained_again(finished):
     folder, results = finished
-    before = {path: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in (folder / "conditions").iterdir()}
     again = sweep(SMALL, folder)
-    assert {path: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()} == before
-    jax.tree.map(np.testing.assert_array_equal, list(again.cells.values()), list(results.cells.values()))
+    assert {path: path.stat().st_mtime_ns for path in (folder / "conditions").iterdir()} == before
+    jax.tree.map(np.testing.assert_array_equal, list(again.conditions.values()), list(results.conditions.values()))
 
 
-def test_a_damaged_cell_is_named_and_trained_again_alone(finished, tmp_path):
+def test_a_damaged_condition_is_named_and_trained_again_alone(finished, tmp_path):
     folder, _ = finished
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     wanted = (copy / "runs.csv").read_text()
-    cut, flipped, kept = (copy / "cells" / f"{cell.name}.npz" for cell in SMALL.cells()[:3])
+    cut, flipped, kept = (copy / "conditions" / f"{condition.name}.npz" for condition in SMALL.conditions()[:3])
     cut.write_bytes(cut.read_bytes()[:-300])
     content = bytearray(flipped.read_bytes())
     content[len(content) // 2] ^= 1
@@ -155,7 +157,7 @@ def test_a_damaged_partial_result_is_named_and_begun_again(tmp_path):
     partial.write_bytes(b"no archive")
     with pytest.warns(UserWarning, match=r"cwrnn-100\.npz is damaged"):
         results = sweep(task, tmp_path)
-    assert len(results.cells) == 2
+    assert len(results.conditions) == 2
 
 
 # The command line, but with runs in training stored after every segment.
@@ -241,13 +243,13 @@ def test_diverged_runs_are_frozen_flagged_and_counted(tmp_path):
         SMALL, networks=("cwrnn",), protocol="paper", learning_rates=(3e-4, 1.0), epochs=60, clips=("choir",)
     )
     results = sweep(task, tmp_path)
-    calm, wild = results.cells.values()
+    calm, wild = results.conditions.values()
     assert not calm.diverged.any()
     assert wild.diverged.all()
     assert np.isnan(wild.error).all()
     assert (wild.epochs < 60).all()
     alone = sweep(dataclasses.replace(task, learning_rates=(3e-4,)), tmp_path / "alone")
-    np.testing.assert_allclose(calm.error, next(iter(alone.cells.values())).error, rtol=1e-3)
+    np.testing.assert_allclose(calm.error, next(iter(alone.conditions.values())).error, rtol=1e-3)
     rows = [line.split(",") for line in (tmp_path / "runs.csv").read_text().splitlines()[4:]]
     assert [row[-2:] for row in rows] == [["nan", "1"]] * 3
 
@@ -269,7 +271,7 @@ def test_a_diverged_run_keeps_the_parameters_it_had():
 
 def test_a_run_whose_last_update_blows_up_has_diverged(tmp_path):
     task = Generation(runs=2, networks=("srn",), sizes=(100,), clips=("choir",), epochs=1, learning_rates=(1e38,))
-    (result,) = sweep(dataclasses.replace(task, clip_norm=float("inf")), tmp_path / "out").cells.values()
+    (result,) = sweep(dataclasses.replace(task, clip_norm=float("inf")), tmp_path / "out").conditions.values()
     assert result.diverged.all()
     assert np.isnan(result.error).all()
     write_report(open_results(tmp_path / "out"), tmp_path / "out")  # says so and draws no box
@@ -323,7 +325,7 @@ def test_another_configuration_is_refused_and_nothing_is_lost(finished):
         sweep(dataclasses.replace(SMALL, runs=4), folder)
     with pytest.raises(ValueError, match="another configuration"):
         Store(folder, dataclasses.replace(SMALL, seed=1))
-    assert len(open_results(folder).cells) == len(results.cells)
+    assert len(open_results(folder).conditions) == len(results.conditions)
 
 
 def test_folders_that_are_something_else_are_refused(tmp_path):
@@ -373,7 +375,7 @@ def test_numbers_of_numpy_read_like_pythons():
     rates, sizes = np.asarray([1e-4, 3e-4]), [np.int64(100)]
     task = Generation(runs=np.int64(2), sizes=sizes, learning_rates=rates, networks=["srn"])  # pyright: ignore
     assert task == Generation(runs=2, sizes=(100,), learning_rates=(1e-4, 3e-4), networks=("srn",))
-    assert task.cells()[0].name == "srn-100-guitar-0.0001"
+    assert task.conditions()[0].name == "srn-100-guitar-0.0001"
 
 
 def test_another_machine_is_told_of_and_recorded(finished, tmp_path):

@@ -14,10 +14,10 @@ from flax import nnx
 
 from clockwork.cli import main
 from clockwork.data import Corpus
-from clockwork.report.classify import classify, describe
 from clockwork.tasks import Words
+from clockwork.tasks.words.classify import classify, describe
 from clockwork.training import Progress, open_results, sweep
-from clockwork.training.run import TRAINING
+from clockwork.training.train_state import TRAINING
 
 WORDS, SPEAKERS = ("go", "stop", "wait"), tuple("abcdefg")
 
@@ -59,8 +59,8 @@ def swept(tmp_path_factory):
 @functools.lru_cache
 def functions(task):
     """The answer for one unpadded sequence by the reference kernel, and the gradient of its loss."""
-    (cell,) = task.cells()
-    network = task.network(cell.network, cell.size, nnx.Rngs(0))
+    (condition,) = task.conditions()
+    network = task.network(condition.network, condition.size, nnx.Rngs(0))
     network.method = "masked"
     graph = nnx.split(network)[0]
 
@@ -73,12 +73,12 @@ def functions(task):
 
 def plain_loop(task, number):
     """One run as one would write it: sequence by sequence, unpadded, without any of the sweep."""
-    (cell,) = task.cells()
-    data, corpus = task.data(cell), task.corpus
+    (condition,) = task.conditions()
+    data, corpus = task.data(condition), task.corpus
     scores, gradient = functions(task)
     key = jax.random.fold_in(jax.random.key(task.seed), number)
-    params = nnx.state(task.network(cell.network, cell.size, nnx.Rngs(params=key)), nnx.Param)
-    optimizer = optax.sgd(cell.learning_rate, momentum=0.9, nesterov=True)
+    params = nnx.state(task.network(condition.network, condition.size, nnx.Rngs(params=key)), nnx.Param)
+    optimizer = optax.sgd(condition.learning_rate, momentum=0.9, nesterov=True)
     state = optimizer.init(params)
     frames = [
         (x[:n] - data.mean) / data.scale for x, n in zip(corpus.features, corpus.lengths, strict=True)
@@ -107,7 +107,7 @@ def plain_loop(task, number):
 
 def test_each_run_is_that_of_a_plain_loop_and_stops_when_it_does(swept):
     _, results = swept
-    (result,) = results.cells.values()
+    (result,) = results.conditions.values()
     for number in range(TASK.runs):
         epochs, errors = plain_loop(TASK, number)
         assert result.epochs[number] == epochs
@@ -123,7 +123,7 @@ def test_each_run_is_that_of_a_plain_loop_and_stops_when_it_does(swept):
 @pytest.mark.parametrize("changed", [{"loss_at": "every"}, {"stop_on": "error"}])
 def test_the_other_losses_and_stops_are_a_plain_loops_too(changed, tmp_path):
     task = Small(**{**OPTIONS, "runs": 1, "epochs": 3, **changed})
-    (result,) = sweep(task, tmp_path).cells.values()
+    (result,) = sweep(task, tmp_path).conditions.values()
     epochs, errors = plain_loop(task, 0)
     assert result.epochs[0] == epochs
     np.testing.assert_allclose(result.curve[: len(errors), 0, :3], errors, rtol=2e-3, atol=2e-4)
@@ -131,15 +131,15 @@ def test_the_other_losses_and_stops_are_a_plain_loops_too(changed, tmp_path):
 
 def test_padding_is_not_read(swept, tmp_path):
     _, results = swept
-    (wanted,) = results.cells.values()
-    (found,) = sweep(Padded(**OPTIONS), tmp_path).cells.values()
+    (wanted,) = results.conditions.values()
+    (found,) = sweep(Padded(**OPTIONS), tmp_path).conditions.values()
     np.testing.assert_array_equal(found.curve, wanted.curve)
     np.testing.assert_array_equal(found.outputs, wanted.outputs)
 
 
 def test_stragglers_go_on_without_the_others_to_the_same_end(swept, tmp_path, monkeypatch):
     _, results = swept
-    (wanted,) = results.cells.values()
+    (wanted,) = results.conditions.values()
     module = importlib.import_module("clockwork.training.sweep")
     monkeypatch.setattr(module, "LEFT", 0.8)
     lanes = module._Lanes
@@ -150,7 +150,7 @@ def test_stragglers_go_on_without_the_others_to_the_same_end(swept, tmp_path, mo
         return enter(self, whole)
 
     monkeypatch.setattr(lanes, "enter", note)
-    (result,) = sweep(dataclasses.replace(TASK, runs=70), tmp_path).cells.values()
+    (result,) = sweep(dataclasses.replace(TASK, runs=70), tmp_path).conditions.values()
     assert any(0 < chosen <= width < 70 for chosen, width in entered)
     assert entered[-1][0] == 70  # all are evaluated
     np.testing.assert_array_equal(result.epochs[:3], wanted.epochs)
@@ -175,18 +175,18 @@ def test_cut_after_stragglers_went_on_alone_it_goes_on_to_the_same_numbers(tmp_p
                 self.at = math.inf
                 raise KeyboardInterrupt
 
-    (whole,) = sweep(task, tmp_path / "whole").cells.values()
+    (whole,) = sweep(task, tmp_path / "whole").conditions.values()
     for at in (6, 9):
         with pytest.raises(KeyboardInterrupt):
             sweep(task, tmp_path / str(at), progress=Cut(at))
-        (cut,) = sweep(task, tmp_path / str(at)).cells.values()
+        (cut,) = sweep(task, tmp_path / str(at)).conditions.values()
         np.testing.assert_array_equal(cut.curve, whole.curve)
         np.testing.assert_array_equal(cut.epochs, whole.epochs)
 
 
 def test_a_batch_has_each_sequence_once_and_nothing_twice():
     task = dataclasses.replace(TASK, batch=4)
-    data = task.data(task.cells()[0])
+    data = task.data(task.conditions()[0])
     batches = np.asarray(task.batches(data, jnp.int32(3)))
     assert batches.shape == (task.updates, 4) == (4, 4)
     assert sorted(batches[batches >= 0]) == sorted(data.train)
@@ -199,7 +199,7 @@ def test_a_batch_has_each_sequence_once_and_nothing_twice():
 
 
 def test_normalisation_is_of_the_training_set_alone():
-    data = TASK.data(TASK.cells()[0])
+    data = TASK.data(TASK.conditions()[0])
     frames = np.concatenate([TASK.corpus.features[i, : TASK.corpus.lengths[i]] for i in data.train])
     np.testing.assert_allclose(data.mean, frames.mean(0), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(data.scale, frames.std(0), rtol=1e-4)
@@ -214,7 +214,7 @@ def test_features_that_overflow_when_normalised_are_named():
     sources = tuple(f"{i}.wav" for i in range(21))
     object.__setattr__(task, "corpus", corpus._replace(features=features, sources=sources))
     with pytest.raises(ValueError, match=rf"the features of {test[0]}\.wav are not finite when normalised"):
-        task.data(task.cells()[0])
+        task.data(task.conditions()[0])
 
 
 @pytest.mark.parametrize(
@@ -259,8 +259,8 @@ def test_the_command_trains_reports_and_classifies(tmp_path, capsys):
     np.testing.assert_allclose(answer.probabilities.sum(1), 1, rtol=1e-5)
     assert answer.words[int(answer.probabilities[-1].argmax())] in describe(answer).splitlines()[0]
     # the same as the sweep had for this very sequence
-    (cell,) = results.cells
-    result = results.cells[cell]
+    (condition,) = results.conditions
+    result = results.conditions[condition]
     row = result.data["sources"].tolist().index("fl_rms/making.wav")
     best = int(np.nanargmin(result.error))
     np.testing.assert_allclose(np.log(answer.probabilities[-1]), result.outputs[best, row], atol=2e-3)

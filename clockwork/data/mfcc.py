@@ -3,7 +3,7 @@
 import numpy as np
 
 from clockwork.checks import ArgumentError, finite
-from clockwork.extras import require
+from clockwork.optional import require
 
 # Koutník et al. 2014, sec. 4.2, give the window, the step, the pre-emphasis, and twelve coefficients plus energy;
 # the rest follows HTK's usual values, which the speech tasks of the time were prepared with.

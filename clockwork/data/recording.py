@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from clockwork.extras import require
 from clockwork.files import regular_file
+from clockwork.optional import require
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".sph", ".w64", ".caf")
 LONGEST_WORD = 60.0  # seconds

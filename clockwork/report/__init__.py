@@ -6,12 +6,12 @@ from pathlib import Path
 from clockwork.checks import chosen
 from clockwork.files import write_text
 from clockwork.report.canvas import FORMATS
-from clockwork.report.classify import Answer, classify, classify_all, describe, describe_all
-from clockwork.report.confusion import draw_confusion
 from clockwork.report.figures import draw_curves, draw_errors, draw_outputs
-from clockwork.report.sounds import write_sounds
 from clockwork.report.table import table
 from clockwork.tasks import Words
+from clockwork.tasks.generation.sounds import write_sounds
+from clockwork.tasks.words.classify import Answer, classify, classify_all, describe, describe_all
+from clockwork.tasks.words.confusion import draw_confusion
 from clockwork.training import Results
 
 __all__ = [
@@ -38,7 +38,7 @@ def write_report(results: Results, folder: str | Path, formats: Sequence[str] = 
     """Write ``table.md``, the figures and, of generated sequences, the best as sound into a results folder.
 
     Args:
-        results: of a sweep of `clockwork.tasks.Generation` or `clockwork.tasks.Words`; at least one finished cell.
+        results: of a sweep of `clockwork.tasks.Generation` or `clockwork.tasks.Words`; at least one finished condition.
         folder: where to; it must exist.
         formats: of the figures, each of which is written in each: ``"png"``, ``"pdf"``, ``"svg"``.
 
@@ -47,7 +47,7 @@ def write_report(results: Results, folder: str | Path, formats: Sequence[str] = 
         ``figure5.png``, ``best/*.wav``; of `clockwork.tasks.Words`, ``figure4.png`` and ``confusion.png``.
 
     Raises:
-        ValueError: if no cell is finished, they are of another task, or a format is none of the three.
+        ValueError: if no condition is finished, they are of another task, or a format is none of the three.
         ImportError: if matplotlib or soundfile is not installed; both are in the extra ``[experiments]``.
         OSError: if a file cannot be written.
 
@@ -59,7 +59,7 @@ def write_report(results: Results, folder: str | Path, formats: Sequence[str] = 
     """
     folder = Path(folder)
     chosen("format", formats, FORMATS)
-    if not results.cells:
+    if not results.conditions:
         raise ValueError(f"{folder} holds no finished results yet")
     spoken = isinstance(results.task, Words)
     write_text(folder / "table.md", table(results))

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from clockwork.extras import require
 from clockwork.files import replacing
-from clockwork.report.letters import columns as columns_of
-from clockwork.report.letters import families, legible
-from clockwork.report.select import notes
+from clockwork.optional import require
+from clockwork.report.aggregate import notes
+from clockwork.report.fonts import columns as columns_of
+from clockwork.report.fonts import families, legible
 from clockwork.tasks import Words
 from clockwork.training import Results
 
@@ -99,7 +99,7 @@ def save(figure: Any, results: Results, path: str | Path, remarks: Sequence[str]
 
     Args:
         figure: of `canvas`.
-        results: whose `clockwork.report.select.notes` are written below it.
+        results: whose `clockwork.report.aggregate.notes` are written below it.
         path: the file; its suffix says which format.
         remarks: sentences about this figure, for the footnote.
 

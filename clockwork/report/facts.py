@@ -6,19 +6,19 @@ from pathlib import Path
 import numpy as np
 
 from clockwork.checks import counted, listed
-from clockwork.report.select import Row
+from clockwork.report.aggregate import Row
 from clockwork.tasks import Generation, Words
-from clockwork.tasks.experiment import Experiment
-from clockwork.training import CellResult, Results
+from clockwork.tasks.paper import Experiment
+from clockwork.training import ConditionResult, Results
 
 
 def learnt(results: Results) -> str:
     """What the networks learnt: the clips or words, how much of each, and what guessing would give.
 
-    What no finished cell has stored is left out.
+    What no finished condition has stored is left out.
     """
     task = results.task
-    pieces = {cell.data: result for cell, result in results.cells.items()}
+    pieces = {condition.data: result for condition, result in results.conditions.items()}
     if isinstance(task, Generation):
         return _sounds(task, pieces)
     if isinstance(task, Words) and pieces:
@@ -32,17 +32,17 @@ def papers_data(results: Results) -> bool:
     own = task.audio if isinstance(task, Generation) else isinstance(task, Words) and task.data_folder
     if not own:
         return True
-    recordings = [result.data for result in results.cells.values()]
+    recordings = [result.data for result in results.conditions.values()]
     return bool(recordings) and all(bool(data.get("paper_data", False)) for data in recordings)
 
 
 def cut(task: Experiment, row: Row) -> int:
     """How many runs the limit of epochs ended before early stopping did."""
-    epochs = np.concatenate([result.epochs for result in row.cells.values()])
+    epochs = np.concatenate([result.epochs for result in row.conditions.values()])
     return int(((epochs >= task.epochs) & ~row.diverged).sum())
 
 
-def _sounds(task: Generation, pieces: dict[str, CellResult]) -> str:
+def _sounds(task: Generation, pieces: dict[str, ConditionResult]) -> str:
     """The clips, those of one length and rate together."""
     if task.audio:
         audio = (task.audio,) if isinstance(task.audio, (str, Path)) else task.audio
@@ -64,7 +64,7 @@ def _sounds(task: Generation, pieces: dict[str, CellResult]) -> str:
     return f"Each network learns {what}: {'; '.join(parts)}."
 
 
-def _words(task: Words, pieces: list[CellResult]) -> str:
+def _words(task: Words, pieces: list[ConditionResult]) -> str:
     """Words, tokens and speakers of both sets, and the error of a guess."""
     data = [result.data for result in pieces]
     words = len(data[0]["words"])

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from clockwork.extras import require
+from clockwork.optional import require
+from clockwork.report.aggregate import Row, best_rows, best_run, networks
 from clockwork.report.canvas import PANEL_WIDTH, Look, canvas, look_of, save, say, set_scale
-from clockwork.report.letters import names as drawn_names
-from clockwork.report.select import Row, best_rows, best_run, networks
-from clockwork.tasks.experiment import LABELS
+from clockwork.report.fonts import names as drawn_names
+from clockwork.tasks.paper import LABELS
 from clockwork.training import Results
 
 # Boxes that reach over a larger factor are drawn on a logarithmic axis: on a linear one the least were lines at 0.
@@ -37,7 +37,7 @@ def draw_errors(results: Results, path: str | Path) -> None:
     If several learning rates were tried, the runs are those of the rate with the lowest mean training error.
 
     Args:
-        results: of a sweep of `clockwork.tasks.Generation` or `clockwork.tasks.Words`; at least one finished cell.
+        results: of a sweep of `clockwork.tasks.Generation` or `clockwork.tasks.Words`; at least one finished condition.
         path: the file to write; its suffix says which format, such as ``.png``, ``.pdf`` or ``.svg``.
 
     Raises:
@@ -125,7 +125,7 @@ def draw_outputs(results: Results, path: str | Path) -> None:
     clips the first 40 are drawn.
 
     Args:
-        results: of a sweep of `clockwork.tasks.Generation`; at least one finished cell.
+        results: of a sweep of `clockwork.tasks.Generation`; at least one finished condition.
         path: as in `draw_errors`, whose errors are raised here too.
 
     Example:
@@ -133,7 +133,7 @@ def draw_outputs(results: Results, path: str | Path) -> None:
         >>> draw_outputs(open_results("results/generation"), "figure5.png")
     """
     names = networks(results)
-    targets = {cell.data: result.data["target"] for cell, result in results.cells.items()}
+    targets = {condition.data: result.data["target"] for condition, result in results.conditions.items()}
     clips = list(targets)
     shown = clips[:CLIPS_DRAWN]
     labels = drawn_names(shown, 2 * LINE)
@@ -146,11 +146,11 @@ def draw_outputs(results: Results, path: str | Path) -> None:
             axis.set_ylim(-1.15, 1.15)
             axis.plot(targets[clip], **TARGET)
             if best is not None:
-                cell, output, error = best
+                condition, output, error = best
                 axis.plot(output, **OUTPUT)
-                said = f"NMSE {error:.2g}, {cell.size} parameters"
+                said = f"NMSE {error:.2g}, {condition.size} parameters"
             else:
-                trained = any((cell.network, cell.data) == (name, clip) for cell in results.cells)
+                trained = any((condition.network, condition.data) == (name, clip) for condition in results.conditions)
                 said = "all runs diverged" if trained else "not trained yet"
             axis.set_title(said, loc="right", fontsize=7, pad=3)
     for row, label in enumerate(labels):
@@ -166,7 +166,7 @@ def draw_curves(results: Results, path: str | Path) -> None:
     on the training set is dashed, and a run that has stopped goes on with its last errors.
 
     Args:
-        results: of a sweep of `clockwork.tasks.Generation` or `clockwork.tasks.Words`; at least one finished cell.
+        results: of a sweep of `clockwork.tasks.Generation` or `clockwork.tasks.Words`; at least one finished condition.
         path: as in `draw_errors`, whose errors are raised here too.
 
     Example:

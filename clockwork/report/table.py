@@ -3,12 +3,12 @@
 import numpy as np
 
 from clockwork.checks import counted
+from clockwork.report.aggregate import Row, notes, rows
 from clockwork.report.facts import learnt
-from clockwork.report.letters import columns
-from clockwork.report.select import Row, notes, rows
+from clockwork.report.fonts import columns
 from clockwork.report.texts import text_of
 from clockwork.tasks import Experiment
-from clockwork.tasks.experiment import LABELS
+from clockwork.tasks.paper import LABELS
 from clockwork.training import Results
 
 
@@ -21,7 +21,7 @@ def table(results: Results) -> str:
     stands what was learnt, below it what was measured.
 
     Args:
-        results: of a sweep of `clockwork.tasks.Generation` or `clockwork.tasks.Words`; cells that are not finished
+        results: of a sweep of `clockwork.tasks.Generation` or `clockwork.tasks.Words`; conditions that are not finished
             are left out.
 
     Raises:
@@ -40,7 +40,7 @@ def table(results: Results) -> str:
     task = results.task
     text = text_of(results)
     assert isinstance(task, Experiment)
-    finished, planned = len(results.cells) * task.runs, len(task.cells()) * task.runs
+    finished, planned = len(results.conditions) * task.runs, len(task.conditions()) * task.runs
     lines = [f"# {text.title}", ""]
     searched = task.learning_rates is not None and len(task.learning_rates) > 1
     each = f"network, size, {text.piece} and learning rate" if searched else f"network, size and {text.piece}"
@@ -52,14 +52,17 @@ def table(results: Results) -> str:
         ["network", "size", "units", "parameters", "rate", *text.columns],
         [_description(task, row) + text.figures(row) for row in rows(results)],
     )
-    pieces = list(dict.fromkeys(cell.data for cell in results.cells))
+    pieces = list(dict.fromkeys(condition.data for condition in results.conditions))
     if len(pieces) > 1:
         lines += ["", f"{text.mean} by {text.piece}:", ""]
         lines += _aligned(
             ["network", "size", "rate", *pieces],
             [
                 [LABELS[row.network], str(row.size), f"{row.learning_rate:g}"]
-                + [text.number(_mean(row.cells[piece].error)) if piece in row.cells else "" for piece in pieces]
+                + [
+                    text.number(_mean(row.conditions[piece].error)) if piece in row.conditions else ""
+                    for piece in pieces
+                ]
                 for row in rows(results)
             ],
         )
@@ -75,7 +78,7 @@ def _description(task: Experiment, row: Row) -> list[str]:
         LABELS[row.network],
         str(row.size),
         str(task.units[row.size][row.network]),
-        str(int(next(iter(row.cells.values())).parameters)),
+        str(int(next(iter(row.conditions.values())).num_parameters)),
         f"{row.learning_rate:g}",
     ]
 

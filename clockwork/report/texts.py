@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 from clockwork.checks import counted
+from clockwork.report.aggregate import Row, compared
 from clockwork.report.facts import cut, papers_data
-from clockwork.report.select import Row, compared
 from clockwork.tasks import Generation, Words
-from clockwork.tasks.experiment import LABELS
+from clockwork.tasks.paper import LABELS
 from clockwork.training import Results
 
 GENERATION_NOTES = """\
@@ -80,10 +80,9 @@ def text_of(results: Results) -> Text:
 
 
 def _generation(task: Generation, paper: bool) -> Text:
-    clipping = "no gradient clipping" if task.clips_at is None else f"gradient norm clipped at {task.clips_at:g}"
     return Text(
         title=f"Sequence generation, protocol `{task.protocol}`",
-        training=f"{counted(task.epochs, 'epoch')}, {clipping}",
+        training=f"{counted(task.epochs, 'epoch')}, {task.training.clipping}",
         columns=["NMSE mean ± sd", "median", "best", "diverged", *["paper"] * paper],
         figures=lambda row: [
             *_errors(row, _number),
@@ -104,8 +103,8 @@ def _words(task: Words, paper: bool) -> Text:
     def figures(row: Row) -> list[str]:
         trained, epochs = ["none"], ["none"]
         if row.converged.size:
-            ends = np.concatenate([result.curve[-1, :, 0] for result in row.cells.values()])[~row.diverged]
-            stopped = np.concatenate([result.epochs for result in row.cells.values()])[~row.diverged]
+            ends = np.concatenate([result.curve[-1, :, 0] for result in row.conditions.values()])[~row.diverged]
+            stopped = np.concatenate([result.epochs for result in row.conditions.values()])[~row.diverged]
             trained, epochs = [_percent(ends.astype(np.float64).mean())], [f"{np.median(stopped):g}"]
         counts = [f"{cut(task, row)} of {row.diverged.size}", _diverged(row)]
         published = [_published(task, row, "{:.1f} ± {:.1f}", 100)] * paper

@@ -1,10 +1,9 @@
-"""The paper's experiments, and what a task must have to be swept over."""
+"""The paper's experiments: a folder for each, and one line here."""
 
-from clockwork.tasks.experiment import Experiment
 from clockwork.tasks.generation import Generation
-from clockwork.tasks.task import Cell, Task
+from clockwork.tasks.paper import Experiment
 from clockwork.tasks.words import Words
 
-__all__ = ["TASKS", "Cell", "Experiment", "Generation", "Task", "Words"]
+__all__ = ["TASKS", "Experiment", "Generation", "Words"]
 
-TASKS: dict[str, type[Generation] | type[Words]] = {task.name: task for task in (Generation, Words)}
+TASKS: dict[str, type[Experiment]] = {task.name: task for task in (Generation, Words)}

@@ -1,5 +1,7 @@
 """``config.json`` of a results folder: what was trained, with which versions and devices."""
 
+import functools
+import importlib
 import json
 import platform
 import warnings
@@ -10,12 +12,12 @@ from typing import Any
 import clockwork
 from clockwork.checks import shown
 from clockwork.files import LOCK, TEMPORARY, regular_file
-from clockwork.tasks import Task
 from clockwork.training.devices import all_devices
+from clockwork.training.task import Task
 
 # Sound files may have moved: the digest of what is learnt is among the settings.
 PATHS = ("audio", "data_folder", "sounds")
-FOLDERS = ("cells", "partial", "best")  # in a results folder
+FOLDERS = ("conditions", "partial", "best")  # in a results folder
 REPORTED = (".md", ".png", ".pdf", ".svg", ".wav")  # what a report writes
 DEEPEST = 20  # how deep the values in a configuration may nest
 
@@ -48,10 +50,32 @@ def read_config(folder: Path) -> dict[str, Any]:
     _expect(path, "the file", config, dict)
     settings = _expect(path, "settings", config.get("settings"), dict)
     _expect(path, "settings.task", settings.get("task"), str)
+    _expect(path, "class", config.get("class"), str)
     config.setdefault("environment", {})
     for begun in (config["environment"], *_expect(path, "continued_in", config.setdefault("continued_in", []), list)):
         _expect(path, "an environment", begun, dict)
     return config
+
+
+def stored_task(folder: Path, config: dict[str, Any]) -> Task:
+    """The task that a configuration describes, an object of the class that it names.
+
+    Raises:
+        FolderError: if there is no such class, or it takes no such settings.
+    """
+    module, _, name = config["class"].partition(":")
+    try:
+        kind: Any = functools.reduce(getattr, name.split("."), importlib.import_module(module))
+        if not (isinstance(kind, type) and issubclass(kind, Task)):
+            raise TypeError(f"{name} is not a subclass of clockwork.training.Task")
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise FolderError(
+            f"{folder} holds results of a task that cannot be loaded, {shown(config['class'])}: {error}"
+        ) from None
+    try:
+        return kind.from_settings(config["settings"])
+    except (ValueError, TypeError) as error:
+        raise FolderError(f"{folder / 'config.json'} is not the configuration of a results folder: {error}") from None
 
 
 def _expect(path: Path, what: str, value: Any, kind: type) -> Any:
@@ -81,7 +105,9 @@ def agreed_config(folder: Path, task: Task, told: bool = False) -> dict[str, Any
     Raises:
         FolderError: if the folder holds another configuration, or something else.
     """
-    asked = {"settings": {"task": task.name, **task.settings()}, "environment": environment(), "continued_in": []}
+    kind = f"{type(task).__module__}:{type(task).__qualname__}"
+    settings = {"task": task.name, **task.settings()}
+    asked = {"class": kind, "settings": settings, "environment": environment(), "continued_in": []}
     asked = json.loads(json.dumps(asked))
     if folder.exists() and not folder.is_dir():
         raise FolderError(f"results folder {folder} cannot be written: it is not a folder")

@@ -9,26 +9,26 @@ import jax
 import numpy as np
 
 from clockwork.checks import ArgumentError
-from clockwork.tasks import Cell, Task
-from clockwork.training import run as runs
+from clockwork.training.task import Condition, Task
+from clockwork.training.train_state import Trainer
 
-FEW = 1000  # runs side by side that are taken to fit, without a look
+MIN_CHECKED = 1000  # runs side by side, up to which they are taken to fit
 
 
-def check_memory(task: Task, groups: Iterable[tuple[str, list[Cell]]], devices: list[Any]) -> None:
+def check_memory(task: Task, groups: Iterable[tuple[str, list[Condition]]], devices: list[Any]) -> None:
     """Raise ``ArgumentError`` if the runs of a group certainly do not fit into the memory of the machine.
 
     Args:
         task: what is to be trained.
-        groups: the label and cells of each group that is to be trained.
+        groups: the label and conditions of each group that is to be trained.
         devices: where.
     """
     machine, accelerators = _machine(), _of_devices(devices)
-    for label, cells in groups:
-        count = len(cells) * task.runs
-        if count <= FEW:
+    for label, conditions in groups:
+        count = len(conditions) * task.runs
+        if count <= MIN_CHECKED:
             continue
-        host, device = (count * size for size in _run_bytes(task, cells))
+        host, device = (count * size for size in _run_bytes(task, conditions))
         demands = [(host + device, machine)] if accelerators is None else [(host, machine), (device, accelerators)]
         for needed, there in demands:
             if there is not None and needed > there:
@@ -39,16 +39,14 @@ def check_memory(task: Task, groups: Iterable[tuple[str, list[Cell]]], devices: 
                 )
 
 
-def _run_bytes(task: Task, cells: list[Cell]) -> tuple[int, int]:
+def _run_bytes(task: Task, conditions: list[Condition]) -> tuple[int, int]:
     """What one run needs at least on the host (state, curve, outputs) and on its device (state, twice, and data)."""
-    name, size = cells[0].network, cells[0].size
-    data = task.data(cells[0])
-    graph = runs.structure(task, name, size)
-    state = jax.eval_shape(lambda: runs.begin(task, name, size, jax.random.key(0)))
-    _, _, outputs, errors = jax.eval_shape(lambda state: runs.finish(task, graph, state, data), state)
+    data = task.data(conditions[0])
+    trainer = Trainer(task, conditions[0])
+    _, _, outputs, errors = jax.eval_shape(trainer.finish, trainer.abstract, data)
     epochs = task.epochs if task.patience is None else 1  # with patience a run may stop at any time
-    own_data = 0 if len({cell.data for cell in cells}) == 1 else _bytes(data)
-    return _bytes(state) + epochs * _bytes(errors) + _bytes(outputs), 2 * _bytes(state) + own_data
+    kept = 0 if task.kept_outputs is not None else _bytes(outputs)
+    return _bytes(trainer.abstract) + epochs * _bytes(errors) + kept, 2 * _bytes(trainer.abstract)
 
 
 def _bytes(tree: Any) -> int:

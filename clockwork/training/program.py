@@ -1,6 +1,5 @@
 """What a sweep compiles."""
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -8,58 +7,101 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from clockwork.tasks import Task
-from clockwork.training import run as runs
+from clockwork.training.task import PyTree
+from clockwork.training.train_state import Trainer, TrainState
 
 # Updates in one compiled call, about: enough to hide its cost, few enough for Ctrl-C, progress and early stopping.
 SEGMENT = 50
 
 
+class Runs(NamedTuple):
+    """What the runs that are trained side by side are functions of; the first axis of all but ``data`` is the runs'.
+
+    Attributes:
+        keys: ``(R,)``.
+        hyperparameters: by name, each ``(R,)``, float32.
+        piece: ``(R,)``, int32, which piece of data each run has.
+        data: the leaves of the data: those in ``pieces`` have a first axis of pieces, the others are there once.
+    """
+
+    keys: Array
+    hyperparameters: dict[str, Array]
+    piece: Array
+    data: list[Array]
+
+
 class Program(NamedTuple):
-    """The compiled functions of one network and size; every argument has the runs as its first axis."""
+    """The compiled functions of one network and size; runs are the first axis of states and results."""
 
     begin: jax.stages.Wrapped
     segment: jax.stages.Wrapped
     finish: jax.stages.Wrapped
+    errors: jax.stages.Wrapped
 
 
-def program(task: Task, name: str, size: int, mesh: Mesh, *, shared: bool = False) -> Program:
+class Data(NamedTuple):
+    """How the data of several conditions become arguments of a program.
+
+    Attributes:
+        structure: of one condition's data.
+        by_piece: for each leaf, whether it differs between pieces of data.
+    """
+
+    structure: Any
+    by_piece: tuple[bool, ...]
+
+    def of_runs(self, runs: Runs, axis: int) -> tuple[PyTree, PyTree]:
+        """The data of all runs, whose axis is given, and that axis for each leaf, None where they share it."""
+        leaves = [
+            jnp.moveaxis(leaf[runs.piece], 0, axis) if own else leaf
+            for leaf, own in zip(runs.data, self.by_piece, strict=True)
+        ]
+        axes = [axis if own else None for own in self.by_piece]
+        return jax.tree.unflatten(self.structure, leaves), jax.tree.unflatten(self.structure, axes)
+
+
+def program(trainer: Trainer, data: Data, mesh: Mesh) -> Program:
     """What a sweep compiles for a network and size: runs are laid over the devices of the mesh.
 
     Args:
-        task: what is trained.
-        name: of the network.
-        size: of the network.
+        trainer: of one run.
+        data: how the data lie in `Runs`.
         mesh: of one axis, ``"runs"``.
-        shared: whether all runs have the same data, which then have no axis of runs.
     """
-    graph = runs.structure(task, name, size)
-    spread = PartitionSpec("runs")
-    data_spec = PartitionSpec() if shared else spread
+    spread, everywhere = PartitionSpec("runs"), PartitionSpec()
+    specs = Runs(spread, spread, spread, everywhere)  # pyright: ignore[reportArgumentType]
 
-    def last_axis(tree: Any) -> Any:
-        return jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), tree)
+    def begin(runs: Runs) -> TrainState:
+        values, axes = data.of_runs(runs, 0)
+        return jax.vmap(trainer.begin, (0, 0, axes))(runs.keys, runs.hyperparameters, values)
 
-    def segment(state: runs.Run, keys: Array, data: Any, rates: Array, number: Array) -> tuple[runs.Run, Array]:
-        # Runs are the last axis of everything while they train, as in the kernels: nothing is transposed.
-        train = jax.vmap(
-            functools.partial(runs.epoch, task, graph),
-            in_axes=(-1, -1, None if shared else -1, -1, None),
-            out_axes=(-1, 0),
-        )
-        state, data = last_axis(state), data if shared else last_axis(data)
-        epochs = min(max(1, SEGMENT // task.updates), task.epochs)
+    def segment(state: TrainState, runs: Runs, number: Array) -> tuple[TrainState, Array]:
+        axis = trainer.task.runs_axis  # of everything while the runs train: nothing is transposed
+        values, axes = data.of_runs(runs, axis)
+        train = jax.vmap(trainer.epoch, (axis, -1, -1, axes, None), (axis, 0))
+        state = jax.tree.map(lambda x: jnp.moveaxis(x, 0, axis), state)
+        epochs = min(max(1, SEGMENT // trainer.task.updates), trainer.task.epochs)
         numbers = number + jnp.arange(epochs, dtype=jnp.int32)
-        state, errors = lax.scan(lambda state, n: train(state, keys, data, rates, n), state, numbers)
+        state, errors = lax.scan(
+            lambda state, n: train(state, runs.keys, runs.hyperparameters, values, n), state, numbers
+        )
         # (E, R, ...) to runs first, as all that is laid over the devices
-        return jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), state), jnp.moveaxis(errors, 1, 0)
+        return jax.tree.map(lambda x: jnp.moveaxis(x, axis, 0), state), jnp.moveaxis(errors, 1, 0)
+
+    def finish(state: TrainState, runs: Runs) -> tuple[Array, Array, PyTree, Array]:
+        values, axes = data.of_runs(runs, 0)
+        return jax.vmap(trainer.finish, (0, axes))(state, values)
+
+    def errors(state: TrainState, runs: Runs) -> tuple[Array, Array, Array]:
+        error, diverged, _, curve = finish(state, runs)
+        return error, diverged, curve
 
     def each_device(fun: Any, specs: tuple, out: Any) -> jax.stages.Wrapped:
         return jax.jit(jax.shard_map(fun, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False))
 
-    finish = jax.vmap(functools.partial(runs.finish, task, graph), in_axes=(0, None if shared else 0))
     return Program(
-        begin=each_device(jax.vmap(functools.partial(runs.begin, task, name, size)), (spread,), spread),
-        segment=each_device(segment, (spread, spread, data_spec, spread, PartitionSpec()), (spread, spread)),
-        finish=each_device(finish, (spread, data_spec), spread),
+        begin=each_device(begin, (specs,), spread),
+        segment=each_device(segment, (spread, specs, everywhere), (spread, spread)),
+        finish=each_device(finish, (spread, specs), spread),
+        errors=each_device(errors, (spread, specs), spread),
     )

@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from clockwork.checks import counted
-from clockwork.extras import require
+from clockwork.optional import require
 
 NARROWEST, WIDEST = 10, 40  # columns of the bar
 

@@ -3,9 +3,6 @@
 Runs are laid over all devices. Each device trains its share on its own; nothing is exchanged.
 """
 
-import copy
-import functools
-import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,30 +13,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jax import Array
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from clockwork.checks import integer
-from clockwork.tasks import Cell, Task
-from clockwork.tasks.task import MOST_EPOCHS, MOST_RUNS, MOST_SEED
-from clockwork.training import run as runs
 from clockwork.training.arrays import mismatch
 from clockwork.training.devices import checked_devices
 from clockwork.training.interrupt import Interruptible
 from clockwork.training.memory import check_memory
+from clockwork.training.model import named
+from clockwork.training.placement import Placement
 from clockwork.training.program import program
 from clockwork.training.progress import Progress
-from clockwork.training.store import CellResult, Results, Store, cell_path, claim
+from clockwork.training.results import ConditionResult, Results, condition_path
+from clockwork.training.store import Store, claim
+from clockwork.training.task import MAX_EPOCHS, MAX_RUNS, MAX_SEED, Condition, Task
+from clockwork.training.train_state import Trainer, TrainState
 
-# Each device trains a multiple of so many runs, since what is left over is computed one by one; unless more than a
-# share WASTED of them would be there to fill up.
-SIMD = 8
-WASTED = 1 / 4
 # Errors are kept every so many updates, at least.
 CURVE_EVERY = 10
-# Once so few of the runs in training are left, the others having stopped or diverged, they go on without those.
-LEFT = 1 / 4
 # Seconds between two writes of runs in training.
 SAVE_EVERY = 20.0
 
@@ -51,7 +42,7 @@ def sweep(
     devices: Sequence[Any] | None = None,
     progress: Progress | None = None,
 ) -> Results:
-    """Train all cells of a task that are not yet in a results folder.
+    """Train all conditions of a task that are not yet in a results folder.
 
     A run is a function of the task's seed and its own number alone. Runs in training are stored
     from time to time and when the sweep is interrupted; the same call goes on from there and gives
@@ -67,7 +58,7 @@ def sweep(
             Nothing is told if None.
 
     Returns:
-        All cells of the task, those that were in the folder before among them.
+        All conditions of the task, those that were in the folder before among them.
 
     Raises:
         ValueError: if the folder holds another configuration's results, or something else, or another sweep is using
@@ -87,52 +78,56 @@ def sweep(
         >>> task = Generation(runs=2, networks=("cwrnn",), sizes=(100,), clips=("choir",), epochs=5)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     results = sweep(task, folder)
-        >>> [(cell.name, result.error.shape) for cell, result in results.cells.items()]
+        >>> [(condition.name, result.error.shape) for condition, result in results.conditions.items()]
         [('cwrnn-100-choir-0.0003', (2,))]
     """
     progress = progress or Progress()
-    integer("runs", task.runs, 1, MOST_RUNS)
-    integer("epochs", task.epochs, 1, MOST_EPOCHS)
-    integer("seed", task.seed, 0, MOST_SEED)
+    integer("runs", task.runs, 1, MAX_RUNS)
+    integer("epochs", task.epochs, 1, MAX_EPOCHS)
+    integer("seed", task.seed, 0, MAX_SEED)
     chosen = checked_devices(devices)
     mesh = Mesh(np.asarray(chosen), ("runs",))
-    groups = [("-".join(key), list(cells)) for key, cells in groupby(task.cells(), task.group)]
-    untrained = [(label, cells) for label, cells in groups if not all(cell_path(out, cell).exists() for cell in cells)]
+    groups = [("-".join(key), list(conditions)) for key, conditions in groupby(task.conditions(), task.group)]
+    untrained = [
+        (label, conditions)
+        for label, conditions in groups
+        if not all(condition_path(out, condition).exists() for condition in conditions)
+    ]
     check_memory(task, untrained, chosen)
     with claim(out, task) as store:
-        done = dict(store.results().cells)
-        missing = [[cell for cell in cells if cell not in done] for _, cells in groups]
+        done = dict(store.results().conditions)
+        missing = [[condition for condition in conditions if condition not in done] for _, conditions in groups]
         progress.plan(
-            networks=len(task.cells()) * task.runs,
+            networks=len(task.conditions()) * task.runs,
             stored=len(done) * task.runs,
             epochs=task.epochs * sum(bool(lost) for lost in missing),
         )
         store.write_runs(done)
         with Interruptible() as interruptible:
-            for (label, cells), lost in zip(groups, missing, strict=True):
+            for (label, conditions), lost in zip(groups, missing, strict=True):
                 if lost:
-                    trained = _train(task, label, cells, mesh, store, progress, interruptible)
-                    # All cells of a group are trained together even if one alone is missing, so that the
+                    trained = _train(task, label, conditions, mesh, store, progress, interruptible)
+                    # All conditions of a group are trained together even if one alone is missing, so that the
                     # program, and with it the last digit, is the same as in a sweep that was left alone.
-                    for cell in lost:
-                        store.save(cell, trained[cell])
-                        done[cell] = trained[cell]
+                    for condition in lost:
+                        store.save(condition, trained[condition])
+                        done[condition] = trained[condition]
                     store.write_runs(done)
                 store.drop_partial(label)
                 interruptible.check()
         progress.end()
-    return Results(task, {cell: done[cell] for cell in task.cells()})
+    return Results(task, {condition: done[condition] for condition in task.conditions()})
 
 
 def _train(
     task: Task,
     label: str,
-    cells: list[Cell],
+    conditions: list[Condition],
     mesh: Mesh,
     store: Store,
     progress: Progress,
     interruptible: Interruptible,
-) -> dict[Cell, CellResult]:
+) -> dict[Condition, ConditionResult]:
     def compiled(function: jax.stages.Wrapped, *arguments: Any) -> Callable:
         lowered = function.lower(*arguments)  # traced here: JAX's settings belong to threads
         return interruptible.wait(lowered.compile)
@@ -140,46 +135,46 @@ def _train(
     def computed(function: Callable, *arguments: Any, training: bool = False) -> Any:
         return interruptible.wait(lambda: jax.block_until_ready(function(*arguments)), training=training)
 
-    name, size = cells[0].network, cells[0].size
-    count = len(cells) * task.runs
+    count = len(conditions) * task.runs
     progress.group(label, count)
     progress.phase("compiling")
-    lanes = _Lanes(task, cells, mesh)
-    functions = program(task, name, size, mesh, shared=lanes.shared)
-    state: runs.Run = computed(compiled(functions.begin, lanes.keys), lanes.keys)
+    trainer = Trainer(task, conditions[0])
+    placement = Placement(task, conditions, mesh)
+    functions = program(trainer, placement.layout, mesh)
+    state: TrainState = computed(compiled(functions.begin, placement.runs), placement.runs)
     # All runs on the host, as they were when they were last in training; those that still are lie on the devices.
-    whole: runs.Run = jax.tree.map(lambda leaf: np.array(leaf)[:count], state)
+    whole: TrainState = jax.tree.map(lambda leaf: np.array(leaf)[:count], state)
     errors: list[np.ndarray] = []
     stored = _restored(store, label, task, whole)
     if stored is not None:
         whole, errors, training = stored
         # The same runs side by side as before, those that have stopped among them: the last digits depend on it.
-        lanes = lanes.of(training)
-        state = lanes.enter(whole)
+        placement = placement.of(training)
+        state = placement.enter(whole)
     done = sum(map(len, errors))
     segments: dict[int, Callable] = {}  # by width
     active = _active(task, whole)
     progress.advance(done)
     saved = time.monotonic()
-    reached = (lanes, state, errors)  # one name, so that Ctrl-C never finds the one without the others
+    reached = (placement, state, errors)  # one name, so that Ctrl-C never finds the one without the others
     try:
         while done < task.epochs and active.any():
-            lanes, state, errors = reached
-            if lanes.to_be_left(active):
-                whole = lanes.leave(whole, state)
-                lanes = lanes.of(active)
-                state = lanes.enter(whole)
-            arguments = (state, lanes.keys, lanes.data, lanes.rates, jnp.int32(done))
-            if lanes.width not in segments:
+            placement, state, errors = reached
+            if placement.to_be_left(active):
+                whole = placement.leave(whole, state)
+                placement = placement.of(active)
+                state = placement.enter(whole)
+            arguments = (state, placement.runs, jnp.int32(done))
+            if placement.width not in segments:
                 progress.phase("compiling")
-                segments[lanes.width] = compiled(functions.segment, *arguments)
+                segments[placement.width] = compiled(functions.segment, *arguments)
                 progress.phase("training")
-            state, latest = computed(segments[lanes.width], *arguments, training=True)
-            latest = lanes.spread(np.asarray(latest)[:, : task.epochs - done], errors, count)
-            reached = (lanes, state, [*errors, latest])
+            state, latest = computed(segments[placement.width], *arguments, training=True)
+            latest = placement.spread(np.asarray(latest)[:, : task.epochs - done], errors, count)
+            reached = (placement, state, [*errors, latest])
             done += len(latest)
-            active = lanes.leave(np.zeros(count, bool), _active(task, state))
-            progress.advance(len(latest), int(lanes.leave(whole.diverged, state.diverged).sum()))
+            active = placement.leave(np.zeros(count, bool), _active(task, state))
+            progress.advance(len(latest), int(placement.leave(whole.diverged, state.diverged).sum()))
             progress.spare(int((task.epochs - done) * (1 - active.mean())))
             interruptible.check()
             if time.monotonic() - saved > SAVE_EVERY:
@@ -187,128 +182,74 @@ def _train(
                 saved = time.monotonic()
         progress.phase("evaluating")
         progress.advance(task.epochs - done)  # what early stopping has spared
-        lanes, state, errors = reached
-        whole = lanes.leave(whole, state)
-        lanes = lanes.of(np.ones(count, bool))
-        arguments = (lanes.enter(whole), lanes.data)
-        final, diverged, outputs, last = jax.tree.map(
-            lambda x: np.asarray(x)[:count], computed(compiled(functions.finish, *arguments), *arguments)
-        )
+        placement, state, errors = reached
+        whole = placement.leave(whole, state)
+        every_run = placement.of(np.ones(count, bool))
+        arguments = (every_run.enter(whole), every_run.runs)
+        if task.kept_outputs is None:
+            final, diverged, outputs, last = _first(count, computed(compiled(functions.finish, *arguments), *arguments))
+            kept = np.tile(np.arange(task.runs), (len(conditions), 1))
+        else:
+            final, diverged, last = _first(count, computed(compiled(functions.errors, *arguments), *arguments))
+            kept = _lowest(final.reshape(len(conditions), task.runs), task.kept_outputs)
+            chosen = np.zeros((len(conditions), task.runs), bool)
+            np.put_along_axis(chosen, kept, True, 1)
+            some = placement.of(chosen.reshape(-1))
+            arguments = (some.enter(whole), some.runs)
+            _, _, outputs, _ = _first(kept.size, computed(compiled(functions.finish, *arguments), *arguments))
     except (KeyboardInterrupt, OSError):  # OSError: a full disk, or nobody who reads the progress any more
         if reached[-1]:
             _save(store, label, whole, *reached)
         raise
     every = max(1, CURVE_EVERY // task.updates)
     curve = np.concatenate([np.concatenate(errors)[::every], last[None]])
-    counted = np.asarray(nnx.eval_shape(lambda: task.network(name, size, nnx.Rngs(0))).parameters)
     results = {}
-    for position, cell in enumerate(cells):
+    for position, condition in enumerate(conditions):
         own = slice(position * task.runs, (position + 1) * task.runs)
+        outputs_of = slice(position * kept.shape[1], (position + 1) * kept.shape[1])
         best = position * task.runs + int(np.argmin(np.where(diverged[own], np.inf, final[own])))
-        results[cell] = CellResult(
+        results[condition] = ConditionResult(
             error=final[own],
             epochs=np.asarray(whole.epoch)[own],
             diverged=diverged[own],
             curve=curve[:, own],
             curve_epochs=np.append(np.arange(0, done, every), done),
-            outputs=outputs[own],
-            parameters=counted,
-            data=task.record(cell),
+            kept=kept[position],
+            outputs=jax.tree.map(lambda x, own=outputs_of: x[own], outputs),
+            num_parameters=np.asarray(task.num_parameters(condition, trainer.abstract.params)),
+            data=task.record(condition),
             best=named(jax.tree.map(lambda leaf, i=best: leaf[i], whole.params)),
         )
     return results
 
 
-def _active(task: Task, state: runs.Run) -> np.ndarray:
+def _first(count: int, tree: Any) -> Any:
+    """The first runs of results, on the host; the others fill up the devices."""
+    return jax.tree.map(lambda x: np.asarray(x)[:count], tree)
+
+
+def _lowest(errors: np.ndarray, most: int) -> np.ndarray:
+    """The numbers of the runs with the lowest errors of each condition, ascending, ``(C, K)``; NaN comes last."""
+    return np.sort(np.argsort(errors, axis=1, kind="stable")[:, :most], axis=1)
+
+
+def _active(task: Task, state: TrainState) -> np.ndarray:
     """Which runs are still to be trained."""
     diverged, stopped, epoch = (np.asarray(x) for x in (state.diverged, state.stopped, state.epoch))
     return ~diverged & ~stopped & (epoch < task.epochs)
 
 
-class _Lanes:
-    """Where the runs of a group lie while they train: run i of cell c is number ``c R + i``."""
-
-    def __init__(self, task: Task, cells: list[Cell], mesh: Mesh) -> None:
-        self.task, self.cells, self.devices = task, cells, mesh.size
-        self.spreading, everywhere = NamedSharding(mesh, PartitionSpec("runs")), NamedSharding(mesh, PartitionSpec())
-        self.shared = len({cell.data for cell in cells}) == 1
-        data = [task.data(cell) for cell in (cells[:1] if self.shared else cells)]
-        self.all_data = jax.device_put(data[0], everywhere) if self.shared else _stack(data)
-        self._place(np.arange(len(cells) * task.runs))
-
-    def of(self, chosen: np.ndarray) -> "_Lanes":
-        """Lanes for the chosen runs alone."""
-        fewer = copy.copy(self)
-        fewer._place(np.flatnonzero(chosen))
-        return fewer
-
-    @property
-    def width(self) -> int:
-        """How many lanes there are."""
-        return len(self.numbers)
-
-    def _place(self, numbers: np.ndarray) -> None:
-        width = lanes_for(len(numbers), self.devices)
-        # The last run fills up the last device.
-        self.numbers = numbers = numbers[np.minimum(np.arange(width), len(numbers) - 1)]
-        cell_of, run_of = numbers // self.task.runs, numbers % self.task.runs
-        fold = functools.partial(jax.random.fold_in, jax.random.key(self.task.seed))
-        rates = np.asarray([cell.learning_rate for cell in self.cells], np.float32)
-        self.keys = jax.device_put(jax.vmap(fold)(jnp.asarray(run_of)), self.spreading)
-        self.rates = jax.device_put(rates[cell_of], self.spreading)
-        self.data = (
-            self.all_data
-            if self.shared
-            else jax.device_put(jax.tree.map(lambda x: x[cell_of], self.all_data), self.spreading)
-        )
-
-    def enter(self, whole: runs.Run) -> runs.Run:
-        """The runs of these lanes, on the devices."""
-        return jax.device_put(jax.tree.map(lambda x: x[self.numbers], whole), self.spreading)
-
-    def leave(self, whole: Any, state: Any) -> Any:
-        """Arrays of all runs, with what those in training have now."""
-
-        def put(old: np.ndarray, new: Array) -> np.ndarray:
-            filled = old.copy()
-            filled[self.numbers] = np.asarray(new)
-            return filled
-
-        return jax.tree.map(put, whole, state)
-
-    def spread(self, latest: np.ndarray, errors: list[np.ndarray], count: int) -> np.ndarray:
-        """The errors ``(E, R, ...)`` of all runs, those not in training with their last, of ``(lanes, E, ...)``."""
-        latest = np.moveaxis(latest, 0, 1)
-        last = errors[-1][-1:] if errors else np.full((1, count, *latest.shape[2:]), np.nan, latest.dtype)
-        filled = np.repeat(last, len(latest), 0)
-        filled[:, self.numbers] = latest
-        return filled
-
-    def to_be_left(self, active: np.ndarray) -> bool:
-        """Whether so few runs are active that it pays to go on without the others; compiling anew has its price."""
-        return bool(active.any()) and active.sum() <= LEFT * self.width and self.width >= SIMD * self.devices / LEFT
-
-
-def _stack(data: list[Any]) -> Any:
-    return jax.tree.map(lambda *xs: np.stack([np.asarray(x) for x in xs]), *data)
-
-
-def lanes_for(count: int, devices: int) -> int:
-    """How many runs are trained side by side where so many are asked for: as many on each device."""
-    each = math.ceil(count / devices)
-    full = math.ceil(each / SIMD) * SIMD
-    return devices * (full if full - each <= WASTED * full else each)
-
-
-def _save(store: Store, label: str, whole: runs.Run, lanes: _Lanes, state: runs.Run, errors: list[np.ndarray]) -> None:
-    leaves = {f"state{i}": leaf for i, leaf in enumerate(jax.tree.leaves(lanes.leave(whole, state)))}
-    training = np.isin(np.arange(len(whole.epoch)), lanes.numbers)
+def _save(
+    store: Store, label: str, whole: TrainState, placement: Placement, state: TrainState, errors: list[np.ndarray]
+) -> None:
+    leaves = {f"state{i}": leaf for i, leaf in enumerate(jax.tree.leaves(placement.leave(whole, state)))}
+    training = np.isin(np.arange(len(whole.epoch)), placement.numbers)
     store.save_partial(label, {**leaves, "errors": np.concatenate(errors), "training": training})
 
 
 def _restored(
-    store: Store, label: str, task: Task, begun: runs.Run
-) -> tuple[runs.Run, list[np.ndarray], np.ndarray] | None:
+    store: Store, label: str, task: Task, begun: TrainState
+) -> tuple[TrainState, list[np.ndarray], np.ndarray] | None:
     """What `_save` stored: all runs, their errors, and which were in training; None if that is not there or damaged."""
     stored = store.load_partial(label)
     if stored is None:
@@ -325,9 +266,3 @@ def _restored(
         )
         return None
     return jax.tree.unflatten(tree, [stored[name] for name in wanted]), [stored["errors"]], stored["training"]
-
-
-def named(params: Any) -> dict[str, np.ndarray]:
-    """Parameters by name, such as ``"readout.kernel"``."""
-    flat = nnx.to_flat_state(params)
-    return {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in flat}

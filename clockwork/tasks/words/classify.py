@@ -13,8 +13,9 @@ from clockwork.checks import counted
 from clockwork.data import mfcc
 from clockwork.data.mfcc import STEP_MS, WINDOW_MS
 from clockwork.data.recording import printable, read_recording, resample
-from clockwork.tasks import Cell, Words
-from clockwork.training import CellResult, Results
+from clockwork.tasks.words.task import Words
+from clockwork.training import Condition, ConditionResult, Results
+from clockwork.training.model import split, unnamed
 
 # Recordings are padded to this number of frames, or twice, four times, ... as many: each is a program to compile.
 SHORTEST = 128
@@ -27,7 +28,7 @@ class Answer(NamedTuple):
     """What a network makes of a recording.
 
     Attributes:
-        cell: the network's.
+        condition: the network's.
         error: the mean error rate on the test set, of all runs of this network that did not diverge.
         words: the ``O`` words.
         probabilities: ``(T, O)``, float32, after each frame of 10 ms; the last row is the answer. Of a network that
@@ -39,7 +40,7 @@ class Answer(NamedTuple):
         warnings: why the answer may mean nothing.
     """
 
-    cell: Cell
+    condition: Condition
     error: float
     words: tuple[str, ...]
     probabilities: np.ndarray
@@ -93,14 +94,14 @@ def classify_all(results: Results, paths: Sequence[str | Path]) -> list[Answer]:
     task = results.task
     if not isinstance(task, Words):
         raise ValueError(f"these are results of {task.name}, not of spoken words: they hold no network that classifies")
-    finished = {cell: result for cell, result in results.cells.items() if not result.diverged.all()}
+    finished = {condition: result for condition, result in results.conditions.items() if not result.diverged.all()}
     if not finished:
         raise ValueError("no trained network is stored there yet")
-    cell = min(finished, key=lambda cell: _training_error(task, finished[cell]))
-    result = finished[cell]
+    condition = min(finished, key=lambda condition: _training_error(task, finished[condition]))
+    result = finished[condition]
     heard = [_listen(Path(path), result.data) for path in paths]  # whatever cannot be used is found out now
     words, notes = (tuple(map(str, result.data[name])) for name in ("words", "notes"))
-    scores = _network(task, cell, result)
+    scores = _network(task, condition, result)
     errors = result.error[~result.diverged].astype(np.float64)
     sd = float(errors.std(ddof=1)) if len(errors) > 1 else float("nan")
     answers = []
@@ -110,11 +111,11 @@ def classify_all(results: Results, paths: Sequence[str | Path]) -> list[Answer]:
         padded[:length] = features
         probabilities = np.exp(np.asarray(scores(jnp.asarray(padded, jnp.float32)))[:length])
         file = printable(Path(path).name)
-        answers.append(Answer(cell, errors.mean(), words, probabilities, notes, sd, len(errors), file, warnings))
+        answers.append(Answer(condition, errors.mean(), words, probabilities, notes, sd, len(errors), file, warnings))
     return answers
 
 
-def _training_error(task: Words, result: CellResult) -> float:
+def _training_error(task: Words, result: ConditionResult) -> float:
     ends = result.curve[-1][~result.diverged]
     return float(np.mean(task.watched(jnp.asarray(ends.T)), dtype=float))
 
@@ -146,18 +147,16 @@ def _listen(path: Path, data: dict[str, np.ndarray]) -> tuple[np.ndarray, tuple[
     return features, tuple(warnings)
 
 
-def _network(task: Words, cell: Cell, result: CellResult) -> Callable[[jax.Array], jax.Array]:
+def _network(task: Words, condition: Condition, result: ConditionResult) -> Callable[[jax.Array], jax.Array]:
     """The log probabilities ``(T, O)`` after each frame by the stored parameters, compiled once for each ``T``."""
     words = len(result.data["words"])
-    network = task.network_of(cell.network, task.units[cell.size][cell.network], words, nnx.Rngs(0))
-    state = nnx.state(network, nnx.Param)
-    for place, leaf in nnx.to_flat_state(state):
-        leaf[...] = jnp.asarray(result.best[".".join(map(str, place))])
-    graph = nnx.split(network)[0]
+    network = task.network_of(condition.network, task.units[condition.size][condition.network], words, nnx.Rngs(0))
+    structure, params, rest = split(network)
+    trained = unnamed(params, result.best)
 
     @jax.jit
     def scores(frames: jax.Array) -> jax.Array:
-        found = jax.nn.log_softmax(nnx.merge(graph, state)(frames))
+        found = jax.nn.log_softmax(structure.merge(trained, rest)(frames))
         if task.loss_at == "last":
             return found
         count = jnp.arange(1, found.shape[0] + 1, dtype=found.dtype)[:, None]
@@ -233,7 +232,7 @@ def describe_all(answers: Sequence[Answer], most: int = 3) -> str:
 def _says(answer: Answer) -> str:
     spread = "" if np.isnan(answer.sd) else f" ± {100 * answer.sd:.1f}"
     runs = counted(answer.runs, "run")
-    return f"{answer.cell.name} (test error of its {runs}: {100 * answer.error:.1f}{spread} %)"
+    return f"{answer.condition.name} (test error of its {runs}: {100 * answer.error:.1f}{spread} %)"
 
 
 def _notes(answer: Answer) -> list[str]:

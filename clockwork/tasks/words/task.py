@@ -18,11 +18,11 @@ from clockwork.checks import ArgumentError, chosen, distinct, finite, float32, i
 from clockwork.data.speech import PAPER_WORDS
 from clockwork.data.words import Corpus, Split, embedded_words, read_words, split
 from clockwork.nn import Network
-from clockwork.tasks.experiment import Experiment
-from clockwork.tasks.task import Cell
+from clockwork.tasks.paper import LABELS, Experiment, Protocol
+from clockwork.training.task import Condition, Loss, Step
 
 # Table 1: hidden units (cells of the LSTM) by nominal number of parameters. The clockwork of LSTMs is not in it: as
-# many cells as come nearest.
+# many conditions as come nearest.
 UNITS = {
     500: {"srn": 10, "lstm": 5, "cwrnn": 10, "cwlstm": 5},
     1000: {"srn": 18, "lstm": 8, "cwrnn": 19, "cwlstm": 9},
@@ -30,7 +30,7 @@ UNITS = {
     5000: {"srn": 54, "lstm": 26, "cwrnn": 65, "cwlstm": 31},
     10000: {"srn": 84, "lstm": 41, "cwrnn": 102, "cwlstm": 49},
 }
-LEARNING_RATE = 3e-4  # of all networks
+PROTOCOL = Protocol(dict.fromkeys(LABELS, 3e-4), momentum=0.9)
 # Sequences are computed as if they were as long as the longest of their bucket; each bucket is a program to compile.
 BUCKETS = 4
 # Sequences that are evaluated at a time: all at once would not fit into the processor's cache.
@@ -39,19 +39,27 @@ ORDER = 0x72646572  # folded into the key that the orders of the sequences are d
 
 
 class Data(NamedTuple):
-    """What the runs of a cell are trained on; the frames themselves are the task's corpus.
+    """What the runs of a condition are trained on.
 
     Attributes:
-        train: ``(K,)``, int32, sequences of the corpus.
-        test: ``(M,)``, int32, others, of other speakers.
+        features: ``(S, T, 13)``, float32, all ``S`` sequences of the corpus.
+        lengths: ``(S,)``, int32, their numbers of frames.
+        labels: ``(S,)``, int32, their words.
+        train: ``(L,)``, int32, the sequences of the training set.
+        test: ``(M,)``, int32, others, by other speakers.
         mean: ``(13,)``, float32, of each channel over all frames of the training set.
         scale: ``(13,)``, float32, their standard deviations.
+        chunks: for each bucket of lengths ``(C, B)``, int32, its sequences, in rows that are evaluated together.
     """
 
+    features: np.ndarray
+    lengths: np.ndarray
+    labels: np.ndarray
     train: np.ndarray
     test: np.ndarray
     mean: np.ndarray
     scale: np.ndarray
+    chunks: tuple[np.ndarray, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +95,7 @@ class Words(Experiment):
 
     Example:
         >>> task = Words(runs=2, networks=("cwrnn",), sizes=(500,))
-        >>> [cell.name for cell in task.cells()], task.updates
+        >>> [condition.name for condition in task.conditions()], task.updates
         (['cwrnn-500-split0-0.0003'], 125)
     """
 
@@ -114,13 +122,13 @@ class Words(Experiment):
     modules = 7  # periods 1 to 64
     lstm_periods = (1, 4, 16, 64)
     recorded = {  # noqa: RUF012
-        "outputs": ("f", "R M O"),
+        "outputs": ("f", "K M O"),
         "curve": ("f", "P R 4"),
         "data/labels": ("iu", "M", "O"),
         "data/speakers": ("U", "M"),
         "data/sources": ("U", "M"),
-        "data/train_labels": ("iu", "K", "O"),
-        "data/train_speakers": ("U", "K"),
+        "data/train_labels": ("iu", "L", "O"),
+        "data/train_speakers": ("U", "L"),
         "data/longest": ("iu", ""),
         "data/corpus": ("U", ""),
         "data/origin": ("U", ""),
@@ -132,7 +140,6 @@ class Words(Experiment):
         "data/scale": ("f", "13"),
         "data/rate": ("iu", ""),
     }
-    momentum = 0.9
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -207,18 +214,18 @@ class Words(Experiment):
         """Epochs without a lower watched error after which a run stops."""
         return self.stop_after
 
-    def own_rate(self, network: str) -> float:
+    @property
+    def training(self) -> Protocol:
         """The paper's."""
-        del network
-        return LEARNING_RATE
+        return PROTOCOL
 
     def pieces(self) -> tuple[str, ...]:
         """The splits' names."""
         return tuple(f"split{number}" for number in self.splits)
 
-    def group(self, cell: Cell) -> tuple[str, ...]:
+    def group(self, condition: Condition) -> tuple[str, ...]:
         """Network, size and split: runs side by side must have sequences of one length."""
-        return cell.network, str(cell.size), cell.data
+        return condition.network, str(condition.size), condition.data
 
     def settings(self) -> dict[str, Any]:
         """All that decides the results: the arguments, the splits in full, the features' digest."""
@@ -266,17 +273,26 @@ class Words(Experiment):
             )
         return [*lines, *(f"Note: {note}." for note in corpus.notes)]
 
-    def data(self, cell: Cell) -> Data:
-        """The split of a cell, and what normalises its features.
+    def data(self, condition: Condition) -> Data:
+        """The split of a condition, and what normalises its features.
 
         Raises:
             ValueError: if a normalised sequence is not finite.
         """
-        corpus, side = self.corpus, self.sides[cell.data]
+        corpus, side = self.corpus, self.sides[condition.data]
         frames = np.concatenate([corpus.features[i, : corpus.lengths[i]] for i in side.train]).astype(np.float64)
         scale = frames.std(0)
         scale[scale == 0] = 1  # a channel without variance is as good as none
-        data = Data(side.train, side.test, frames.mean(0).astype(np.float32), scale.astype(np.float32))
+        data = Data(
+            corpus.features,
+            corpus.lengths,
+            corpus.labels,
+            side.train,
+            side.test,
+            frames.mean(0).astype(np.float32),
+            scale.astype(np.float32),
+            self.chunks,
+        )
         for source, sequence, length in zip(corpus.sources, corpus.features, corpus.lengths, strict=True):
             with np.errstate(over="ignore"):
                 normalised = (sequence[:length] - data.mean) / data.scale
@@ -284,14 +300,14 @@ class Words(Experiment):
                 raise ValueError(f"the features of {source} are not finite when normalised by the training set's")
         return data
 
-    def record(self, cell: Cell) -> dict[str, np.ndarray]:
+    def record(self, condition: Condition) -> dict[str, np.ndarray]:
         """Labels, speakers and sources of the test sequences, whom the training set is of, words, normalisation.
 
         ``corpus`` is its name, ``origin`` what it was read from; ``paper_data`` tells whether it is the paper's 25
         words of TIMIT, ``embedded`` whether it is the stand-in; ``longest`` has the frames of the longest training
         sequence.
         """
-        data, corpus = self.data(cell), self.corpus
+        data, corpus = self.data(condition), self.corpus
         speakers = np.asarray(corpus.speakers)
         return {
             "labels": corpus.labels[data.test],
@@ -317,34 +333,42 @@ class Words(Experiment):
         ranks = np.linspace(0, 1, BUCKETS + 1)[1:]
         return np.unique(np.quantile(self.corpus.lengths, ranks, method="higher"))
 
-    def batches(self, data: Data, epoch: Array | int) -> Array:
-        """The sequences of each update, ``(U, batch)``; -1 where the last has fewer."""
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), ORDER), epoch)
-        order = jax.random.permutation(key, jnp.asarray(data.train))
+    @functools.cached_property
+    def chunks(self) -> tuple[np.ndarray, ...]:
+        """The sequences of each bucket, in rows of at most `CHUNK`; the last row is filled up with the first ones."""
+        buckets = np.searchsorted(self.limits, self.corpus.lengths)
+        members = [np.flatnonzero(buckets == bucket).astype(np.int32) for bucket in range(len(self.limits))]
+        return tuple(np.resize(m, (math.ceil(len(m) / CHUNK), min(CHUNK, len(m)))) for m in members)
+
+    def batches(self, data: Data, epoch: Array, key: Array) -> Array:
+        """The sequences of each update, ``(U, batch)``, in an order that all runs share; -1 fills up the last."""
+        del key
+        shared = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), ORDER), epoch)
+        order = jax.random.permutation(shared, jnp.asarray(data.train))
         padding = jnp.full(self.updates * self.batch - order.shape[0], -1, order.dtype)
         return jnp.concatenate([order, padding]).reshape(self.updates, self.batch)
 
-    def loss(self, network: Network, data: Data, batch: Array, key: Array) -> tuple[Array, Array]:
-        """The mean cross-entropy of a batch, with noise on the inputs; errors are those of `watch`."""
+    def loss(self, model: Network, data: Data, step: Step) -> Loss:
+        """The mean cross-entropy of a batch, with noise on the inputs."""
+        batch = step.batch
         there = batch >= 0
         batch = jnp.where(there, batch, batch[0])
-        longest = jnp.asarray(self.corpus.lengths)[batch].max()
+        longest = jnp.asarray(data.lengths)[batch].max()
 
         def within(limit: int) -> Array:
             frames = self._inputs(data, batch, limit)
-            noisy = frames + self.noise * jax.random.normal(key, frames.shape)
-            scores = jax.vmap(lambda x, s: self._scores(network, x, s))(noisy, batch)
-            losses = -jnp.take_along_axis(scores, jnp.asarray(self.corpus.labels)[batch][:, None], 1)[:, 0]
+            noisy = frames + self.noise * jax.random.normal(step.key, frames.shape)
+            scores = self._scores(model, noisy, jnp.asarray(data.lengths)[batch])
+            losses = -jnp.take_along_axis(scores, jnp.asarray(data.labels)[batch][:, None], 1)[:, 0]
             return jnp.where(there, losses, 0).sum() / there.sum().astype(losses.dtype)
 
         branches = [functools.partial(within, int(limit)) for limit in self.limits]
-        value = lax.switch((longest > jnp.asarray(self.limits)[:-1]).sum(), branches)
-        return value, jnp.zeros(0)
+        return Loss(lax.switch((longest > jnp.asarray(self.limits)[:-1]).sum(), branches))
 
-    def watch(self, network: Network, data: Data) -> Array:
+    def watch(self, model: Network, data: Data) -> Array:
         """Error rates on the training and the test set and the mean cross-entropy on both, without noise, ``(4,)``."""
-        scores = self.log_probabilities(network, data)
-        labels = jnp.asarray(self.corpus.labels)
+        scores = self.log_probabilities(model, data)
+        labels = jnp.asarray(data.labels)
         wrong = (jnp.argmax(scores, 1) != labels).astype(scores.dtype)
         losses = -jnp.take_along_axis(scores, labels[:, None], 1)[:, 0]
         train, test = jnp.asarray(data.train), jnp.asarray(data.test)
@@ -354,41 +378,41 @@ class Words(Experiment):
         """The training set's error rate or cross-entropy."""
         return errors[0 if self.stop_on == "error" else 2]
 
-    def result(self, network: Network, data: Data) -> tuple[Array, Array]:
+    def result(self, model: Network, data: Data) -> tuple[Array, Array]:
         """The error rate on the test set, and the log probabilities of its sequences, ``(M, O)``."""
         test = jnp.asarray(data.test)
-        scores = self.log_probabilities(network, data)[test]
+        scores = self.log_probabilities(model, data)[test]
         # What is not finite is not a wrong answer: the run counts as diverged.
-        error = (jnp.argmax(scores, 1) != jnp.asarray(self.corpus.labels)[test]).mean() + 0 * scores.sum()
+        error = (jnp.argmax(scores, 1) != jnp.asarray(data.labels)[test]).mean() + 0 * scores.sum()
         return error, scores
 
-    def log_probabilities(self, network: Network, data: Data) -> Array:
+    def log_probabilities(self, model: Network, data: Data) -> Array:
         """Of all words for all sequences of the corpus, without noise, ``(S, O)``."""
-        buckets = np.searchsorted(self.limits, self.corpus.lengths)
-        scores = jnp.zeros((len(buckets), self.outputs_width))
-        for bucket, limit in enumerate(self.limits.tolist()):
-            (members,) = np.nonzero(buckets == bucket)
-            chunks = np.resize(members, (math.ceil(len(members) / CHUNK), min(CHUNK, len(members))))
+        scores = jnp.zeros((len(data.lengths), self.outputs_width))
+        for chunks, limit in zip(data.chunks, self.limits.tolist(), strict=True):
+            chunks = jnp.asarray(chunks)
 
             def evaluate(chunk: Array, limit: int = limit) -> Array:
-                frames = self._inputs(data, chunk, limit)
-                return jax.vmap(lambda x, s: self._scores(network, x, s))(frames, chunk)
+                return self._scores(model, self._inputs(data, chunk, limit), jnp.asarray(data.lengths)[chunk])
 
-            found = lax.map(evaluate, jnp.asarray(chunks))
+            found = lax.map(evaluate, chunks)
             scores = scores.at[chunks.reshape(-1)].set(found.reshape(-1, found.shape[-1]))
         return scores
 
     def _inputs(self, data: Data, sequences: Array, limit: int) -> Array:
         """Normalised frames, zeros beyond each sequence's length, whatever is there; ``(B, T, 13)``."""
-        frames = jnp.asarray(self.corpus.features)[:, :limit][sequences]
-        there = jnp.arange(limit)[None] < jnp.asarray(self.corpus.lengths)[sequences][:, None]
+        frames = jnp.asarray(data.features)[:, :limit][sequences]
+        there = jnp.arange(limit)[None] < jnp.asarray(data.lengths)[sequences][:, None]
         return jnp.where(there[..., None], (frames - data.mean[None, None]) / data.scale[None, None], 0)
 
-    def _scores(self, network: Network, inputs: Array, sequence: Array) -> Array:
-        """The log probabilities ``(O,)`` that answer for one sequence."""
-        length = jnp.asarray(self.corpus.lengths)[sequence]
-        if self.loss_at == "last":
-            return jax.nn.log_softmax(network(inputs, at=length - 1))
-        scores = jax.nn.log_softmax(network(inputs))
-        there = jnp.arange(inputs.shape[0]) < length
-        return jnp.where(there[:, None], scores, 0).sum(0) / length.astype(scores.dtype)
+    def _scores(self, model: Network, inputs: Array, lengths: Array) -> Array:
+        """The log probabilities ``(B, O)`` that answer for sequences ``(B, T, 13)`` of these lengths ``(B,)``."""
+
+        def score(inputs: Array, length: Array) -> Array:
+            if self.loss_at == "last":
+                return jax.nn.log_softmax(model(inputs, at=length - 1))
+            scores = jax.nn.log_softmax(model(inputs))
+            there = jnp.arange(inputs.shape[0]) < length
+            return jnp.where(there[:, None], scores, 0).sum(0) / length.astype(scores.dtype)
+
+        return jax.vmap(score)(inputs, lengths)

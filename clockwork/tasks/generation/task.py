@@ -8,21 +8,20 @@ import functools
 import hashlib
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
 
 from clockwork.checks import ArgumentError, chosen, float32, listed
 from clockwork.data.audio import CLIP_NAMES, Clip, check_span, clip_names, embedded_clips, read_clip, scale
 from clockwork.nn import Network
-from clockwork.tasks.experiment import Experiment
-from clockwork.tasks.task import Cell
+from clockwork.tasks.paper import Experiment, Protocol
+from clockwork.training.task import Condition, Loss, Step
 
 # Table 1: hidden units (cells of the LSTM) by nominal number of parameters. The clockwork of LSTMs is not in it: as
-# many cells as come nearest.
+# many conditions as come nearest.
 UNITS = {
     100: {"srn": 9, "lstm": 4, "cwrnn": 11, "cwlstm": 5},
     250: {"srn": 15, "lstm": 7, "cwrnn": 19, "cwlstm": 8},
@@ -31,25 +30,14 @@ UNITS = {
 }
 
 
-class Protocol(NamedTuple):
-    """How the networks are trained.
-
-    Attributes:
-        learning_rates: by network.
-        clip_norm: the gradient of a run is scaled down to this norm where it is longer; None: never.
-    """
-
-    learning_rates: dict[str, float]
-    clip_norm: float | None
-
-
+MOMENTUM = 0.95
 PROTOCOLS = {
     # The published rates. They fit half the sum of squares, not its mean: see the README.
     # The clockwork of LSTMs has the LSTM's.
-    "paper": Protocol({"srn": 3e-4, "lstm": 3e-5, "cwrnn": 3e-4, "cwlstm": 3e-5}, clip_norm=None),
+    "paper": Protocol({"srn": 3e-4, "lstm": 3e-5, "cwrnn": 3e-4, "cwlstm": 3e-5}, MOMENTUM),
     # Found by measurement (README, "The two protocols"): with clipping at 30 every run stays finite at the
     # published rates. The LSTM and the clockwork of LSTMs have the best rate of a grid instead.
-    "stable": Protocol({"srn": 3e-4, "lstm": 3e-4, "cwrnn": 3e-4, "cwlstm": 1e-3}, clip_norm=30.0),
+    "stable": Protocol({"srn": 3e-4, "lstm": 3e-4, "cwrnn": 3e-4, "cwlstm": 1e-3}, MOMENTUM, clip_norm=30.0),
 }
 
 
@@ -81,10 +69,10 @@ class Generation(Experiment):
 
     Example:
         >>> task = Generation(runs=2, networks=("cwrnn",), sizes=(100,), clips=("choir",))
-        >>> [cell.name for cell in task.cells()]
+        >>> [condition.name for condition in task.conditions()]
         ['cwrnn-100-choir-0.0003']
         >>> task = Generation(networks=("cwrnn",), sizes=(100,), audio=("a/kick.wav", "b/kick.wav", "snare.flac"))
-        >>> [cell.data for cell in task.cells()]
+        >>> [condition.data for condition in task.conditions()]
         ['kick', 'kick-2', 'snare']
     """
 
@@ -107,7 +95,7 @@ class Generation(Experiment):
     # Nine modules of LSTM cells alone have more than 100 parameters; these have the same range.
     lstm_periods = (1, 4, 16, 64, 256)
     recorded = {  # noqa: RUF012
-        "outputs": ("f", "R T"),
+        "outputs": ("f", "K T"),
         "curve": ("f", "P R"),
         "data/target": ("f", "T"),
         "data/rate": ("iu", ""),
@@ -116,9 +104,6 @@ class Generation(Experiment):
         "data/embedded": ("b", ""),
         "data/paper_data": ("b", ""),
     }
-    momentum = 0.95
-    updates = 1
-    patience = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -170,17 +155,20 @@ class Generation(Experiment):
                 raise ValueError(f"audio file {file} cannot be learnt: {error}") from None
         return sounds
 
-    def own_rate(self, network: str) -> float:
-        """The protocol's."""
-        return PROTOCOLS[self.protocol].learning_rates[network]
+    @property
+    def training(self) -> Protocol:
+        """The protocol, with the clipping that was asked for in place of its own."""
+        protocol = PROTOCOLS[self.protocol]
+        norm = self.clip_norm or protocol.clip_norm
+        return protocol._replace(clip_norm=None if norm is None or math.isinf(norm) else norm)
 
     def pieces(self) -> tuple[str, ...]:
         """The clips' names."""
         return clip_names(self.files) or tuple(map(str, self.clips))
 
-    def group(self, cell: Cell) -> tuple[str, ...]:
+    def group(self, condition: Condition) -> tuple[str, ...]:
         """All clips and rates of a network and size side by side."""
-        return cell.network, str(cell.size)
+        return condition.network, str(condition.size)
 
     def settings(self) -> dict[str, Any]:
         """All that decides the results: what is learnt, the arguments, the protocol in full, the targets' digest."""
@@ -214,17 +202,17 @@ class Generation(Experiment):
         files = listed(clip.file for clip in self.sounds.values())
         return f"{files} ({self.samples} samples from {self.audio_start:g} s at {listed(rates)} Hz)"
 
-    def data(self, cell: Cell) -> Array:
-        """The target of a cell, ``(T,)`` in [-1, 1]."""
-        return jnp.asarray(scale(self.sounds[cell.data]))
+    def data(self, condition: Condition) -> Array:
+        """The target of a condition, ``(T,)`` in [-1, 1]."""
+        return jnp.asarray(scale(self.sounds[condition.data]))
 
-    def record(self, cell: Cell) -> dict[str, np.ndarray]:
+    def record(self, condition: Condition) -> dict[str, np.ndarray]:
         """The target, ``(T,)``, its samples per second, and whence it is.
 
         ``file`` is empty for an embedded clip, ``start`` in seconds; ``embedded`` tells whether it is one, and
         ``paper_data`` whether the paper's figures may stand beside it.
         """
-        clip = self.sounds[cell.data]
+        clip = self.sounds[condition.data]
         return {
             "target": scale(clip),
             "rate": np.asarray(clip.rate),
@@ -234,40 +222,15 @@ class Generation(Experiment):
             "paper_data": np.asarray(not clip.file),
         }
 
-    @property
-    def clips_at(self) -> float | None:
-        """The norm that a run's gradient is clipped at: the one given, or the protocol's; None for no clipping."""
-        norm = self.clip_norm or PROTOCOLS[self.protocol].clip_norm
-        return None if norm is None or math.isinf(norm) else norm
-
-    def optimizer(self, learning_rate: Array) -> optax.GradientTransformation:
-        """SGD with Nesterov momentum, with the protocol's gradient clipping before it."""
-        descent = super().optimizer(learning_rate)
-        if self.clips_at is None:
-            return descent
-        return optax.chain(optax.clip_by_global_norm(self.clips_at), descent)
-
-    def batches(self, data: Array, epoch: Array | int) -> None:
-        """None: one update, on the one sequence there is."""
-        del data, epoch
-
-    def loss(self, network: Network, data: Array, batch: None, key: Array) -> tuple[Array, Array]:
+    def loss(self, model: Network, data: Array, step: Step) -> Loss:
         """Half the sum of squared errors, and the NMSE: the mean squared error by the target's variance."""
-        del batch, key
-        squares = jnp.square(self.generated(network, data) - data)
-        return 0.5 * squares.sum(), squares.mean() / data.var()
+        del step
+        squares = jnp.square(self.generated(model, data) - data)
+        return Loss(0.5 * squares.sum(), squares.mean() / data.var())
 
-    def watch(self, network: Network, data: Array) -> None:
-        """None: the learning curve is the NMSE that comes with the loss."""
-        del network, data
-
-    def watched(self, errors: Array) -> Array:
-        """The NMSE."""
-        return errors
-
-    def result(self, network: Network, data: Array) -> tuple[Array, Array]:
+    def result(self, model: Network, data: Array) -> tuple[Array, Array]:
         """The NMSE, and the sequence that the network generates, ``(T,)``."""
-        output = self.generated(network, data)
+        output = self.generated(model, data)
         return jnp.square(output - data).mean() / data.var(), output
 
     def generated(self, network: Network, target: Array) -> Array:

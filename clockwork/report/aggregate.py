@@ -5,9 +5,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from clockwork.tasks import Cell
-from clockwork.tasks.experiment import LABELS
-from clockwork.training import CellResult, Results
+from clockwork.tasks.paper import LABELS
+from clockwork.training import Condition, ConditionResult, Results
 
 
 class Row(NamedTuple):
@@ -16,12 +15,12 @@ class Row(NamedTuple):
     network: str
     size: int
     learning_rate: float
-    cells: dict[str, CellResult]  # by piece of data
+    conditions: dict[str, ConditionResult]  # by piece of data
 
     @property
     def error(self) -> np.ndarray:
         """Of all runs, NaN where one diverged."""
-        return np.concatenate([result.error for result in self.cells.values()]).astype(np.float64)
+        return np.concatenate([result.error for result in self.conditions.values()]).astype(np.float64)
 
     @property
     def converged(self) -> np.ndarray:
@@ -31,36 +30,36 @@ class Row(NamedTuple):
     @property
     def diverged(self) -> np.ndarray:
         """Which runs diverged."""
-        return np.concatenate([result.diverged for result in self.cells.values()])
+        return np.concatenate([result.diverged for result in self.conditions.values()])
 
     def curves(self) -> tuple[np.ndarray, np.ndarray]:
         """Epochs ``(P,)``, and at each the errors ``(P, R, ...)`` of the runs that did not diverge.
 
         A piece of data whose runs all stopped earlier than another's goes on with its last errors.
         """
-        epochs = np.unique(np.concatenate([result.curve_epochs for result in self.cells.values()]))
-        held = [r.curve[np.searchsorted(r.curve_epochs, epochs, "right") - 1] for r in self.cells.values()]
+        epochs = np.unique(np.concatenate([result.curve_epochs for result in self.conditions.values()]))
+        held = [r.curve[np.searchsorted(r.curve_epochs, epochs, "right") - 1] for r in self.conditions.values()]
         return epochs, np.concatenate(held, axis=1)[:, ~self.diverged]
 
 
 def networks(results: Results) -> list[str]:
-    """The networks that have a finished cell, in the order of `LABELS`."""
-    present = {cell.network for cell in results.cells}
+    """The networks that have a finished condition, in the order of `LABELS`."""
+    present = {condition.network for condition in results.conditions}
     return [name for name in LABELS if name in present]
 
 
 def notes(results: Results) -> list[str]:
     """What must be said with every figure of this data, such as that it is synthetic, as whole sentences."""
-    found = [str(note) for result in results.cells.values() for note in result.data.get("notes", ())]
+    found = [str(note) for result in results.conditions.values() for note in result.data.get("notes", ())]
     return [f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in dict.fromkeys(found) if note]
 
 
 def rows(results: Results) -> list[Row]:
     """One row for each network, size and learning rate, in the order of the task."""
-    grouped: dict[tuple[str, int, float], dict[str, CellResult]] = {}
-    for cell, result in results.cells.items():
-        grouped.setdefault((cell.network, cell.size, cell.learning_rate), {})[cell.data] = result
-    return [Row(*key, cells) for key, cells in grouped.items()]
+    grouped: dict[tuple[str, int, float], dict[str, ConditionResult]] = {}
+    for condition, result in results.conditions.items():
+        grouped.setdefault((condition.network, condition.size, condition.learning_rate), {})[condition.data] = result
+    return [Row(*key, conditions) for key, conditions in grouped.items()]
 
 
 def best_rows(results: Results) -> dict[tuple[str, int], Row]:
@@ -71,7 +70,7 @@ def best_rows(results: Results) -> dict[tuple[str, int], Row]:
     """
 
     def trained(row: Row) -> float:
-        ends = np.concatenate([result.curve[-1] for result in row.cells.values()])[~row.diverged]
+        ends = np.concatenate([result.curve[-1] for result in row.conditions.values()])[~row.diverged]
         return float(np.mean(results.task.watched(jnp.asarray(ends.T)), dtype=float)) if len(ends) else float("inf")
 
     best: dict[tuple[str, int], Row] = {}
@@ -101,15 +100,15 @@ def compared(results: Results, needed: str | None = None) -> tuple[int, dict[str
     return 0, {}
 
 
-def best_run(results: Results, network: str, data: str) -> tuple[Cell, np.ndarray, float] | None:
-    """The best of all runs of a network on a piece of data: its cell, output and error; None if there is none."""
+def best_run(results: Results, network: str, data: str) -> tuple[Condition, np.ndarray, float] | None:
+    """The best of all runs of a network on a piece of data: its condition, output and error; None if there is none."""
     candidates = [
-        (float(np.nanmin(result.error)), cell)
-        for cell, result in results.cells.items()
-        if (cell.network, cell.data) == (network, data) and not result.diverged.all()
+        (float(np.nanmin(result.error)), condition)
+        for condition, result in results.conditions.items()
+        if (condition.network, condition.data) == (network, data) and not result.diverged.all()
     ]
     if not candidates:
         return None
-    error, cell = min(candidates, key=lambda candidate: candidate[0])
-    result = results.cells[cell]
-    return cell, result.outputs[np.nanargmin(result.error)], error
+    error, condition = min(candidates, key=lambda candidate: candidate[0])
+    result = results.conditions[condition]
+    return condition, result.outputs[np.nanargmin(result.error)], error

@@ -1,7 +1,8 @@
-"""What the paper's experiments have in common: which networks are trained how often, and Table 1."""
+"""What the paper's experiments have in common: their networks, how these are trained, and how often."""
 
 import dataclasses
-from typing import Any, ClassVar, Self, get_type_hints
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple, Self, get_type_hints
 
 import optax
 from flax import nnx
@@ -10,7 +11,7 @@ from jax import Array
 from clockwork.checks import chosen, distinct, float32, integer, typed
 from clockwork.clock import Clock
 from clockwork.nn import ClockworkLSTM, ClockworkRNN, Network, PeepholeLSTM, SimpleRNN
-from clockwork.tasks.task import MOST_EPOCHS, MOST_RUNS, MOST_SEED, Cell
+from clockwork.training.task import MAX_EPOCHS, MAX_RUNS, MAX_SEED, Condition, PyTree, Task
 
 NETWORKS = ("srn", "lstm", "cwrnn")  # the paper's
 LABELS = {"srn": "SRN", "lstm": "LSTM", "cwrnn": "CW-RNN", "cwlstm": "CW-LSTM"}
@@ -18,8 +19,43 @@ FORGET_BIAS = 5.0
 STDDEV = 0.1
 
 
+class Protocol(NamedTuple):
+    """How networks are trained: SGD with Nesterov momentum, with or without gradient clipping.
+
+    Attributes:
+        learning_rates: by network.
+        momentum: of the optimiser.
+        clip_norm: the gradient of a run is scaled down to this norm where it is longer; None: never.
+
+    Example:
+        >>> Protocol({"srn": 3e-4}, momentum=0.95, clip_norm=30.0).clipping
+        'gradient norm clipped at 30'
+    """
+
+    learning_rates: Mapping[str, float]
+    momentum: float
+    clip_norm: float | None = None
+
+    def optimizer(self, learning_rate: Array | float) -> optax.GradientTransformation:
+        """The optimiser; the gradient that it is given is clipped first."""
+        descent = optax.sgd(learning_rate, momentum=self.momentum, nesterov=True)
+        return descent if self.clip_norm is None else optax.chain(optax.clip_by_global_norm(self.clip_norm), descent)
+
+    @property
+    def clipping(self) -> str:
+        """For the line above a table."""
+        return "no gradient clipping" if self.clip_norm is None else f"gradient norm clipped at {self.clip_norm:g}"
+
+    def settings(self) -> dict[str, Any]:
+        """What `clockwork.training.Task.settings` says of it."""
+        return {
+            "optimizer": "SGD with Nesterov momentum (optax.sgd: parameters are at the look-ahead point)",
+            "momentum": self.momentum,
+        }
+
+
 @dataclasses.dataclass(frozen=True)
-class Experiment:
+class Experiment(Task):
     """Networks of one hidden layer at several sizes, each trained many times by SGD with Nesterov momentum.
 
     Args:
@@ -39,7 +75,7 @@ class Experiment:
 
         >>> from clockwork.tasks import Generation
         >>> task = Generation(networks=("srn", "cwrnn"), sizes=(1000,), clips=("choir",), learning_rates=(1e-4, 1e-3))
-        >>> [cell.name for cell in task.cells()]
+        >>> [condition.name for condition in task.conditions()]
         ['srn-1000-choir-0.0001', 'srn-1000-choir-0.001', 'cwrnn-1000-choir-0.0001', 'cwrnn-1000-choir-0.001']
     """
 
@@ -50,26 +86,22 @@ class Experiment:
     learning_rates: tuple[float, ...] | None = None
     seed: int = 0
 
-    name: ClassVar[str]
     title: ClassVar[str]
-    columns: ClassVar[tuple[str, str]]
     units: ClassVar[dict[int, dict[str, int]]]  # Table 1: hidden units (cells of the LSTM) by size
     published: ClassVar[dict[str, tuple[float, float]]]  # Table 2: mean and sd over 100 runs of the largest
     inputs: ClassVar[int]
     outputs_width: ClassVar[int]
-    recorded: ClassVar[dict[str, tuple[str, ...]]]  # stored arrays: kinds of dtype, axes, axis that bounds the values
     modules: ClassVar[int]  # of the CW-RNN, periods 1, 2, 4, ...
     lstm_periods: ClassVar[tuple[int, ...]]  # of the clockwork of LSTMs
-    momentum: ClassVar[float]
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
         for field in dataclasses.fields(self):
             value = typed(field.name, getattr(self, field.name), hints[field.name])
             object.__setattr__(self, field.name, value)
-        integer("runs", self.runs, 1, MOST_RUNS)
-        integer("epochs", self.epochs, 1, MOST_EPOCHS)
-        integer("seed", self.seed, 0, MOST_SEED)
+        integer("runs", self.runs, 1, MAX_RUNS)
+        integer("epochs", self.epochs, 1, MAX_EPOCHS)
+        integer("seed", self.seed, 0, MAX_SEED)
         chosen("network", self.networks, tuple(LABELS))
         chosen("size", self.sizes, tuple(self.units))
         for rate in self.learning_rates or ():
@@ -79,20 +111,21 @@ class Experiment:
 
     def rates(self, network: str) -> tuple[float, ...]:
         """The learning rates that a network is trained at."""
-        return self.learning_rates or (self.own_rate(network),)
+        return self.learning_rates or (self.training.learning_rates[network],)
 
-    def own_rate(self, network: str) -> float:
-        """A network's learning rate where none is given."""
+    @property
+    def training(self) -> Protocol:
+        """How the networks are trained."""
         raise NotImplementedError
 
     def pieces(self) -> tuple[str, ...]:
         """The names of the pieces of data."""
         raise NotImplementedError
 
-    def cells(self) -> list[Cell]:
-        """All cells, in the order of the table."""
+    def conditions(self) -> list[Condition]:
+        """All conditions, in the order of the table."""
         return [
-            Cell(network, size, piece, rate)
+            Condition(network, size, piece, (("learning_rate", rate),))
             for network in self.networks
             for size in self.sizes
             for piece, rate in self._trained(network)
@@ -106,8 +139,7 @@ class Experiment:
         arguments = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {
             **arguments,
-            "optimizer": "SGD with Nesterov momentum (optax.sgd: parameters are at the look-ahead point)",
-            "momentum": self.momentum,
+            **self.training.settings(),
             "weights": f"all weights and biases from N(0, {STDDEV}^2)",
             "forget_bias": FORGET_BIAS,
             "clock": f"{self.modules} modules, periods 1 to {2 ** (self.modules - 1)}; "
@@ -142,6 +174,16 @@ class Experiment:
         clock = Clock.exponential(units, self.modules)
         return ClockworkRNN(clock, self.inputs, outputs, stddev=STDDEV, rngs=rngs)
 
-    def optimizer(self, learning_rate: Array) -> optax.GradientTransformation:
-        """SGD with Nesterov momentum."""
-        return optax.sgd(learning_rate, momentum=self.momentum, nesterov=True)
+    def model(self, name: str, size: int, rngs: nnx.Rngs, hyperparameters: dict[str, Array]) -> Network:
+        """The `network` of a condition."""
+        del hyperparameters
+        return self.network(name, size, rngs)
+
+    def num_parameters(self, condition: Condition, params: PyTree) -> int:
+        """As the paper counts them: the periods of a clock among them."""
+        del params
+        return nnx.eval_shape(lambda: self.network(condition.network, condition.size, nnx.Rngs(0))).parameters
+
+    def optimizer(self, hyperparameters: dict[str, Array]) -> optax.GradientTransformation:
+        """The optimiser of `training`."""
+        return self.training.optimizer(hyperparameters["learning_rate"])

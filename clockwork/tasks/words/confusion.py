@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 
 from clockwork.data.speech import PAPER_GROUPS, PAPER_WORDS
-from clockwork.extras import require
+from clockwork.optional import require
+from clockwork.report.aggregate import Row, best_rows
+from clockwork.report.aggregate import networks as networks_of
 from clockwork.report.canvas import canvas, save, say
-from clockwork.report.letters import columns, names
-from clockwork.report.select import Row, best_rows
-from clockwork.report.select import networks as networks_of
-from clockwork.tasks.experiment import LABELS
+from clockwork.report.fonts import columns, names
+from clockwork.tasks.paper import LABELS
 from clockwork.training import Results
 
 WRITTEN = 10  # percent: answers that are as frequent are written into the matrix
-CELL = 0.2  # inches, of a word's row, as long as the matrix is not larger than LARGEST
+CONDITION = 0.2  # inches, of a word's row, as long as the matrix is not larger than LARGEST
 LARGEST = 12.0  # inches: with more words the rows become narrower and no numbers are written into them
 LABELLED = 100  # rows that have a word beside them, at most: of more, every second, third, ... has one
 WORD = 28  # letters of a word that are drawn
@@ -30,7 +30,7 @@ def draw_confusion(results: Results, path: str | Path) -> None:
     If several learning rates were tried, the runs are those of the rate with the lowest mean training error.
 
     Args:
-        results: of a sweep of `clockwork.tasks.Words`; at least one finished cell.
+        results: of a sweep of `clockwork.tasks.Words`; at least one finished condition.
         path: as in `draw_errors`, whose errors are raised here too.
 
     Example:
@@ -38,14 +38,14 @@ def draw_confusion(results: Results, path: str | Path) -> None:
         >>> draw_confusion(open_results("results/words"), "confusion.png")
     """
     best, networks = best_rows(results), networks_of(results)
-    words = [str(word) for word in next(iter(results.cells.values())).data["words"]]
+    words = [str(word) for word in next(iter(results.conditions.values())).data["words"]]
     groups = _groups(words)
     order = [words.index(word) for group in groups.values() for word in group] or list(range(len(words)))
     every = math.ceil(len(words) / LABELLED)
     ticks = range(0, len(words), every)
     labels = names([words[order[i]] for i in ticks], WORD)
-    size = 8 if every == 1 and CELL * len(words) <= LARGEST else 6
-    side = max(4.2, 1.2 + 0.07 * max(map(columns, labels)) + min(LARGEST, CELL * len(words)))
+    size = 8 if every == 1 and CONDITION * len(words) <= LARGEST else 6
+    side = max(4.2, 1.2 + 0.07 * max(map(columns, labels)) + min(LARGEST, CONDITION * len(words)))
     figure, axes = canvas(1, len(networks), side - 0.2, side)
     image = None
     for axis, name in zip(axes[0], networks, strict=True):
@@ -57,7 +57,9 @@ def draw_confusion(results: Results, path: str | Path) -> None:
             continue
         shares = 100 * _shares(row, len(words))[np.ix_(order, order)]
         image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-        for (said, answered), share in np.ndenumerate(shares if CELL * len(words) <= LARGEST else np.zeros((0, 0))):
+        for (said, answered), share in np.ndenumerate(
+            shares if CONDITION * len(words) <= LARGEST else np.zeros((0, 0))
+        ):
             if share >= WRITTEN:
                 color = "white" if share > 55 else "black"
                 axis.text(answered, said, f"{share:.0f}", ha="center", va="center", fontsize=6, color=color)
@@ -74,7 +76,7 @@ def draw_confusion(results: Results, path: str | Path) -> None:
 def _shares(row: Row, words: int) -> np.ndarray:
     """Of each answer to each word said, ``(O, O)``; a row of zeros for a word that was never said."""
     counts = np.zeros((words, words))
-    for result in row.cells.values():
+    for result in row.conditions.values():
         answers = result.outputs[~result.diverged].argmax(-1)  # (R, M)
         np.add.at(counts, (np.broadcast_to(result.data["labels"], answers.shape), answers), 1)
     return counts / np.maximum(counts.sum(1, keepdims=True), 1)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from clockwork.extras import require
 from clockwork.files import replacing
-from clockwork.report.select import best_run
+from clockwork.optional import require
+from clockwork.report.aggregate import best_run
 from clockwork.training import Results
 
 SECONDS = 1.0  # a clip lasts milliseconds: it is repeated for so long, or it would be a click
@@ -39,14 +39,14 @@ def write_sounds(results: Results, folder: str | Path) -> list[Path]:
     folder = Path(folder)
     folder.mkdir(exist_ok=True)
     written = []
-    for clip in dict.fromkeys(cell.data for cell in results.cells):
+    for clip in dict.fromkeys(condition.data for condition in results.conditions):
         sounds, rate = {}, 0
-        for network in dict.fromkeys(cell.network for cell in results.cells):
+        for network in dict.fromkeys(condition.network for condition in results.conditions):
             best = best_run(results, network, clip)
             if best is not None:
-                cell, sounds[f"{clip}-{network}"], _ = best
-                sounds[f"{clip}-target"] = results.cells[cell].data["target"]
-                rate = int(results.cells[cell].data["rate"])
+                condition, sounds[f"{clip}-{network}"], _ = best
+                sounds[f"{clip}-target"] = results.conditions[condition].data["target"]
+                rate = int(results.conditions[condition].data["rate"])
         for name, samples in sounds.items():
             repeats = max(1, round(SECONDS * rate / len(samples)))
             path = folder / f"{name}.wav"

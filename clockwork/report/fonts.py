@@ -6,7 +6,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 
-from clockwork.extras import require
+from clockwork.optional import require
 
 FONT = "DejaVu Sans"  # it comes with matplotlib
 PLACEHOLDERS = ("last resort", ".last")  # fonts that draw a box for every character

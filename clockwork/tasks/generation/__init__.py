@@ -1,0 +1,5 @@
+"""Sequence generation (Koutník et al. 2014, sec. 4.1): a network without input memorises a piece of sound."""
+
+from clockwork.tasks.generation.task import Generation
+
+__all__ = ["Generation"]

@@ -1,0 +1,125 @@
+"""Where the runs of a group lie while they train."""
+
+import copy
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from clockwork.training.program import Data, Runs
+from clockwork.training.task import Condition, Task
+from clockwork.training.train_state import TrainState
+
+# Each device trains a multiple of this many runs, since what is left over is computed one by one; unless more than
+# this share of them would be there to fill up.
+SIMD = 8
+MAX_PADDING = 1 / 4
+# Once fewer than this share of the runs in training are active, the others having stopped or diverged, they go on in
+# a smaller program.
+MIN_ACTIVE = 1 / 4
+
+
+class Placement:
+    """Which runs of a group are trained side by side: run i of condition c is number ``c R + i``.
+
+    Args:
+        task: what is trained.
+        conditions: of the group.
+        mesh: of one axis, ``"runs"``.
+    """
+
+    def __init__(self, task: Task, conditions: list[Condition], mesh: Mesh) -> None:
+        self.task, self.conditions, self.devices = task, conditions, mesh.size
+        self.spreading, everywhere = NamedSharding(mesh, PartitionSpec("runs")), NamedSharding(mesh, PartitionSpec())
+        names = list(dict.fromkeys(condition.data for condition in conditions))
+        first = {condition.data: condition for condition in reversed(conditions)}
+        leaves, structures = zip(*(jax.tree.flatten(task.data(first[name])) for name in names), strict=True)
+        columns = list(zip(*leaves, strict=True))
+        self.layout = Data(structures[0], tuple(any(x is not column[0] for x in column) for column in columns))
+        stacked = [
+            np.stack([np.asarray(x) for x in column]) if own else column[0]
+            for own, column in zip(self.layout.by_piece, columns, strict=True)
+        ]
+        self.data = [jax.device_put(x, everywhere) for x in stacked]
+        self.piece = np.asarray([names.index(condition.data) for condition in conditions], np.int32)
+        self.hyperparameters = {
+            name: np.asarray([dict(condition.hyperparameters)[name] for condition in conditions], np.float32)
+            for name, _ in conditions[0].hyperparameters
+        }
+        self._place(np.arange(len(conditions) * task.runs))
+
+    def of(self, chosen: np.ndarray) -> "Placement":
+        """A placement of the chosen runs alone.
+
+        Args:
+            chosen: ``(C R,)``, bool.
+        """
+        fewer = copy.copy(self)
+        fewer._place(np.flatnonzero(chosen))
+        return fewer
+
+    @property
+    def width(self) -> int:
+        """How many runs are side by side, those among them that fill up the devices."""
+        return len(self.numbers)
+
+    def _place(self, numbers: np.ndarray) -> None:
+        width = padded(len(numbers), self.devices)
+        # The last run fills up the last device.
+        self.numbers = numbers = numbers[np.minimum(np.arange(width), len(numbers) - 1)]
+        condition_of, run_of = numbers // self.task.runs, numbers % self.task.runs
+        fold = functools.partial(jax.random.fold_in, jax.random.key(self.task.seed))
+        put = functools.partial(jax.device_put, device=self.spreading)
+        self.runs = Runs(
+            put(jax.vmap(fold)(jnp.asarray(run_of))),
+            {name: put(values[condition_of]) for name, values in self.hyperparameters.items()},
+            put(self.piece[condition_of]),
+            self.data,
+        )
+
+    def enter(self, whole: TrainState) -> TrainState:
+        """The states of these runs, on the devices."""
+        return jax.device_put(jax.tree.map(lambda x: x[self.numbers], whole), self.spreading)
+
+    def leave(self, whole: Any, state: Any) -> Any:
+        """Arrays of all runs, with what those in training have now."""
+
+        def put(old: np.ndarray, new: Array) -> np.ndarray:
+            filled = old.copy()
+            filled[self.numbers] = np.asarray(new)
+            return filled
+
+        return jax.tree.map(put, whole, state)
+
+    def spread(self, latest: np.ndarray, errors: list[np.ndarray], count: int) -> np.ndarray:
+        """The errors ``(E, R, ...)`` of all runs, of those in training from ``(width, E, ...)``, of others the last."""
+        latest = np.moveaxis(latest, 0, 1)
+        last = errors[-1][-1:] if errors else np.full((1, count, *latest.shape[2:]), np.nan, latest.dtype)
+        filled = np.repeat(last, len(latest), 0)
+        filled[:, self.numbers] = latest
+        return filled
+
+    def to_be_left(self, active: np.ndarray) -> bool:
+        """Whether so few runs are active that a smaller program pays, though it must be compiled."""
+        return (
+            bool(active.any())
+            and active.sum() <= MIN_ACTIVE * self.width
+            and self.width >= SIMD * self.devices / MIN_ACTIVE
+        )
+
+
+def padded(count: int, devices: int) -> int:
+    """How many runs are side by side where ``count`` are asked for: as many on each device, in multiples of `SIMD`.
+
+    Example:
+        >>> padded(100, 2), padded(9, 2)
+        (112, 16)
+    """
+    each = math.ceil(count / devices)
+    full = math.ceil(each / SIMD) * SIMD
+    return devices * (full if full - each <= MAX_PADDING * full else each)

@@ -1,0 +1,245 @@
+"""The results of a sweep: what is kept of each condition, as arrays, rows and tables."""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from clockwork.optional import require
+from clockwork.training.arrays import mismatch, read_arrays
+from clockwork.training.config import place_of, read_config, stored_task
+from clockwork.training.task import Condition, Task
+
+# The arrays of a condition: kinds of dtype and axes, as of `mismatch`. A task adds its own as `recorded`.
+ARRAYS = {
+    "error": ("f", "R"),
+    "epochs": ("iu", "R"),
+    "diverged": ("b", "R"),
+    "curve": ("f", "P R ..."),
+    "curve_epochs": ("iu", "P"),
+    "kept": ("iu", "K", "R"),
+    "outputs": ("fiub", "K ..."),
+    "num_parameters": ("iu", ""),
+}
+
+
+class ConditionResult(NamedTuple):
+    """What is kept of a condition's ``R`` runs.
+
+    Attributes:
+        error: ``(R,)``, float32, of the trained networks; NaN for a run that diverged.
+        epochs: ``(R,)``, int32, how many epochs each run was trained; fewer than asked if it stopped or diverged.
+        diverged: ``(R,)``, bool, whether the loss or the norm of the gradient was ever not finite.
+        curve: ``(P, R, ...)``, float32, the task's errors at ``P`` moments of the training.
+        curve_epochs: ``(P,)``, int64, these moments, by the number of epochs before them.
+        kept: ``(K,)``, int64, the runs whose outputs are kept, ascending; all of them unless the task says otherwise.
+        outputs: ``(K, ...)``, of these runs' trained models; or several such arrays by name.
+        num_parameters: ``()``, integer, the number of parameters of one model.
+        data: what the task has to say of the condition's data, by name.
+        best: the parameters of the run with the lowest error, by name.
+
+    Example:
+        >>> (result,) = open_results("results/generation").conditions.values()
+        >>> result.error.shape, result.outputs.shape, bool(result.diverged.any())
+        ((2,), (2, 320), False)
+    """
+
+    error: np.ndarray
+    epochs: np.ndarray
+    diverged: np.ndarray
+    curve: np.ndarray
+    curve_epochs: np.ndarray
+    kept: np.ndarray
+    outputs: Any
+    num_parameters: np.ndarray
+    data: dict[str, np.ndarray]
+    best: dict[str, np.ndarray]
+
+
+class Results(NamedTuple):
+    """The finished conditions of a task.
+
+    Attributes:
+        task: the task.
+        conditions: what is kept of each finished condition, in the order of the task's table.
+
+    Example:
+        >>> results = open_results("results/generation")
+        >>> results.task.runs, len(results.conditions)
+        (2, 1)
+    """
+
+    task: Task
+    conditions: dict[Condition, ConditionResult]
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of ``runs.csv``. A size and a piece of data are left out where no condition has one."""
+        conditions = self.task.conditions()
+        data, error = self.task.columns
+        size = ["size"] * any(condition.size for condition in conditions)
+        piece = [data] * any(condition.data for condition in conditions)
+        named = dict.fromkeys(name for condition in conditions for name, _ in condition.hyperparameters)
+        return ["task", "network", *size, "parameters", *piece, "run", "seed", *named, "epochs", error, "diverged"]
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """A row for each run, by the `columns` of ``runs.csv``.
+
+        Example:
+            >>> next(open_results("results/generation").rows())["network"]
+            'cwrnn'
+        """
+        data, error = self.task.columns
+        columns = self.columns
+        for condition, result in self.conditions.items():
+            for run in range(self.task.runs):
+                row = {
+                    "task": self.task.name,
+                    "network": condition.network,
+                    "size": condition.size,
+                    "parameters": int(result.num_parameters),
+                    data: condition.data,
+                    "run": run,
+                    "seed": self.task.seed,
+                    **dict(condition.hyperparameters),
+                    "epochs": int(result.epochs[run]),
+                    error: float(result.error[run]),
+                    "diverged": bool(result.diverged[run]),
+                }
+                yield {column: row.get(column, float("nan")) for column in columns}
+
+    def to_dataframe(self) -> Any:
+        """The rows of ``runs.csv`` as a ``pandas.DataFrame``, one for each run.
+
+        Raises:
+            ImportError: if pandas is not installed; it is in the extra ``[frames]``.
+
+        Example:
+            >>> frame = open_results("results/generation").to_dataframe()
+            >>> frame.groupby("network")["nmse"].count().to_dict()
+            {'cwrnn': 2}
+        """
+        return require("pandas", "frames").DataFrame(list(self.rows()))
+
+    def to_xarray(self) -> Any:
+        """All figures as an ``xarray.Dataset`` over the dimensions ``condition``, ``run`` and ``epoch``.
+
+        Variables are ``error``, ``epochs`` and ``diverged``, ``(condition, run)``, and ``curve``,
+        ``(condition, epoch, run, ...)``, NaN at epochs that a condition has no errors of. Network, size, data and
+        hyper-parameters are coordinates of ``condition``.
+
+        Raises:
+            ImportError: if xarray is not installed; it is in the extra ``[frames]``.
+
+        Example:
+            >>> data = open_results("results/generation").to_xarray()
+            >>> dict(data["error"].sizes)
+            {'condition': 1, 'run': 2}
+        """
+        xarray = require("xarray", "frames")
+        conditions, results = list(self.conditions), list(self.conditions.values())
+        epochs = np.unique(np.concatenate([np.zeros(0, np.int64), *(result.curve_epochs for result in results)]))
+        curves = []
+        for result in results:
+            curve = np.full((len(epochs), *result.curve.shape[1:]), np.nan, result.curve.dtype)
+            curve[np.searchsorted(epochs, result.curve_epochs)] = result.curve
+            curves.append(curve)
+        hyperparameters = dict.fromkeys(name for condition in conditions for name, _ in condition.hyperparameters)
+        coordinates = {
+            "condition": [condition.name for condition in conditions],
+            "network": ("condition", [condition.network for condition in conditions]),
+            "size": ("condition", [condition.size for condition in conditions]),
+            self.task.columns[0]: ("condition", [condition.data for condition in conditions]),
+            "parameters": ("condition", [int(result.num_parameters) for result in results]),
+            **{
+                name: ("condition", [dict(condition.hyperparameters).get(name, np.nan) for condition in conditions])
+                for name in hyperparameters
+            },
+            "run": np.arange(self.task.runs),
+            "epoch": epochs,
+        }
+        if not results:
+            return xarray.Dataset(coords=coordinates)
+        more = [f"error_{i}" for i in range(curves[0].ndim - 2)]
+        variables = {
+            **{
+                name: (("condition", "run"), np.stack([getattr(result, name) for result in results]))
+                for name in ("error", "epochs", "diverged")
+            },
+            "curve": (("condition", "epoch", "run", *more), np.stack(curves)),
+        }
+        return xarray.Dataset(variables, coordinates, {"task": self.task.name, "seed": self.task.seed})
+
+
+def open_results(folder: str | Path) -> Results:
+    """The finished conditions in a results folder.
+
+    Raises:
+        ValueError: if the folder holds no results, or its ``config.json`` cannot be read.
+
+    Example:
+        >>> results = open_results("results/generation")
+        >>> [(condition.name, result.error.shape) for condition, result in results.conditions.items()]
+        [('cwrnn-100-choir-0.0003', (2,))]
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    return load_results(folder, stored_task(folder, config), config["settings"])
+
+
+def load_results(folder: Path, task: Task, settings: dict[str, Any]) -> Results:
+    """All finished conditions of a task, read from its folder."""
+    loaded = {condition: _load_condition(folder, condition, task, settings) for condition in task.conditions()}
+    return Results(task, {condition: result for condition, result in loaded.items() if result is not None})
+
+
+def _load_condition(folder: Path, condition: Condition, task: Task, settings: dict[str, Any]) -> ConditionResult | None:
+    """A stored condition, or None if it is not there, damaged or not what it should be; then a warning names it."""
+    path = condition_path(folder, condition)
+    arrays = read_arrays(path, place_of(settings, f"conditions/{condition.name}"))
+    if arrays is None:
+        return None
+    if wrong := _wrong(arrays, task):
+        warnings.warn(f"{path} is not a result of this task ({wrong}) and counts as not there", stacklevel=2)
+        return None
+    fields: dict[str, Any] = {"data": {}, "best": {}}
+    for name, array in arrays.items():
+        field, _, key = name.partition("/")
+        if key:
+            fields.setdefault(field, {})[key] = array
+        else:
+            fields[field] = array
+    return ConditionResult(**fields)
+
+
+def _wrong(arrays: dict[str, np.ndarray], task: Task) -> str:
+    """Why these are not the arrays of a condition, in words; empty if they are."""
+    for name, array in arrays.items():
+        if name not in ARRAYS and not name.startswith(("data/", "best/", "outputs/")):
+            return f"{name} is unknown"
+        if name.startswith("best/") and array.dtype.kind != "f":
+            return f"{name} holds {array.dtype}"
+    if not any(name.startswith("best/") for name in arrays):
+        return "best is missing"
+    wanted = {**ARRAYS, **task.recorded}
+    several = {name: ARRAYS["outputs"] for name in arrays if name.startswith("outputs/")}
+    if several:
+        del wanted["outputs"]
+        wanted = {**several, **wanted}
+    if wrong := mismatch(arrays, wanted, {"R": task.runs}):
+        return wrong
+    moments = arrays["curve_epochs"].astype(np.int64)
+    if not moments.size or moments[0] != 0 or (np.diff(moments) <= 0).any():
+        return "curve_epochs do not ascend from 0"
+    if (np.isfinite(arrays["error"]) == arrays["diverged"]).any():
+        return "error is not finite exactly where a run has not diverged"
+    if ((arrays["epochs"] < 0) | (arrays["epochs"] > task.epochs)).any():
+        return f"epochs are not from 0 to {task.epochs}"
+    return ""
+
+
+def condition_path(folder: str | Path, condition: Condition) -> Path:
+    """Where a finished condition is stored."""
+    return Path(folder) / "conditions" / f"{condition.name}.npz"
