@@ -441,18 +441,24 @@ def figure3(quick: bool, keep: Callable[[dict[str, Any]], None]) -> dict[str, An
     phases, began = Phases(keep), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         results = sweep(task, folder, progress=phases)
-    diverged = sum(int(result.diverged.sum()) for result in results.cells.values())
+    diverged = sum(int(result.diverged.sum()) for result in results.conditions.values())
     return {
-        "networks": len(results.cells) * task.runs,
+        "networks": len(results.conditions) * task.runs,
         "epochs": task.epochs,
         "seconds": phases.seconds,
         "total": time.perf_counter() - began,
         "diverged": diverged,
         "nmse": {
             f"{name} {size}": float(
-                np.nanmean([r.error for cell, r in results.cells.items() if (cell.network, cell.size) == (name, size)])
+                np.nanmean(
+                    [
+                        r.error
+                        for condition, r in results.conditions.items()
+                        if (condition.network, condition.size) == (name, size)
+                    ]
+                )
             )
-            for name, size in dict.fromkeys((cell.network, cell.size) for cell in results.cells)
+            for name, size in dict.fromkeys((condition.network, condition.size) for condition in results.conditions)
         },
     }
 

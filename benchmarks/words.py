@@ -6,7 +6,6 @@ to the longest. It prints sequences per second over all runs, medians and quarti
 """
 
 import argparse
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -20,17 +19,17 @@ from timing import Timed, compiled, measure
 import clockwork as cw
 from clockwork.tasks import Words
 from clockwork.training.devices import use_all_cores
-from clockwork.training.sweep import lanes_for, program
+from clockwork.training.placement import Placement
+from clockwork.training.program import program
+from clockwork.training.train_state import Trainer
 
 
-def ours(task: Words, name: str, size: int) -> Timed:
+def ours(task: Words) -> Timed:
     """The sweep's own program, on all devices; what fills up the last one is computed too, and not counted."""
-    devices = jax.devices()
-    lanes = lanes_for(task.runs, len(devices))
-    compiling = program(task, name, size, Mesh(np.asarray(devices), ("runs",)), shared=True)
-    keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(0)))(jnp.arange(lanes))
-    data = task.data(task.conditions()[0])
-    return compiled(compiling.segment, compiling.begin(keys), keys, data, jnp.full(lanes, 3e-4), jnp.int32(0))
+    mesh = Mesh(np.asarray(jax.devices()), ("runs",))
+    placement = Placement(task, task.conditions(), mesh)
+    functions = program(Trainer(task, task.conditions()[0]), placement.layout, mesh)
+    return compiled(functions.segment, functions.begin(placement.runs), placement.runs, jnp.int32(0))
 
 
 def plain(task: Words, clock: cw.Clock) -> Timed:
@@ -77,7 +76,7 @@ def main() -> None:
     task = Words(runs=options.runs, networks=("cwrnn",), sizes=(options.size,))
     clock = cw.Clock.exponential(task.units[options.size]["cwrnn"], task.modules)
     ways = {
-        "clockwork: its sweep": ours(task, "cwrnn", options.size),
+        "clockwork: its sweep": ours(task),
         "masked scan, padded, vmap": plain(task, clock),
     }
     found = measure(ways, options.repeats, float("inf"))

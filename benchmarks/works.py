@@ -29,7 +29,9 @@ from timing import Timed, compiled
 import clockwork as cw
 from clockwork.nn import Clockwork, ClockworkCell
 from clockwork.tasks import Generation
-from clockwork.training.sweep import lanes_for, program
+from clockwork.training.placement import Placement, padded
+from clockwork.training.program import program
+from clockwork.training.train_state import Trainer
 
 MODULES, EPOCHS, SEGMENT = 9, 10, 50
 
@@ -84,13 +86,14 @@ def target(steps: int) -> np.ndarray:
 
 def library_sweep(task: Callable[..., Generation], name: str, size: Size) -> Timed:
     """Epochs as the library's own sweep trains them, on all devices."""
-    devices = jax.devices()
-    runs = lanes_for(size.runs, len(devices))
-    one = task(runs=runs, networks=(name,), sizes=(size.nominal,), clips=("guitar",), epochs=SEGMENT)
-    compiling = program(one, name, size.nominal, Mesh(np.asarray(devices), ("runs",)), shared=True)
-    keys = jax.random.split(jax.random.key(0), runs)
-    arguments = (compiling.begin(keys), keys, one.data(one.cells()[0]), jnp.full(runs, 1e-5), jnp.int32(0))
-    return compiled(compiling.segment, *arguments, times=SEGMENT)
+    mesh = Mesh(np.asarray(jax.devices()), ("runs",))
+    runs = padded(size.runs, mesh.size)
+    options = {"networks": (name,), "sizes": (size.nominal,), "clips": ("guitar",), "learning_rates": (1e-5,)}
+    one = task(runs=runs, epochs=SEGMENT, **options)
+    placement = Placement(one, one.conditions(), mesh)
+    functions = program(Trainer(one, one.conditions()[0]), placement.layout, mesh)
+    arguments = (functions.begin(placement.runs), placement.runs, jnp.int32(0))
+    return compiled(functions.segment, *arguments, times=SEGMENT)
 
 
 def user_epochs(network: tuple, size: Size, over_runs: Callable = jax.vmap) -> Timed:

@@ -90,5 +90,5 @@ def test_what_the_arithmetic_cannot_hold_is_refused(kind, arguments, sentence):
     with pytest.raises(ArgumentError, match=sentence):
         kind(**arguments)
     assert kind(seed=2**32 - 1).seed == 2**32 - 1
-    assert Generation(clip_norm=math.inf).clips_at is None
+    assert Generation(clip_norm=math.inf).training.clip_norm is None
     assert Words(noise=0).noise == 0

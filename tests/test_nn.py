@@ -146,7 +146,7 @@ TABLE1 = [
 @pytest.mark.parametrize(("nominal", "name", "units", "parameters"), TABLE1)
 def test_networks_have_table_1s_sizes(nominal, name, units, parameters):
     from clockwork.tasks import Generation
-    from clockwork.tasks.generation import UNITS
+    from clockwork.tasks.generation.task import UNITS
 
     assert UNITS[nominal][name] == units
     network = Generation().network(name, nominal, nnx.Rngs(0))

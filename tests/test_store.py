@@ -9,6 +9,7 @@ import shutil
 import warnings
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -16,10 +17,11 @@ from flax import nnx
 from clockwork.report import write_report
 from clockwork.tasks import Generation
 from clockwork.training import ConditionResult, Store, open_results, sweep
-from clockwork.training import train_state as runs
 from clockwork.training.arrays import read_arrays, write_arrays
 from clockwork.training.config import place_of
-from clockwork.training.sweep import _restored, named
+from clockwork.training.model import named
+from clockwork.training.sweep import _restored
+from clockwork.training.train_state import Trainer
 
 TASK = Generation(runs=2, networks=("cwrnn",), sizes=(100,), clips=("choir", "tabla"), epochs=12)
 R, T = 2, 320
@@ -34,10 +36,12 @@ def result(task, condition):
         diverged=np.array([False, True]),
         curve=np.linspace(1, 0.5, 3 * R, dtype=np.float32).reshape(3, R),
         curve_epochs=np.array([0, 10, 12]),
+        kept=np.arange(R),
         outputs=np.zeros((R, T), np.float32),
-        parameters=np.asarray(100),
+        num_parameters=np.asarray(100),
         data=task.record(condition),
         best=named(nnx.state(network, nnx.Param)),
+        state={},
     )
 
 
@@ -114,20 +118,20 @@ def changed(name, change):
     return lambda arrays: {**arrays, name: change(arrays[name])}
 
 
-CELLS = {
+CHANGES = {
     "of strings": [changed(n, lambda x: x.astype(str)) for n in ("error", "epochs", "diverged", "curve", "outputs")],
     "of integers": [
         changed(n, lambda x: np.zeros(x.shape, int)) for n in ("error", "diverged", "curve", "data/target")
     ],
-    "of complex": [changed(n, lambda x: x.astype(complex)) for n in ("error", "curve_epochs", "outputs", "parameters")],
+    "of complex": [changed(n, lambda x: x.astype(complex)) for n in ("error", "curve_epochs", "outputs", "num_parameters")],
     "of dates": [changed(n, lambda x: np.zeros(x.shape, "M8[s]")) for n in ("error", "epochs", "data/rate")],
     "of floats": [changed(n, lambda x: x.astype(float)) for n in ("epochs", "diverged", "curve_epochs", "data/rate")],
     "one short": [changed(n, lambda x: x[:-1]) for n in ("error", "epochs", "diverged", "curve", "curve_epochs")],
     "none": [changed(n, lambda x: x[:0]) for n in ("error", "curve", "curve_epochs", "outputs", "data/target")],
-    "an axis more": [changed(n, lambda x: x[None]) for n in ("error", "epochs", "curve", "parameters", "data/target")],
+    "an axis more": [changed(n, lambda x: x[None]) for n in ("error", "epochs", "curve", "num_parameters", "data/target")],
     "no axis": [changed(n, lambda x: np.ravel(x)[0]) for n in ("error", "epochs", "diverged", "curve", "outputs")],
     "turned": [changed(n, np.transpose) for n in ("curve", "outputs")],
-    "missing": [without(n) for n in (*set(ConditionResult._fields) - {"data", "best"}, "data/target", "data/rate")],
+    "missing": [without(n) for n in (*set(ConditionResult._fields) - {"data", "best", "state"}, "data/target", "data/rate")],
     "unknown": [lambda a: {**a, "thesis": np.zeros(3)}, lambda a: {**a, "error/x": np.zeros(3)}],
     "no parameters": [lambda arrays: {k: v for k, v in arrays.items() if not k.startswith("best/")}],
     "parameters of strings": [lambda a: {k: v.astype(str) if k.startswith("best/") else v for k, v in a.items()}],
@@ -135,7 +139,7 @@ CELLS = {
     "infinite": [changed("error", lambda x: x * np.inf), changed("error", lambda x: x * np.nan)],
     "other epochs": [changed("epochs", lambda x: -x), changed("epochs", lambda x: x + 1000)],
 }
-VARIANTS = [pytest.param(f, id=f"{name} {i}") for name, changes in CELLS.items() for i, f in enumerate(changes)]
+VARIANTS = [pytest.param(f, id=f"{name} {i}") for name, changes in CHANGES.items() for i, f in enumerate(changes)]
 
 
 @pytest.mark.parametrize("change", VARIANTS)
@@ -148,6 +152,12 @@ def test_a_right_digest_of_wrong_contents_counts_as_not_there(copy, change):
     write_arrays(path_of(copy, first), change(arrays), place)
     with pytest.warns(UserWarning, match=f"{first.name}.npz is not a result of this task .* and counts as not there"):
         assert list(open_results(copy).conditions) == [second]
+
+
+def begun_run():
+    """The state of a run before its first update."""
+    condition = TASK.conditions()[0]
+    return Trainer(TASK, condition).begin(jax.random.key(0), {"learning_rate": jnp.float32(0)}, TASK.data(condition))
 
 
 PARTIALS = {
@@ -168,7 +178,7 @@ PARTIALS = {
 @pytest.mark.parametrize(("name", "change"), PARTIALS.items(), ids=PARTIALS)
 def test_runs_in_training_of_wrong_contents_count_as_not_there(tmp_path, name, change):
     store = Store(tmp_path, TASK)
-    begun = jax.tree.map(lambda x: np.stack([x, x]), runs.begin(TASK, "cwrnn", 100, jax.random.key(0)))
+    begun = jax.tree.map(lambda x: np.stack([x, x]), begun_run())
     leaves = {f"state{i}": leaf for i, leaf in enumerate(jax.tree.leaves(begun))}
     arrays = {**leaves, "errors": np.ones((3, R), np.float32), "training": np.ones(R, bool)}
     store.save_partial("cwrnn-100", change(arrays))

@@ -10,6 +10,7 @@ import sys
 import time
 import warnings
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,10 +21,10 @@ from flax import nnx
 from clockwork.cli import main
 from clockwork.report import write_report
 from clockwork.tasks import Generation
-from clockwork.training import Store, sweep
-from clockwork.training import train_state as runs
+from clockwork.training import Step, Store, open_results, sweep
+from clockwork.training.arrays import read_arrays, write_arrays
 from clockwork.training.progress import Progress
-from clockwork.training.store import open_results, read_arrays, write_arrays
+from clockwork.training.train_state import Trainer
 
 SMALL = Generation(runs=3, sizes=(100,), clips=("choir", "tabla"), epochs=12)
 
@@ -42,7 +43,7 @@ def test_a_sweep_is_its_runs_one_by_one(finished):
         network = SMALL.network(
             condition.network, condition.size, nnx.Rngs(params=jax.random.fold_in(jax.random.key(0), 2))
         )
-        optimizer = nnx.Optimizer(network, SMALL.optimizer(jnp.asarray(condition.learning_rate)), wrt=nnx.Param)
+        optimizer = nnx.Optimizer(network, SMALL.training.optimizer(condition.learning_rate), wrt=nnx.Param)
 
         @nnx.jit
         def update(network, optimizer, target=target):
@@ -254,19 +255,25 @@ def test_diverged_runs_are_frozen_flagged_and_counted(tmp_path):
     assert [row[-2:] for row in rows] == [["nan", "1"]] * 3
 
 
+def one_run(**changes):
+    """How one run of an SRN trains, its first state, and all else that an epoch takes."""
+    condition = next(c for c in SMALL.conditions() if c.network == "srn")
+    trainer, data, rate = Trainer(SMALL, condition), SMALL.data(condition), {"learning_rate": jnp.float32(1e-3)}
+    state = trainer.begin(jax.random.key(0), rate, data)._replace(**changes)
+    return trainer, state, (jax.random.key(0), rate, data)
+
+
 def test_a_diverged_run_keeps_the_parameters_it_had():
-    graph = runs.structure(SMALL, "srn", 100)
-    state = runs.begin(SMALL, "srn", 100, jax.random.key(0))
+    trainer, state, arguments = one_run()
     broken = state._replace(params=jax.tree.map(lambda x: x.at[...].set(jnp.inf), state.params))
-    after, error = runs.epoch(SMALL, graph, broken, jax.random.key(0), jnp.linspace(-1, 1, 20), jnp.asarray(1e-3), 0)
+    after, error = trainer.epoch(broken, *arguments, 0)
     assert after.diverged
     assert after.epoch == 0
     assert not jnp.isfinite(error)
-    jax.tree.map(np.testing.assert_array_equal, after.params, broken.params)
+    chex.assert_trees_all_equal(after.params, broken.params)
     # and it stays frozen even if its loss were finite again
-    healthy = after._replace(params=state.params)
-    later, _ = runs.epoch(SMALL, graph, healthy, jax.random.key(0), jnp.linspace(-1, 1, 20), jnp.asarray(1e-3), 1)
-    jax.tree.map(np.testing.assert_array_equal, later.params, state.params)
+    later, _ = trainer.epoch(after._replace(params=state.params), *arguments, 1)
+    chex.assert_trees_all_equal(later.params, state.params)
 
 
 def test_a_run_whose_last_update_blows_up_has_diverged(tmp_path):
@@ -279,16 +286,15 @@ def test_a_run_whose_last_update_blows_up_has_diverged(tmp_path):
 
 
 def test_a_finished_run_no_longer_changes():
-    graph = runs.structure(SMALL, "srn", 100)
-    state = runs.begin(SMALL, "srn", 100, jax.random.key(0))._replace(epoch=jnp.asarray(SMALL.epochs, jnp.int32))
-    after, _ = runs.epoch(SMALL, graph, state, jax.random.key(0), jnp.linspace(-1, 1, 20), jnp.asarray(1e-3), 0)
-    jax.tree.map(np.testing.assert_array_equal, after, state)
+    trainer, state, arguments = one_run(epoch=jnp.asarray(SMALL.epochs, jnp.int32))
+    after, _ = trainer.epoch(state, *arguments, 0)
+    chex.assert_trees_all_equal(after, state)
 
 
 def test_nesterov_is_sutskevers_at_the_look_ahead_point():
     # Sutskever et al. 2013: v' = mu v - lr grad(p + mu v), p' = p + v'. optax stores q = p + mu v.
     rate, momentum = 0.1, 0.95
-    optimizer = Generation(protocol="paper").optimizer(jnp.asarray(rate))
+    optimizer = Generation(protocol="paper").training.optimizer(rate)
     gradient = jax.grad(lambda q: 0.5 * (q[0] - 1) ** 2 + 0.1 * (q[1] + 2) ** 4)
     p, v, q = jnp.zeros(2), jnp.zeros(2), jnp.zeros(2)
     state = optimizer.init(q)
@@ -303,10 +309,10 @@ def test_nesterov_is_sutskevers_at_the_look_ahead_point():
 def test_the_stable_protocol_clips_and_the_papers_does_not():
     gradient = {"w": jnp.full(4, 100.0)}
     for protocol, norm in (("stable", 30.0), ("paper", 200.0)):
-        optimizer = Generation(protocol=protocol).optimizer(jnp.asarray(1.0))
+        optimizer = Generation(protocol=protocol).training.optimizer(1.0)
         updates, _ = optimizer.update(gradient, optimizer.init(gradient), gradient)
         assert float(optax.tree.norm(updates)) == pytest.approx(norm * 1.95, rel=1e-5)
-    optimizer = Generation(clip_norm=float("inf")).optimizer(jnp.asarray(1.0))
+    optimizer = Generation(clip_norm=float("inf")).training.optimizer(1.0)
     updates, _ = optimizer.update(gradient, optimizer.init(gradient), gradient)
     assert float(optax.tree.norm(updates)) == pytest.approx(390, rel=1e-5)
 
@@ -314,9 +320,10 @@ def test_the_stable_protocol_clips_and_the_papers_does_not():
 def test_the_loss_is_half_the_sum_of_squares_and_the_error_its_normalised_mean():
     target = jnp.asarray([1.0, -1.0, 0.5])
     network = lambda inputs=None, *, steps=0: jnp.zeros((steps, 1))  # noqa: E731
-    loss, error = Generation().loss(network, target, None, jax.random.key(0))  # pyright: ignore[reportArgumentType]
-    assert float(loss) == pytest.approx(0.5 * 2.25)
-    assert float(error) == pytest.approx(2.25 / 3 / np.var([1, -1, 0.5]))
+    step = Step(None, jax.random.key(0), jnp.int32(0), {}, ())
+    loss = Generation().loss(network, target, step)  # pyright: ignore[reportArgumentType]
+    assert float(loss.value) == pytest.approx(0.5 * 2.25)
+    assert float(loss.errors) == pytest.approx(2.25 / 3 / np.var([1, -1, 0.5]))
 
 
 def test_another_configuration_is_refused_and_nothing_is_lost(finished):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import importlib
 import math
 
 import jax
@@ -16,7 +15,8 @@ from clockwork.cli import main
 from clockwork.data import Corpus
 from clockwork.tasks import Words
 from clockwork.tasks.words.classify import classify, describe
-from clockwork.training import Progress, open_results, sweep
+from clockwork.training import Progress, Step, open_results, sweep
+from clockwork.training.placement import Placement
 from clockwork.training.train_state import TRAINING
 
 WORDS, SPEAKERS = ("go", "stop", "wait"), tuple("abcdefg")
@@ -96,7 +96,7 @@ def plain_loop(task, number):
         if since >= task.stop_after:
             return epoch, np.array(errors)
         own = jax.random.fold_in(jax.random.fold_in(key, TRAINING), epoch)
-        for position, (sequence,) in enumerate(np.asarray(task.batches(data, jnp.int32(epoch)))):
+        for position, (sequence,) in enumerate(np.asarray(task.batches(data, jnp.int32(epoch), own))):
             limit = int(task.limits[np.searchsorted(task.limits, corpus.lengths[sequence])])
             noise = jax.random.normal(jax.random.fold_in(own, position), (1, limit, 13))[0, : corpus.lengths[sequence]]
             noisy = frames[sequence] + task.noise * np.asarray(noise)
@@ -140,16 +140,14 @@ def test_padding_is_not_read(swept, tmp_path):
 def test_stragglers_go_on_without_the_others_to_the_same_end(swept, tmp_path, monkeypatch):
     _, results = swept
     (wanted,) = results.conditions.values()
-    module = importlib.import_module("clockwork.training.sweep")
-    monkeypatch.setattr(module, "LEFT", 0.8)
-    lanes = module._Lanes
-    entered, enter = [], lanes.enter
+    monkeypatch.setattr("clockwork.training.placement.MIN_ACTIVE", 0.8)
+    entered, enter = [], Placement.enter
 
     def note(self, whole):
         entered.append((len(set(self.numbers.tolist())), self.width))
         return enter(self, whole)
 
-    monkeypatch.setattr(lanes, "enter", note)
+    monkeypatch.setattr(Placement, "enter", note)
     (result,) = sweep(dataclasses.replace(TASK, runs=70), tmp_path).conditions.values()
     assert any(0 < chosen <= width < 70 for chosen, width in entered)
     assert entered[-1][0] == 70  # all are evaluated
@@ -159,8 +157,7 @@ def test_stragglers_go_on_without_the_others_to_the_same_end(swept, tmp_path, mo
 
 @pytest.mark.slow
 def test_cut_after_stragglers_went_on_alone_it_goes_on_to_the_same_numbers(tmp_path, monkeypatch):
-    module = importlib.import_module("clockwork.training.sweep")
-    monkeypatch.setattr(module, "LEFT", 0.8)
+    monkeypatch.setattr("clockwork.training.placement.MIN_ACTIVE", 0.8)
     task = dataclasses.replace(TASK, runs=70)
 
     class Cut(Progress):
@@ -187,15 +184,15 @@ def test_cut_after_stragglers_went_on_alone_it_goes_on_to_the_same_numbers(tmp_p
 def test_a_batch_has_each_sequence_once_and_nothing_twice():
     task = dataclasses.replace(TASK, batch=4)
     data = task.data(task.conditions()[0])
-    batches = np.asarray(task.batches(data, jnp.int32(3)))
+    batches = np.asarray(task.batches(data, jnp.int32(3), jax.random.key(0)))
     assert batches.shape == (task.updates, 4) == (4, 4)
     assert sorted(batches[batches >= 0]) == sorted(data.train)
-    assert not np.array_equal(batches, task.batches(data, jnp.int32(4)))
+    assert not np.array_equal(batches, task.batches(data, jnp.int32(4), jax.random.key(0)))
     network = task.network("srn", 500, nnx.Rngs(0))
-    key, last = jax.random.key(1), jnp.array([batches[0, 0], -1, -1, -1])
-    alone, _ = dataclasses.replace(task, noise=0.0).loss(network, data, last[:1], key)
-    padded, _ = dataclasses.replace(task, noise=0.0).loss(network, data, last, key)
-    np.testing.assert_allclose(alone, padded, rtol=1e-5)
+    last, quiet = jnp.array([batches[0, 0], -1, -1, -1]), dataclasses.replace(task, noise=0.0)
+    step = Step(last, jax.random.key(1), jnp.int32(0), {}, ())
+    alone = quiet.loss(network, data, step._replace(batch=last[:1]))
+    np.testing.assert_allclose(alone.value, quiet.loss(network, data, step).value, rtol=1e-5)
 
 
 def test_normalisation_is_of_the_training_set_alone():

@@ -94,6 +94,11 @@ class Experiment(Task):
     modules: ClassVar[int]  # of the CW-RNN, periods 1, 2, 4, ...
     lstm_periods: ClassVar[tuple[int, ...]]  # of the clockwork of LSTMs
 
+    @property
+    def curve_every(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Learning curves have a point for each ten updates, or for each epoch of more updates."""
+        return max(1, 10 // self.updates)
+
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
         for field in dataclasses.fields(self):

@@ -24,7 +24,7 @@ class Structure(NamedTuple):
 
     def merge(self, params: PyTree, rest: PyTree) -> PyTree:
         """The model with these arrays."""
-        return params if self.graph is None else nnx.merge(self.graph, params, rest)
+        return params if self.graph is None else nnx.merge(self.graph, params, rest, copy=True)
 
 
 def split(model: PyTree) -> tuple[Structure, PyTree, PyTree]:

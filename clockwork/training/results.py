@@ -5,11 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from clockwork.optional import require
 from clockwork.training.arrays import mismatch, read_arrays
 from clockwork.training.config import place_of, read_config, stored_task
+from clockwork.training.model import key_kinds, split, unnamed, with_keys, without_keys
 from clockwork.training.task import Condition, Task
 
 # The arrays of a condition: kinds of dtype and axes, as of `mismatch`. A task adds its own as `recorded`.
@@ -39,6 +42,7 @@ class ConditionResult(NamedTuple):
         num_parameters: ``()``, integer, the number of parameters of one model.
         data: what the task has to say of the condition's data, by name.
         best: the parameters of the run with the lowest error, by name.
+        state: the other arrays of that run's model, such as batch statistics, by name.
 
     Example:
         >>> (result,) = open_results("results/generation").conditions.values()
@@ -56,6 +60,7 @@ class ConditionResult(NamedTuple):
     num_parameters: np.ndarray
     data: dict[str, np.ndarray]
     best: dict[str, np.ndarray]
+    state: dict[str, np.ndarray]
 
 
 class Results(NamedTuple):
@@ -109,6 +114,22 @@ class Results(NamedTuple):
                     "diverged": bool(result.diverged[run]),
                 }
                 yield {column: row.get(column, float("nan")) for column in columns}
+
+    def trained(self, condition: Condition) -> Any:
+        """The model of the run with the lowest error of a condition: an nnx module, or a tree of parameters.
+
+        Example:
+            >>> results = open_results("results/generation")
+            >>> network = results.trained(next(iter(results.conditions)))
+            >>> network(steps=320).shape
+            (320, 1)
+        """
+        result = self.conditions[condition]
+        hyperparameters = {name: jnp.float32(value) for name, value in condition.hyperparameters}
+        model = self.task.model(condition.network, condition.size, nnx.Rngs(0), hyperparameters)
+        structure, params, rest = split(model)
+        state = with_keys(unnamed(without_keys(rest), result.state), key_kinds(rest))
+        return structure.merge(unnamed(params, result.best), state)
 
     def to_dataframe(self) -> Any:
         """The rows of ``runs.csv`` as a ``pandas.DataFrame``, one for each run.
@@ -204,7 +225,7 @@ def _load_condition(folder: Path, condition: Condition, task: Task, settings: di
     if wrong := _wrong(arrays, task):
         warnings.warn(f"{path} is not a result of this task ({wrong}) and counts as not there", stacklevel=2)
         return None
-    fields: dict[str, Any] = {"data": {}, "best": {}}
+    fields: dict[str, Any] = {"data": {}, "best": {}, "state": {}}
     for name, array in arrays.items():
         field, _, key = name.partition("/")
         if key:
@@ -217,7 +238,7 @@ def _load_condition(folder: Path, condition: Condition, task: Task, settings: di
 def _wrong(arrays: dict[str, np.ndarray], task: Task) -> str:
     """Why these are not the arrays of a condition, in words; empty if they are."""
     for name, array in arrays.items():
-        if name not in ARRAYS and not name.startswith(("data/", "best/", "outputs/")):
+        if name not in ARRAYS and not name.startswith(("data/", "best/", "state/", "outputs/")):
             return f"{name} is unknown"
         if name.startswith("best/") and array.dtype.kind != "f":
             return f"{name} holds {array.dtype}"

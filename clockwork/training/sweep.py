@@ -3,9 +3,10 @@
 Runs are laid over all devices. Each device trains its share on its own; nothing is exchanged.
 """
 
+import contextlib
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from jax.sharding import Mesh
 
 from clockwork.checks import integer
 from clockwork.training.arrays import mismatch
+from clockwork.training.callback import Callback
 from clockwork.training.devices import checked_devices
 from clockwork.training.interrupt import Interruptible
 from clockwork.training.memory import check_memory
@@ -29,8 +31,6 @@ from clockwork.training.store import Store, claim
 from clockwork.training.task import MAX_EPOCHS, MAX_RUNS, MAX_SEED, Condition, Task
 from clockwork.training.train_state import Trainer, TrainState
 
-# Errors are kept every so many updates, at least.
-CURVE_EVERY = 10
 # Seconds between two writes of runs in training.
 SAVE_EVERY = 20.0
 
@@ -41,6 +41,7 @@ def sweep(
     *,
     devices: Sequence[Any] | None = None,
     progress: Progress | None = None,
+    callback: Callback | None = None,
 ) -> Results:
     """Train all conditions of a task that are not yet in a results folder.
 
@@ -56,6 +57,8 @@ def sweep(
             makes one of each core.
         progress: is told what the sweep does; ``clockwork.training.progress.for_output()`` prints it.
             Nothing is told if None.
+        callback: an experiment tracker with the functions of `clockwork.training.Callback`, such as the module
+            ``wandb``.
 
     Returns:
         All conditions of the task, those that were in the folder before among them.
@@ -103,10 +106,10 @@ def sweep(
             epochs=task.epochs * sum(bool(lost) for lost in missing),
         )
         store.write_runs(done)
-        with Interruptible() as interruptible:
+        with Interruptible() as interruptible, _tracked(callback, store.settings) as log:
             for (label, conditions), lost in zip(groups, missing, strict=True):
                 if lost:
-                    trained = _train(task, label, conditions, mesh, store, progress, interruptible)
+                    trained = _train(task, label, conditions, mesh, store, progress, interruptible, log)
                     # All conditions of a group are trained together even if one alone is missing, so that the
                     # program, and with it the last digit, is the same as in a sweep that was left alone.
                     for condition in lost:
@@ -127,6 +130,7 @@ def _train(
     store: Store,
     progress: Progress,
     interruptible: Interruptible,
+    log: Callable[[dict[str, float], int], None],
 ) -> dict[Condition, ConditionResult]:
     def compiled(function: jax.stages.Wrapped, *arguments: Any) -> Callable:
         lowered = function.lower(*arguments)  # traced here: JAX's settings belong to threads
@@ -176,6 +180,10 @@ def _train(
             active = placement.leave(np.zeros(count, bool), _active(task, state))
             progress.advance(len(latest), int(placement.leave(whole.diverged, state.diverged).sum()))
             progress.spare(int((task.epochs - done) * (1 - active.mean())))
+            log(
+                _metrics(task, conditions, latest[-1], placement.leave(whole.diverged, state.diverged), active),
+                len(latest),
+            )
             interruptible.check()
             if time.monotonic() - saved > SAVE_EVERY:
                 _save(store, label, whole, *reached)
@@ -197,11 +205,11 @@ def _train(
             some = placement.of(chosen.reshape(-1))
             arguments = (some.enter(whole), some.runs)
             _, _, outputs, _ = _first(kept.size, computed(compiled(functions.finish, *arguments), *arguments))
-    except (KeyboardInterrupt, OSError):  # OSError: a full disk, or nobody who reads the progress any more
+    except BaseException:  # Ctrl-C, a full disk, nobody who reads the progress any more, an error in a callback
         if reached[-1]:
             _save(store, label, whole, *reached)
         raise
-    every = max(1, CURVE_EVERY // task.updates)
+    every = task.curve_every
     curve = np.concatenate([np.concatenate(errors)[::every], last[None]])
     results = {}
     for position, condition in enumerate(conditions):
@@ -219,8 +227,51 @@ def _train(
             num_parameters=np.asarray(task.num_parameters(condition, trainer.abstract.params)),
             data=task.record(condition),
             best=named(jax.tree.map(lambda leaf, i=best: leaf[i], whole.params)),
+            state=named(jax.tree.map(lambda leaf, i=best: leaf[i], whole.rest)),
         )
     return results
+
+
+@contextlib.contextmanager
+def _tracked(callback: Callback | None, settings: dict[str, Any]) -> Iterator[Callable[[dict[str, float], int], None]]:
+    """What logs metrics and the epochs that they took, while the sweep goes on."""
+    if callback is None:
+        yield lambda metrics, epochs: None
+        return
+    total = 0
+
+    def log(metrics: dict[str, float], epochs: int) -> None:
+        nonlocal total
+        total += epochs
+        callback.log(metrics, step=total)
+
+    callback.init(config=settings)
+    try:
+        yield log
+    finally:
+        callback.finish()
+
+
+def _metrics(
+    task: Task, conditions: list[Condition], errors: np.ndarray, diverged: np.ndarray, active: np.ndarray
+) -> dict[str, float]:
+    """What `Callback.log` is told of the runs of all conditions; ``errors`` is ``(R, ...)``."""
+    watched = np.asarray(task.watched(jnp.asarray(np.moveaxis(errors, 0, -1)))).reshape(len(conditions), -1)
+    found: dict[str, float] = {}
+    for condition, error, lost, left in zip(
+        conditions,
+        watched,
+        diverged.reshape(len(conditions), -1),
+        active.reshape(len(conditions), -1),
+        strict=True,
+    ):
+        median = float(np.median(error[~lost])) if not lost.all() else float("nan")
+        found |= {
+            f"{condition.name}/error": median,
+            f"{condition.name}/diverged": int(lost.sum()),
+            f"{condition.name}/training": int(left.sum()),
+        }
+    return found
 
 
 def _first(count: int, tree: Any) -> Any:

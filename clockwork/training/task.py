@@ -101,6 +101,7 @@ class Task:
         patience: a run stops after this many epochs without a lower `watched` error; None: it never does.
         seed: run i draws its weights, and whatever else is random in it, from ``fold_in(key(seed), i)``.
         kept_outputs: of how many runs of a condition, those with the lowest error, outputs are kept; None: of all.
+        curve_every: learning curves have a point for each this many epochs.
         runs_axis: the axis of the runs in every array while they train: -1 for models that compute runs side by side,
             as this library's do, 0 for others.
         recorded: what the stored arrays must be, by name: kinds of dtype, axes and perhaps the axis that bounds
@@ -115,6 +116,7 @@ class Task:
     patience: Any = None
     seed: Any = 0
     kept_outputs: Any = None
+    curve_every: Any = 1
     runs_axis: ClassVar[int] = -1
     recorded: ClassVar[dict[str, tuple[str, ...]]] = {}
 
