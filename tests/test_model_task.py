@@ -74,14 +74,6 @@ def square(model, batch):
     return jnp.square(model(batch[0]) - batch[1]).mean()
 
 
-def linen_square(model, batch):
-    return jnp.square(model(batch[0], train=True) - batch[1]).mean()
-
-
-def linen_error(model, data):
-    return jnp.square(model(data[0], train=False) - data[1]).mean()
-
-
 def init(key):
     first, second = jax.random.split(key)
     return {"hidden": jax.random.normal(first, (12, 5)), "out": jax.random.normal(second, (5,))}
@@ -104,9 +96,8 @@ def task_of(kind, **options):
     own = {
         "nnx": {"model": lambda rngs: Recurrent(rngs), "loss": square},
         "linen": {
-            "model": linen_model(LinenNet(), examples()[0][:1], train=False),
-            "loss": linen_square,
-            "error": linen_error,
+            "model": linen_model(LinenNet(), examples()[0][:1]),
+            "loss": square,
         },
         "pure": {"init": init, "loss": pure_square, "error": pure_error},
     }[kind]
@@ -146,7 +137,8 @@ def plain_loop(kind, rate, run):
             if graph is None:
                 return pure_square(params, batch, 0.1, key), ()
             model = nnx.merge(graph, params, rest, copy=True)
-            value = (square if kind == "nnx" else linen_square)(model, batch)
+            model.train()
+            value = square(model, batch)
             return value, nnx.split(model, nnx.Param, ...)[2]
 
         (value, rest), gradient = jax.value_and_grad(loss, has_aux=True)(params)
@@ -194,7 +186,7 @@ def test_the_best_model_comes_back_with_all_of_its_state(kind, swept):
         assert moved
         chex.assert_trees_all_close(kept, moved, rtol=1e-3, atol=1e-4)
         model.eval()
-        error = (square if kind == "nnx" else linen_error)(model, examples())
+        error = square(model, examples())
     np.testing.assert_allclose(error, result.error[best], rtol=1e-5)
     chex.assert_trees_all_equal(open_results(folder).conditions[condition]._asdict(), result._asdict())
 

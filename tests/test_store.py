@@ -123,15 +123,21 @@ CHANGES = {
     "of integers": [
         changed(n, lambda x: np.zeros(x.shape, int)) for n in ("error", "diverged", "curve", "data/target")
     ],
-    "of complex": [changed(n, lambda x: x.astype(complex)) for n in ("error", "curve_epochs", "outputs", "num_parameters")],
+    "of complex": [
+        changed(n, lambda x: x.astype(complex)) for n in ("error", "curve_epochs", "outputs", "num_parameters")
+    ],
     "of dates": [changed(n, lambda x: np.zeros(x.shape, "M8[s]")) for n in ("error", "epochs", "data/rate")],
     "of floats": [changed(n, lambda x: x.astype(float)) for n in ("epochs", "diverged", "curve_epochs", "data/rate")],
     "one short": [changed(n, lambda x: x[:-1]) for n in ("error", "epochs", "diverged", "curve", "curve_epochs")],
     "none": [changed(n, lambda x: x[:0]) for n in ("error", "curve", "curve_epochs", "outputs", "data/target")],
-    "an axis more": [changed(n, lambda x: x[None]) for n in ("error", "epochs", "curve", "num_parameters", "data/target")],
+    "an axis more": [
+        changed(n, lambda x: x[None]) for n in ("error", "epochs", "curve", "num_parameters", "data/target")
+    ],
     "no axis": [changed(n, lambda x: np.ravel(x)[0]) for n in ("error", "epochs", "diverged", "curve", "outputs")],
     "turned": [changed(n, np.transpose) for n in ("curve", "outputs")],
-    "missing": [without(n) for n in (*set(ConditionResult._fields) - {"data", "best", "state"}, "data/target", "data/rate")],
+    "missing": [
+        without(n) for n in (*set(ConditionResult._fields) - {"data", "best", "state"}, "data/target", "data/rate")
+    ],
     "unknown": [lambda a: {**a, "thesis": np.zeros(3)}, lambda a: {**a, "error/x": np.zeros(3)}],
     "no parameters": [lambda arrays: {k: v for k, v in arrays.items() if not k.startswith("best/")}],
     "parameters of strings": [lambda a: {k: v.astype(str) if k.startswith("best/") else v for k, v in a.items()}],
