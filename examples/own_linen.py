@@ -12,7 +12,7 @@ x = jax.random.normal(jax.random.key(0), (256, 20, 2))
 class Net(nn.Module):
     @nn.compact
     def __call__(self, x, train):
-        h = nn.BatchNorm(use_running_average=not train)(nn.RNN(nn.GRUCell(8))(x)[:, -1])
+        h = nn.BatchNorm(use_running_average=not train)(nn.tanh(nn.Dense(16)(x.reshape(len(x), -1))))
         return nn.Dense(1)(nn.Dropout(0.1, deterministic=not train)(h))
 
 
