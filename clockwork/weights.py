@@ -1,12 +1,13 @@
 """What a clockwork layer learns."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.nn.initializers import Initializer
 from jax.typing import ArrayLike, DTypeLike
 
 from clockwork.checks import ArgumentError, finite, integer, shown
@@ -156,19 +157,21 @@ class Weights(NamedTuple):
 def init(key: Array, clock: Clock, inputs: int = 0, stddev: float = 0.1, dtype: DTypeLike = jnp.float32) -> Weights:
     """Draw all weights and biases from N(0, stddev²) (Koutník et al. 2014, sec. 4).
 
+    The cells, layers and networks of `clockwork.nn` draw theirs in the same way: the same key gives the same weights.
+
     Args:
         key: a JAX random key.
         clock: the layer's clock.
         inputs: ``I``, the number of inputs; 0 for none.
         stddev: the standard deviation.
-        dtype: of the weights, a type of floating point numbers.
+        dtype: of the weights, a type of floating point numbers. They are drawn in at least float32 and rounded.
 
     Returns:
         The weights of a layer with this clock.
 
     Raises:
-        ValueError: if the clock is none, ``inputs`` is not an integer of at least 0, or ``stddev`` is negative or
-            not finite.
+        ValueError: if the clock is none, ``inputs`` is not an integer of at least 0, ``stddev`` is negative or
+            not finite, or ``dtype`` is no type of floating point numbers.
 
     Example:
         >>> import clockwork as cw, jax
@@ -177,14 +180,82 @@ def init(key: Array, clock: Clock, inputs: int = 0, stddev: float = 0.1, dtype: 
         ((13, 40), (40,))
     """
     check_clock(clock, "init(key, clock, inputs)")
-    inputs, stddev = integer("inputs", inputs, least=0), finite("stddev", stddev, least=0)
+    normal = Normal(finite("stddev", stddev, least=0))
+    return initialize(key, clock, integer("inputs", inputs, least=0), normal, normal, normal, dtype)
+
+
+def initialize(
+    key: Array,
+    clock: Clock,
+    inputs: int,
+    kernel_init: Initializer | None = None,
+    recurrent_kernel_init: Initializer | None = None,
+    bias_init: Initializer | None = None,
+    dtype: DTypeLike = jnp.float32,
+) -> Weights:
+    """Draw the weights of a layer with any initialisers; the default of each is the paper's, `Normal`.
+
+    Args:
+        key: a JAX random key, split into three: for the input weights, the recurrent weights and the biases.
+        clock: the layer's clock.
+        inputs: ``I``, the number of inputs; 0 for none.
+        kernel_init: draws the input weights ``(I, N)``.
+        recurrent_kernel_init: draws, for each module i with a key of its own, the weights of everything that the
+            module receives, ``(N - a_i, k_i)``: an initialiser that counts the inputs of a matrix counts them
+            right. A `Normal` draws all modules at once, as one ``(N, N)`` matrix whose upper triangle is dropped.
+        bias_init: draws the biases ``(N,)``.
+        dtype: of the weights. They are drawn in at least float32 and rounded.
+
+    Raises:
+        ValueError: if ``dtype`` is no type of floating point numbers.
+
+    Example:
+        >>> import clockwork as cw, jax
+        >>> from clockwork.nn import FLAX
+        >>> weights = initialize(jax.random.key(0), cw.Clock.exponential(width=40, modules=9), 13, **FLAX)
+        >>> float(abs(weights.bias).sum())
+        0.0
+    """
+    kernel, recurrent, bias = kernel_init or Normal(), recurrent_kernel_init or Normal(), bias_init or Normal()
     input_key, recurrent_key, bias_key = jax.random.split(key, 3)
-    blocks = zip(jax.random.split(recurrent_key, clock.modules), block_shapes(clock), strict=True)
+    n, parts = clock.width, list(zip(clock.starts, clock.sizes, strict=True))
+    if isinstance(recurrent, Normal):  # one draw in place of G: each shape is compiled separately
+        square = draw(recurrent, recurrent_key, (n, n), dtype)
+        blocks = [square[a : a + k, : a + k] for a, k in parts]
+    else:
+        keys = jax.random.split(recurrent_key, clock.modules)
+        received = [draw(recurrent, k_i, (n - a, k), dtype) for k_i, (a, k) in zip(keys, parts, strict=True)]
+        blocks = [
+            jnp.concatenate([received[i][b - a : b - a + k] for i, (a, _) in enumerate(parts[: j + 1])], axis=1)
+            for j, (b, k) in enumerate(parts)
+        ]
     return Weights(
-        input=stddev * jax.random.normal(input_key, (inputs, clock.width), dtype),
-        recurrent=tuple(stddev * jax.random.normal(block_key, shape, dtype) for block_key, shape in blocks),
-        bias=stddev * jax.random.normal(bias_key, (clock.width,), dtype),
+        draw(kernel, input_key, (inputs, n), dtype) if inputs else jnp.zeros((0, n), dtype),
+        tuple(blocks),
+        draw(bias, bias_key, (n,), dtype),
     )
+
+
+class Normal(NamedTuple):
+    """An initialiser of independent N(0, stddev²), with the call of those in ``jax.nn.initializers``.
+
+    Attributes:
+        stddev: the standard deviation; the paper's by default (Koutník et al. 2014, sec. 4).
+    """
+
+    stddev: float = 0.1
+
+    def __call__(self, key: Array, shape: Sequence[Any], dtype: Any = jnp.float32, out_sharding: Any = None) -> Array:
+        """An array of this shape and dtype."""
+        return self.stddev * jax.random.normal(key, shape, dtype, out_sharding=out_sharding)
+
+
+def draw(initializer: Initializer, key: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    """What the initialiser draws in at least float32, rounded to ``dtype``, which must be of floating point numbers."""
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ArgumentError("dtype", f"must be a type of floating point numbers, got {jnp.dtype(dtype)}")
+    at_least_float32 = dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
+    return initializer(key, shape, at_least_float32).astype(dtype)
 
 
 def block_shapes(clock: Clock) -> Sequence[tuple[int, int]]:

@@ -1,9 +1,16 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as flax_linen
+from flax import nnx
 
 import clockwork as cw
+from clockwork import nn
+from clockwork.nn import linen
+from clockwork.weights import initialize
 
 CLOCK = cw.Clock(periods=(1, 2, 4), sizes=(4, 4, 3))
 
@@ -68,3 +75,96 @@ def test_bad_arguments_of_init_are_refused():
 def test_dense_refuses_another_clock():
     with pytest.raises(ValueError, match="must have shapes"):
         cw.init(jax.random.key(0), CLOCK).dense(cw.Clock((1, 2), (4, 4)))
+
+
+def test_init_refuses_a_dtype_without_fractions():
+    with pytest.raises(ValueError, match="dtype must be a type of floating point numbers, got int32"):
+        cw.init(jax.random.key(0), CLOCK, dtype=jnp.int32)
+
+
+KEY = jax.random.key(7)
+MODULE_KEY = nnx.Rngs(7).params()  # the first key that a module takes from nnx.Rngs(7)
+
+
+def cell_key(module, find):
+    """The key with which a cell inside a linen module draws its parameters."""
+    return flax_linen.apply(lambda bound: find(bound).make_rng("params"), module)({}, rngs={"params": KEY})
+
+
+@pytest.mark.parametrize("inputs", [0, 3])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_the_same_key_gives_cells_and_layers_the_weights_of_init(inputs, dtype):
+    want = cw.init(MODULE_KEY, CLOCK, inputs, dtype=dtype)
+    for make in (nn.ClockworkCell, functools.partial(nn.ClockworkCell, **nn.PAPER), nn.Clockwork):
+        module = make(CLOCK, inputs, param_dtype=dtype, rngs=nnx.Rngs(7))
+        cell = module if isinstance(module, nn.ClockworkCell) else module.cell
+        jax.tree.map(np.testing.assert_array_equal, cell.weights, want)
+        assert cell.weights.bias.dtype == dtype
+
+
+@pytest.mark.parametrize("inputs", [0, 3])
+def test_the_same_key_gives_networks_the_weights_of_init(inputs):
+    network = nn.ClockworkRNN(CLOCK, inputs, stddev=0.7, rngs=nnx.Rngs(7))
+    jax.tree.map(np.testing.assert_array_equal, network.weights, cw.init(MODULE_KEY, CLOCK, inputs, 0.7))
+    simple = nn.SimpleRNN(5, inputs, rngs=nnx.Rngs(7))
+    jax.tree.map(np.testing.assert_array_equal, simple.weights, cw.init(MODULE_KEY, cw.Clock((1,), (5,)), inputs))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("inputs", [0, 3])
+def test_the_same_key_gives_linen_modules_the_weights_of_init(inputs, dtype):
+    sequence = jnp.zeros((2, 4, inputs))
+    cell = linen.ClockworkCell(CLOCK, param_dtype=dtype)
+    drawn = cell.init(KEY, cell.initialize_carry(None, (inputs,)), sequence[0, 0])["params"]
+    want = cw.init(cell_key(cell, lambda cell: cell), CLOCK, inputs, dtype=dtype)
+    jax.tree.map(np.testing.assert_array_equal, linen.weights(drawn), want)
+    for layer in (linen.Clockwork(CLOCK, param_dtype=dtype), flax_linen.RNN(cell)):
+        key, drawn = cell_key(layer, lambda layer: layer.cell), layer.init(KEY, sequence)["params"]["cell"]
+        jax.tree.map(np.testing.assert_array_equal, linen.weights(drawn), cw.init(key, CLOCK, inputs, dtype=dtype))
+
+
+def test_the_same_key_gives_a_layer_inside_linens_modules_the_weights_of_init():
+    stack = linen.Stack([linen.Clockwork(CLOCK), linen.Clockwork(CLOCK)])
+    drawn = stack.init(KEY, jnp.zeros((4, 3)))["params"]
+    keys = [cell_key(stack, lambda stack, layer=layer: stack.layers[layer].cell) for layer in (0, 1)]
+    for layer, inputs in ((0, 3), (1, CLOCK.width)):
+        want = cw.init(keys[layer], CLOCK, inputs)
+        jax.tree.map(np.testing.assert_array_equal, linen.weights(drawn[f"layers_{layer}"]["cell"]), want)
+    assert (cw.init(keys[0], CLOCK).bias != cw.init(keys[1], CLOCK).bias).any()
+
+
+def test_the_same_key_gives_both_apis_the_same_weights_by_flaxs_initialisers():
+    want = initialize(MODULE_KEY, CLOCK, 3, **nn.FLAX)
+    cell = nn.ClockworkCell(CLOCK, 3, **nn.FLAX, rngs=nnx.Rngs(7))
+    jax.tree.map(np.testing.assert_array_equal, cell.weights, want)
+    layer = linen.Clockwork(CLOCK, **nn.FLAX)
+    drawn = layer.init(KEY, jnp.zeros((4, 3)))["params"]["cell"]
+    want = initialize(cell_key(layer, lambda layer: layer.cell), CLOCK, 3, **nn.FLAX)
+    jax.tree.map(np.testing.assert_array_equal, linen.weights(drawn), want)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("inputs", [0, 3])
+def test_the_same_key_gives_lstms_the_weights_of_lstm_init(inputs, dtype):
+    want = nn.lstm_init(MODULE_KEY, 5, inputs, forget_bias=5.0, dtype=dtype)
+    cell = nn.PeepholeLSTMCell(inputs, 5, forget_bias=5.0, param_dtype=dtype, rngs=nnx.Rngs(7))
+    jax.tree.map(np.testing.assert_array_equal, cell.weights, want)
+    if dtype == jnp.float32:
+        network = nn.PeepholeLSTM(5, inputs, forget_bias=5.0, rngs=nnx.Rngs(7))
+        jax.tree.map(np.testing.assert_array_equal, network.weights, want)
+    layer = flax_linen.RNN(linen.PeepholeLSTMCell(5, forget_bias=5.0, param_dtype=dtype))
+    drawn = layer.init(KEY, jnp.zeros((2, 4, inputs)))["params"]["cell"]
+    want = nn.lstm_init(cell_key(layer, lambda layer: layer.cell), 5, inputs, forget_bias=5.0, dtype=dtype)
+    jax.tree.map(np.testing.assert_array_equal, drawn, {k: v for k, v in want._asdict().items() if v.size})
+
+
+def test_weights_of_few_bits_are_drawn_in_float32_and_rounded():
+    for draw in (lambda dtype: cw.init(KEY, CLOCK, 3, dtype=dtype), lambda dtype: nn.lstm_init(KEY, 5, 3, dtype=dtype)):
+        rounded = jax.tree.map(lambda w: w.astype(jnp.bfloat16), draw(jnp.float32))
+        jax.tree.map(np.testing.assert_array_equal, draw(jnp.bfloat16), rounded)
+
+
+def test_the_papers_weights_are_drawn_by_one_draw_of_each_kind():
+    clock = cw.Clock.exponential(width=40, modules=9)
+    drawn = jax.make_jaxpr(lambda key: cw.init(key, clock, 13))(KEY)
+    assert str(drawn).count("random_bits") == 3  # input weights, recurrent weights and biases

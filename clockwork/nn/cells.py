@@ -14,12 +14,12 @@ from jax.typing import ArrayLike, DTypeLike
 from clockwork.checks import integer, shown
 from clockwork.clock import Clock, check_clock
 from clockwork.nn import modules
-from clockwork.nn.initializers import initialize
 from clockwork.nn.lstm import LSTMWeights, lstm_init, lstm_unroll
 from clockwork.nn.modules import CellsState
 from clockwork.nn.parameters import ClockworkParameters, LSTMParameters
 from clockwork.nn.sequence import check_carry, check_features, step_batch, time_zero, unroll_batch
 from clockwork.recurrence import Activation, Method, State, check_activation, check_time
+from clockwork.weights import initialize
 
 PyTree = Any
 
@@ -68,10 +68,10 @@ class ClockworkCell(ClockworkParameters, nnx.RNNCellBase):
         rngs: nnx.Rngs,
     ) -> None:
         check_clock(clock, "ClockworkCell(clock, in_features, rngs=rngs)")
+        in_features = integer("in_features", in_features, least=0)
         weights = initialize(
-            rngs.params(), clock, in_features, kernel_init=kernel_init, recurrent_kernel_init=recurrent_kernel_init,
-            bias_init=bias_init, dtype=param_dtype,
-        )  # fmt: skip
+            rngs.params(), clock, in_features, kernel_init, recurrent_kernel_init, bias_init, param_dtype
+        )
         super().__init__(clock, weights)
         self.in_features = in_features
         self.activation: Activation = jnp.tanh if activation is None else check_activation(activation)

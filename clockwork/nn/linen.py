@@ -2,6 +2,10 @@
 
 The number of inputs is that of the first call. `weights` and `params` go from the parameters of a cell to the
 functional `clockwork.Weights` and back, and so to and from the nnx modules.
+
+A cell draws all its parameters with one key, the first that flax's ``make_rng("params")`` gives it. Flax makes this key
+of the one that ``init`` is called with and of the cell's place in the model. `params` shows how to get this key, and
+with it the same weights from `clockwork.init`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +22,6 @@ from clockwork.checks import shown
 from clockwork.clock import Clock, check_clock
 from clockwork.nn import modules
 from clockwork.nn.cells import step_lstm, unroll_lstm
-from clockwork.nn.initializers import initialize
 from clockwork.nn.lstm import LSTMWeights, lstm_init
 from clockwork.nn.modules import CellsState
 from clockwork.nn.sequence import (
@@ -38,7 +41,7 @@ from clockwork.nn.sequence import (
     unroll_batch,
 )
 from clockwork.recurrence import Activation, Method, State, check_activation, check_time
-from clockwork.weights import Weights, as_weights
+from clockwork.weights import Weights, as_weights, initialize
 
 __all__ = [
     "Bidirectional",
@@ -93,6 +96,16 @@ def params(weights: Weights) -> dict[str, Array]:
         >>> drawn = cw.init(jax.random.key(0), clock, inputs=13)
         >>> Clockwork(clock).apply({"params": {"cell": params(drawn)}}, jnp.ones((320, 13))).shape
         (320, 40)
+
+        A layer's ``init`` draws these weights with the key that flax hands to its cell:
+
+        >>> from flax import linen as nn
+        >>> layer, key = Clockwork(clock), jax.random.key(0)
+        >>> of_cell = nn.apply(lambda layer: layer.cell.make_rng("params"), layer)({}, rngs={"params": key})
+        >>> want = params(cw.init(of_cell, clock, inputs=13))
+        >>> got = layer.init(key, jnp.ones((320, 13)))["params"]["cell"]
+        >>> all((got[name] == want[name]).all() for name in want)
+        True
     """
     return {name.replace(".", "_"): array for name, array in as_weights(weights).flat().items() if array.size}
 
@@ -220,11 +233,8 @@ class ClockworkCell(nn.RNNCellBase):
     @nn.compact
     def _weights(self, features: int) -> Weights:
         def draw(key: Array) -> dict[str, Array]:
-            drawn = initialize(
-                key, self.clock, features, kernel_init=self.kernel_init, bias_init=self.bias_init,
-                recurrent_kernel_init=self.recurrent_kernel_init, dtype=self.param_dtype or jnp.float32,
-            )  # fmt: skip
-            return params(drawn)
+            initializers = self.kernel_init, self.recurrent_kernel_init, self.bias_init
+            return params(initialize(key, self.clock, features, *initializers, self.param_dtype or jnp.float32))
 
         return weights(_parameters(self, features, draw))
 

@@ -26,6 +26,7 @@ from clockwork.recurrence.arithmetic import (
 )
 from clockwork.recurrence.kernel import run
 from clockwork.recurrence.pieces import in_pieces
+from clockwork.weights import Normal, draw
 
 # Layers of up to this many cells of many runs are evaluated side by side, larger ones each by itself: with 16 runs and
 # up to 101 steps, 17 cells take 1.8 times as long side by side, 41 take 3.6 times.
@@ -63,6 +64,8 @@ def lstm_init(
 ) -> LSTMWeights:
     """Draw all weights and biases from N(0, stddev²).
 
+    The cells and networks of `clockwork.nn` draw theirs with this function: the same key gives the same weights.
+
     Args:
         key: a JAX random key.
         cells: ``N``, the number of cells.
@@ -70,10 +73,11 @@ def lstm_init(
         stddev: the standard deviation.
         forget_bias: the initial bias of every forget gate; None to draw it like all others. The
             paper sets 5 "to encourage the long-term memory" (Koutník et al. 2014, sec. 4.1).
-        dtype: of the weights.
+        dtype: of the weights, a type of floating point numbers. They are drawn in at least float32 and rounded.
 
     Raises:
-        ValueError: if there is no cell, ``inputs`` or ``stddev`` is negative, or a number is not finite.
+        ValueError: if there is no cell, ``inputs`` or ``stddev`` is negative, a number is not finite, or ``dtype`` is
+            no type of floating point numbers.
 
     Example:
         >>> import jax
@@ -86,8 +90,7 @@ def lstm_init(
     forget_bias = None if forget_bias is None else finite("forget_bias", forget_bias)
     shapes = ((inputs, 4 * cells), (cells, 4 * cells), (3, cells), (4 * cells,))
     keys = jax.random.split(key, len(shapes))
-    drawn = [stddev * jax.random.normal(k, shape, dtype) for k, shape in zip(keys, shapes, strict=True)]
-    weights = LSTMWeights(*drawn)
+    weights = LSTMWeights(*(draw(Normal(stddev), k, shape, dtype) for k, shape in zip(keys, shapes, strict=True)))
     if forget_bias is not None:
         weights = weights._replace(bias=weights.bias.at[cells : 2 * cells].set(forget_bias))
     return weights
