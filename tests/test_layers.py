@@ -1,7 +1,10 @@
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 """Cells and layers, nnx and linen, in every mode of ``RNN`` against the oracle; and the layers' own promises."""
 
+import ast
 import functools
+import re
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.errors
@@ -46,6 +49,23 @@ MODES = {
     "unbatched": Mode(batch=(), lengths=np.array(6), call={"return_carry": True}),
     "two batch dimensions": Mode(batch=(2, 2), lengths=np.array([[9, 1], [4, 6]])),
 }
+
+
+def test_neither_flax_api_is_built_on_the_other():
+    folder = Path(cw.__file__).parent / "nn"
+    imported = {
+        path: {f"{node.module}.{alias.name}" for node in ast.walk(ast.parse(path.read_text()))
+               if isinstance(node, ast.ImportFrom) for alias in node.names}
+        for path in folder.rglob("*.py")
+    }  # fmt: skip
+    of_nnx = {path.stem for path, names in imported.items() if "flax.nnx" in names}
+    assert of_nnx == {"cells", "layers", "networks", "of_cells", "parameters"}
+    forbidden = re.compile(rf"flax\.nnx|clockwork\.nn\.(?:{'|'.join(of_nnx)}|[A-Z]\w*)(?:\.|$)")
+    for path, names in imported.items():
+        if path.parent.name == "linen":
+            assert not [name for name in names if forbidden.match(name)], path
+        elif path.stem not in {*of_nnx, "__init__"}:
+            assert not [name for name in names if name.startswith("flax")], path
 
 
 def weights_for(clock, seed=0):

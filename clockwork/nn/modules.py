@@ -16,7 +16,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from clockwork.clock import Clock
-from clockwork.nn.sequence import last_of, start_of, time_after, time_zero
+from clockwork.nn.carry import last_of, start_of, time_after, time_zero
 from clockwork.recurrence import Method, advance, as_time, check_time
 from clockwork.recurrence.plan import Grid, hold, seen
 
@@ -90,7 +90,7 @@ def unroll(
     scan: Scan,
     stepwise: Callable[[CellsState, Array, Array | None], tuple[CellsState, Array]],
 ) -> tuple[CellsState, Array]:
-    """The `clockwork.nn.sequence.Unroll` of a clockwork of cells.
+    """The `clockwork.nn.rnn_call.Unroll` of a clockwork of cells.
 
     The cascade, slowest module first, each cell scanned over its own ticks alone; where the clock's
     value is not known before compilation, step by step.

@@ -200,7 +200,7 @@ def _train(
         raise
     every = max(1, CURVE_EVERY // task.updates)
     curve = np.concatenate([np.concatenate(errors)[::every], last[None]])
-    counted = np.asarray(nnx.eval_shape(lambda: task.network(name, size, nnx.Rngs(0))).parameters)
+    counted = np.asarray(nnx.eval_shape(lambda: task.network(name, size, nnx.Rngs(0))).num_parameters)
     results = {}
     for position, cell in enumerate(cells):
         own = slice(position * task.runs, (position + 1) * task.runs)
