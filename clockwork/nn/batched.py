@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
+from clockwork.checks import shaped
 from clockwork.clock import Clock
 from clockwork.nn.carry import check_carry, last_of, start_of, time_after
 from clockwork.nn.lstm import LSTMWeights, lstm_unroll
@@ -19,7 +20,7 @@ def step_clockwork(
 ) -> tuple[State, Array]:
     """A clockwork cell's step: ``clockwork.step`` over any batch dimensions."""
     x_t = jnp.asarray(x_t).astype(dtype)
-    check_features(x_t, weights.input.shape[0])
+    shaped("inputs", x_t, "*batch I", I=weights.input.shape[0])
     batch, width = x_t.shape[:-1], x_t.shape[-1]
     wanted = (jax.ShapeDtypeStruct((*batch, clock.width), dtype), jax.ShapeDtypeStruct((*batch, 1), jnp.int32))
     check_carry(state, State(*wanted))  # pyright: ignore[reportArgumentType]
@@ -74,7 +75,7 @@ def step_lstm(
 ) -> tuple[tuple[Array, Array], Array]:
     """One step of peephole LSTM cells: ``c`` and ``h``, ``(*batch, N)`` each, and ``(*batch, I)``."""
     x = jnp.asarray(inputs)
-    check_features(x, weights.input.shape[0])
+    shaped("inputs", x, "*batch I", I=weights.input.shape[0])
     batch, cells = x.shape[:-1], weights.recurrent.shape[0]
     wanted = jax.ShapeDtypeStruct((*batch, cells), dtype)
     check_carry(carry, (wanted, wanted))
@@ -97,9 +98,3 @@ def unroll_lstm(
 
     y, (h, c) = jax.vmap(each, in_axes=(1, 0, 0), out_axes=(1, 0))(inputs if width else None, h, c)
     return (c, h), y
-
-
-def check_features(x: Array, features: int) -> None:
-    """Raise ``ValueError`` unless the inputs of a step, ``(*batch, I)``, have so many features."""
-    if x.ndim < 1 or x.shape[-1] != features:
-        raise ValueError(f"inputs must have {features} features, got shape {x.shape}")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,11 +20,16 @@ PyTree = Any
 def check_carry(carry: PyTree, like: PyTree) -> None:
     """Raise ``ValueError`` unless a carry has the structure and shapes of another, and integers where that has."""
 
-    def kinds(tree: PyTree) -> PyTree:
-        return jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.issubdtype(jnp.result_type(leaf), jnp.integer)), tree)
+    def kind(leaf: Any) -> jax.ShapeDtypeStruct:
+        integers = jnp.issubdtype(jnp.result_type(leaf), jnp.integer)
+        return jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.int32 if integers else jnp.float32)
 
-    if jax.tree.structure(carry) != jax.tree.structure(like) or kinds(carry) != kinds(like):
-        raise ValueError(f"the carry must be {_describe(like)}, got {_describe(carry)}; is it that of another clock?")
+    try:
+        chex.assert_trees_all_equal_shapes_and_dtypes(jax.tree.map(kind, carry), jax.tree.map(kind, like))
+    except AssertionError:
+        raise ValueError(
+            f"the carry must be {_describe(like)}, got {_describe(carry)}; is it that of another clock?"
+        ) from None
 
 
 def _describe(tree: PyTree) -> str:

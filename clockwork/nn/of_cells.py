@@ -10,10 +10,9 @@ from jax import Array, lax
 from jax.nn.initializers import Initializer
 from jax.typing import ArrayLike
 
-from clockwork.checks import integer, shown
+from clockwork.checks import integer, shaped, shown
 from clockwork.clock import Clock, check_clock
 from clockwork.nn import modules
-from clockwork.nn.batched import check_features
 from clockwork.nn.carry import check_carry
 from clockwork.nn.cells import PeepholeLSTMCell
 from clockwork.nn.modules import CellsState
@@ -71,7 +70,7 @@ class ClockworkOfCells(nnx.RNNCellBase):
                 puts out another shape than it should.
         """
         x = jnp.asarray(inputs)
-        check_features(x, self.in_features)
+        shaped("inputs", x, "*batch I", I=self.in_features)
         check_carry(carry, jax.eval_shape(lambda: self.initialize_carry(x.shape)))
         return modules.step(self.clock, carry, x, lambda j, c, x: self.cells[j](c, x))
 

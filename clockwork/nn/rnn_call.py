@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from clockwork.checks import shaped
 from clockwork.nn.carry import check_carry, known_values
 from clockwork.recurrence.sharded import spread, spread_over
 
@@ -54,9 +55,7 @@ def over_sequences(
             is out of range (where its value is known, not under ``jit``).
     """
     inputs = jnp.asarray(inputs)
-    if inputs.ndim < 2 or features != inputs.shape[-1]:
-        shape = "(T, *batch, I)" if time_major else "(*batch, T, I)"
-        raise ValueError(f"inputs must have shape {shape} with I = {features}, got {inputs.shape}")
+    shaped("inputs", inputs, "T *batch I" if time_major else "*batch T I", I=features)
     x = inputs if time_major else jnp.moveaxis(inputs, -2, 0)
     steps, *batch, width = x.shape
     count = math.prod(batch)
@@ -133,8 +132,7 @@ def stacked(
 def check_lengths(seq_lengths: ArrayLike, batch: tuple[int, ...], steps: int) -> Array:
     """The lengths, if they are integers of this shape from 0 to the steps, as far as is known, else ``ValueError``."""
     given = seq_lengths if isinstance(seq_lengths, np.ndarray) else jnp.asarray(seq_lengths)
-    if given.shape != batch or not jnp.issubdtype(given.dtype, jnp.integer):
-        raise ValueError(f"seq_lengths must be integers of shape {batch}, got {given.dtype} of shape {given.shape}")
+    shaped("seq_lengths", given, "*batch", batch=batch, kind=int)
     known = known_values(given)
     if known is not None and known.size and (known.min() < 0 or known.max() > steps):
         wrong = known[(known < 0) | (known > steps)]
