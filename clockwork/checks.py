@@ -3,16 +3,23 @@
 import math
 import operator
 import os
+import re
 import reprlib
 import types
 from collections.abc import Iterable, Sequence
 from typing import Any, Union, get_args, get_origin
 
+import chex
 import numpy as np
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 80
 SHOWN = 5  # names that a sentence lists before it only counts the rest
+# The letter of each dimension of an array, in every docstring and check of this library.
+DIMENSIONS = {
+    "R": "runs", "B": "batch", "T": "time steps", "I": "inputs", "N": "hidden units", "G": "modules", "O": "outputs",
+}  # fmt: skip
+KINDS = {float: "floating point numbers", int: "integers"}
 
 
 class ArgumentError(ValueError):
@@ -110,6 +117,85 @@ def float32(name: str, value: Any) -> float:
     if not least <= found <= most:
         raise ArgumentError(name, f"must be from {least:.2g} to {most:.2g}, which float32 can hold, got {value!r}")
     return found
+
+
+def shaped(
+    name: str,
+    array: Any,
+    dimensions: str,
+    *,
+    kind: type[float] | type[int] | None = None,
+    batch: tuple[int, ...] | None = None,
+    hint: str = "",
+    **sizes: int,
+) -> Any:
+    """The array, if it has these dimensions, else `ArgumentError`.
+
+    The assertions are those of chex, so that ``chex.disable_asserts()`` turns this check off.
+
+    Args:
+        name: the argument, such as ``"inputs"``.
+        array: an array of JAX or NumPy, or a tracer.
+        dimensions: separated by spaces. Each is a letter of `DIMENSIONS`, a multiple of a letter (``"4N"``), a number,
+            or ``*batch``, which stands for any number of batch dimensions.
+        kind: what the array must hold: ``float`` for floating point numbers of any size, ``int`` for integers of any
+            size, None for anything.
+        batch: the shape that ``*batch`` must have; None for any shape.
+        hint: the end of the sentence of the error, such as ``"; batch with jax.vmap"``.
+        **sizes: the sizes of letters. A letter without a size here may have any size.
+
+    Raises:
+        ArgumentError: if the array has another shape or kind.
+        TypeError: if the array is none, or a dimension is not of the vocabulary: a mistake of the calling code.
+
+    Example:
+        >>> shaped("inputs", np.zeros((5, 13)), "T I", I=13).shape
+        (5, 13)
+        >>> shaped("inputs", np.zeros((5, 12)), "T I", I=13, hint="; batch with jax.vmap")
+        Traceback (most recent call last):
+        ...
+        clockwork.checks.ArgumentError: inputs must have shape (T, 13), got (5, 12); batch with jax.vmap
+    """
+    if not hasattr(array, "shape") or not hasattr(array, "dtype"):
+        raise TypeError(f"{name} must be an array, got {shown(array)}")
+    wanted, words = _expected(dimensions, batch, sizes)
+    try:
+        if kind is not None:
+            chex.assert_type(array, kind)
+    except AssertionError:
+        raise ArgumentError(name, f"must be {KINDS[kind]}, got {array.dtype}") from None
+    try:
+        chex.assert_shape(array, wanted)
+    except AssertionError:
+        shape = f"({words[0]},)" if len(words) == 1 else f"({', '.join(words)})"
+        raise ArgumentError(name, f"must have shape {shape}, got {array.shape}{hint}") from None
+    return array
+
+
+def _expected(
+    dimensions: str, batch: tuple[int, ...] | None, sizes: dict[str, int]
+) -> tuple[tuple[Any, ...], list[str]]:
+    """The shape as ``chex.assert_shape`` takes it, and each dimension as a sentence shows it."""
+    wanted, words, known = [], [], set()
+    for one in dimensions.split():
+        if one == "*batch":
+            wanted += [...] if batch is None else batch
+            words += [one] if batch is None else map(str, batch)
+            continue
+        if one.isdecimal():
+            wanted.append(int(one))
+            words.append(one)
+            continue
+        found = re.fullmatch(r"(\d*)([A-Z])", one)
+        if found is None or found[2] not in DIMENSIONS:
+            raise TypeError(f"a dimension must be one of {', '.join(DIMENSIONS)}, a multiple or *batch, got {one!r}")
+        known.add(found[2])
+        size = sizes.get(found[2])
+        wanted.append(None if size is None else int(found[1] or 1) * size)
+        words.append(one if size is None else str(wanted[-1]))
+    if unused := set(sizes) - known:
+        raise TypeError(f"sizes must be of dimensions of {dimensions!r}, got {', '.join(sorted(unused))}")
+    return tuple(wanted), words
 
 
 def typed(name: str, value: Any, hint: Any) -> Any:

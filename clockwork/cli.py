@@ -249,7 +249,7 @@ class InfoCommand:
             print("nominal " + "".join(f"{LABELS[name]:>20}" for name in LABELS))
             for size, units in task.units.items():
                 abstract = [lambda n=n, s=size, t=task: t.network(n, s, nnx.Rngs(0)) for n in LABELS]
-                counts = [nnx.eval_shape(network).parameters for network in abstract]
+                counts = [nnx.eval_shape(network).num_parameters for network in abstract]
                 cells = [f"{units[name]:>3} units {count:>6}" for name, count in zip(LABELS, counts, strict=True)]
                 print(f"{size:>7} " + "".join(f"{cell:>20}" for cell in cells))
         print("\nSequence generation, protocols: learning rates; gradient clipping")

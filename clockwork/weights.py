@@ -10,7 +10,7 @@ from jax import Array
 from jax.nn.initializers import Initializer
 from jax.typing import ArrayLike, DTypeLike
 
-from clockwork.checks import ArgumentError, finite, integer, shown
+from clockwork.checks import ArgumentError, finite, integer, shaped, shown
 from clockwork.clock import Clock, check_clock
 
 
@@ -85,15 +85,9 @@ class Weights(NamedTuple):
         """
         input, recurrent, bias = jnp.asarray(input), jnp.asarray(recurrent), jnp.asarray(bias)
         n = check_clock(clock, "Weights.from_dense(clock, input, recurrent, bias)").width
-        for name, array in (("input weights", input), ("recurrent weights", recurrent), ("bias", bias)):
-            if not jnp.issubdtype(array.dtype, jnp.floating):
-                raise ValueError(f"{name} must be floating point numbers, got {array.dtype}")
-        if input.ndim != 2 or input.shape[1] != n:
-            raise ValueError(f"input weights must have shape (I, {n}), got {input.shape}")
-        if recurrent.shape != (n, n):
-            raise ValueError(f"recurrent weights must have shape {(n, n)}, got {recurrent.shape}")
-        if bias.shape != (n,):
-            raise ValueError(f"bias must have shape {(n,)}, got {bias.shape}")
+        shaped("input weights", input, "I N", N=n, kind=float)
+        shaped("recurrent weights", recurrent, "N N", N=n, kind=float)
+        shaped("bias", bias, "N", N=n, kind=float)
         ends = [a + k for a, k in zip(clock.starts, clock.sizes, strict=True)]
         try:
             outside = np.array(recurrent)
@@ -279,7 +273,5 @@ def check_weights(weights: Weights, clock: Clock) -> None:
     check_clock(clock)
     if shapes != block_shapes(clock):
         raise ValueError(f"recurrent weights of {clock} must have shapes {block_shapes(clock)}, got {shapes}")
-    if weights.input.ndim != 2 or weights.input.shape[1] != clock.width:
-        raise ValueError(f"input weights must have shape (I, {clock.width}), got {weights.input.shape}")
-    if weights.bias.shape != (clock.width,):
-        raise ValueError(f"bias must have shape {(clock.width,)}, got {weights.bias.shape}")
+    shaped("input weights", weights.input, "I N", N=clock.width)
+    shaped("bias", weights.bias, "N", N=clock.width)

@@ -3,11 +3,12 @@
 import math
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clockwork.checks import ArgumentError, finite, float32, typed
+from clockwork.checks import ArgumentError, finite, float32, shaped, typed
 from clockwork.tasks import Generation, Words
 
 
@@ -62,6 +63,67 @@ def test_what_is_no_finite_number_is_refused(value):
 def test_what_float32_cannot_hold_is_refused(value):
     with pytest.raises(ArgumentError, match=r"x must be .*got "):
         float32("x", value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dimensions", "options"),
+    [
+        ((5, 13), "T I", {"I": 13}),
+        ((5, 13), "T I", {}),
+        ((4, 4), "N N", {"N": 4}),
+        ((3,), "N", {"N": 3}),
+        ((), "", {}),
+        ((13, 16), "I 4N", {"N": 4}),
+        ((13, 16), "I 4N", {}),
+        ((3, 4), "3 N", {"N": 4}),
+        ((13,), "*batch I", {"I": 13}),
+        ((2, 3, 5, 13), "*batch T I", {"I": 13}),
+        ((5, 2, 3, 13), "T *batch I", {"I": 13}),
+        ((2, 3), "*batch", {"batch": (2, 3)}),
+        ((2, 3, 1), "*batch 1", {"batch": (2, 3), "kind": float}),
+        ((0, 4), "I N", {"I": 0, "N": 4}),
+    ],
+)
+def test_an_array_of_these_dimensions_comes_back(shape, dimensions, options):
+    for array in (np.zeros(shape), jnp.zeros(shape), jnp.zeros(shape, jnp.bfloat16)):
+        assert shaped("x", array, dimensions, **options) is array
+    jax.eval_shape(lambda x: shaped("x", x, dimensions, **options), jnp.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("array", "dimensions", "options", "sentence"),
+    [
+        (np.zeros((5, 12)), "T I", {"I": 13}, r"x must have shape \(T, 13\), got \(5, 12\)$"),
+        (np.zeros((5, 12)), "T I", {"I": 13, "hint": "; use vmap"}, r"\(T, 13\), got \(5, 12\); use vmap$"),
+        (np.zeros(5), "T I", {}, r"x must have shape \(T, I\), got \(5,\)"),
+        (np.zeros(5), "N", {"N": 4}, r"x must have shape \(4,\), got \(5,\)"),
+        (np.zeros(5), "", {}, r"x must have shape \(\), got \(5,\)"),
+        (np.zeros((5, 4)), "N N", {"N": 4}, r"x must have shape \(4, 4\), got \(5, 4\)"),
+        (np.zeros((3, 5)), "I 4N", {"N": 1}, r"x must have shape \(I, 4\), got \(3, 5\)"),
+        (np.zeros(2), "*batch T I", {"I": 2}, r"x must have shape \(\*batch, T, 2\), got \(2,\)"),
+        (np.zeros(3), "*batch", {"batch": (2, 3)}, r"x must have shape \(2, 3\), got \(3,\)"),
+        (np.zeros(3), "N", {"kind": int}, "x must be integers, got float64"),
+        (np.zeros(3, int), "N", {"kind": float}, "x must be floating point numbers, got int64"),
+    ],
+)
+def test_an_array_of_other_dimensions_is_refused_in_one_sentence(array, dimensions, options, sentence):
+    with pytest.raises(ArgumentError, match=sentence):
+        shaped("x", array, dimensions, **options)
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "sizes", "sentence"),
+    [
+        ("T X", {}, "a dimension must be one of R, B, T, I, N, G, O, a multiple or .*got 'X'"),
+        ("TI", {}, "got 'TI'"),
+        ("t", {}, "got 't'"),
+        ("*B", {}, r"got '\*B'"),
+        ("T I", {"N": 3}, "sizes must be of dimensions of 'T I', got N"),
+    ],
+)
+def test_dimensions_outside_the_vocabulary_are_a_mistake_of_the_code(dimensions, sizes, sentence):
+    with pytest.raises(TypeError, match=sentence):
+        shaped("x", np.zeros((2, 3)), dimensions, **sizes)
 
 
 @pytest.mark.parametrize("kind", [Generation, Words])

@@ -1,7 +1,10 @@
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 """Cells and layers, nnx and linen, in every mode of ``RNN`` against the oracle; and the layers' own promises."""
 
+import ast
 import functools
+import re
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.errors
@@ -46,6 +49,23 @@ MODES = {
     "unbatched": Mode(batch=(), lengths=np.array(6), call={"return_carry": True}),
     "two batch dimensions": Mode(batch=(2, 2), lengths=np.array([[9, 1], [4, 6]])),
 }
+
+
+def test_neither_flax_api_is_built_on_the_other():
+    folder = Path(cw.__file__).parent / "nn"
+    imported = {
+        path: {f"{node.module}.{alias.name}" for node in ast.walk(ast.parse(path.read_text()))
+               if isinstance(node, ast.ImportFrom) for alias in node.names}
+        for path in folder.rglob("*.py")
+    }  # fmt: skip
+    of_nnx = {path.stem for path, names in imported.items() if "flax.nnx" in names}
+    assert of_nnx == {"cells", "layers", "networks", "of_cells", "parameters"}
+    forbidden = re.compile(rf"flax\.nnx|clockwork\.nn\.(?:{'|'.join(of_nnx)}|[A-Z]\w*)(?:\.|$)")
+    for path, names in imported.items():
+        if path.parent.name == "linen":
+            assert not [name for name in names if forbidden.match(name)], path
+        elif path.stem not in {*of_nnx, "__init__"}:
+            assert not [name for name in names if name.startswith("flax")], path
 
 
 def weights_for(clock, seed=0):
@@ -686,13 +706,14 @@ def test_a_stack_asks_for_no_carry_that_is_not_wanted():
 
 X = np.zeros((2, STEPS, INPUTS), np.float32)
 BAD_CALLS = {
-    "width": (X[..., :1], {}, r"inputs must have shape \(\*batch, T, I\) with I = 2, got \(2, 9, 1\)"),
-    "one axis": (X[0, 0], {}, r"inputs must have shape \(\*batch, T, I\)"),
+    "width": (X[..., :1], {}, r"inputs must have shape \(\*batch, T, 2\), got \(2, 9, 1\)"),
+    "one axis": (X[0, 0], {}, r"inputs must have shape \(\*batch, T, 2\), got \(2,\)"),
+    "one axis, time first": (X[0, 0], {"time_major": True}, r"inputs must have shape \(T, \*batch, 2\), got \(2,\)"),
     "no step": (X[:, :0], {}, "at least one step"),
     "too long": (X, {"seq_lengths": [3, 10]}, "seq_lengths must be from 0 to the 9 steps of the inputs, got 10"),
     "too short": (X, {"seq_lengths": [-1, 9]}, "seq_lengths must be from 0 to the 9 steps of the inputs, got -1"),
-    "how many": (X, {"seq_lengths": [3]}, r"seq_lengths must be integers of shape \(2,\), got int32 of shape \(1,\)"),
-    "not whole": (X, {"seq_lengths": [3.0, 2.0]}, "seq_lengths must be integers"),
+    "how many": (X, {"seq_lengths": [3]}, r"seq_lengths must have shape \(2,\), got \(1,\)"),
+    "not whole": (X, {"seq_lengths": [3.0, 2.0]}, "seq_lengths must be integers, got float"),
     "carry": (
         X,
         {"initial_carry": cw.State(np.zeros((2, 4), np.float32), np.zeros((2, 1), np.int32))},
@@ -764,7 +785,7 @@ BAD_LAYERS = {
     ),
     "cell's width": (
         lambda: ClockworkCell(CLOCKS[0], 2, rngs=RNGS)(cw.State.initial(CLOCKS[0]), np.zeros(3, np.float32)),
-        "inputs must have 2 features",
+        r"inputs must have shape \(\*batch, 2\), got \(3,\)",
     ),
     "cell's carry": (
         lambda: ClockworkCell(CLOCKS[0], 2, rngs=RNGS)(cw.State.initial(CLOCKS[0]), np.zeros(2, np.float32)),

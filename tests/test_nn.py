@@ -150,7 +150,7 @@ def test_networks_have_table_1s_sizes(nominal, name, units, parameters):
 
     assert UNITS[nominal][name] == units
     network = Generation().network(name, nominal, nnx.Rngs(0))
-    assert network.parameters == parameters
+    assert network.num_parameters == parameters
     stored = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param)))
     assert stored == parameters - {"cwrnn": 9, "cwlstm": 5}.get(name, 0)  # periods are counted and not learnt
 

@@ -1,27 +1,20 @@
 """Recurrent cells as Flax (nnx) modules: one step each, for ``nnx.RNN``, ``nnx.Bidirectional`` and `Clockwork`."""
 
-import math
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import Array, lax
+from jax import Array
 from jax.nn.initializers import Initializer
 from jax.typing import ArrayLike, DTypeLike
 
-from clockwork.checks import integer, shown
+from clockwork.checks import integer
 from clockwork.clock import Clock, check_clock
-from clockwork.nn import modules
-from clockwork.nn.lstm import LSTMWeights, lstm_init, lstm_unroll
-from clockwork.nn.modules import CellsState
+from clockwork.nn.batched import step_clockwork, step_lstm, unroll_clockwork, unroll_lstm
+from clockwork.nn.carry import time_zero
+from clockwork.nn.lstm import lstm_init
 from clockwork.nn.parameters import ClockworkParameters, LSTMParameters
-from clockwork.nn.sequence import check_carry, check_features, step_batch, time_zero, unroll_batch
 from clockwork.recurrence import Activation, Method, State, check_activation, check_time
 from clockwork.weights import initialize
-
-PyTree = Any
 
 
 class ClockworkCell(ClockworkParameters, nnx.RNNCellBase):
@@ -90,7 +83,7 @@ class ClockworkCell(ClockworkParameters, nnx.RNNCellBase):
         Raises:
             ValueError: if the inputs have another width, or the carry is of another clock or batch.
         """
-        return step_batch(self.weights, self.clock, carry, inputs, self.dtype, self.activation)
+        return step_clockwork(self.weights, self.clock, carry, inputs, self.dtype, self.activation)
 
     def initialize_carry(
         self,
@@ -152,7 +145,7 @@ class ClockworkCell(ClockworkParameters, nnx.RNNCellBase):
             The carry, and the outputs ``(T, B, N)``.
         """
         weights = jax.tree.map(lambda w: w.astype(self.dtype), self.weights)
-        return unroll_batch(
+        return unroll_clockwork(
             weights, self.clock, inputs.astype(self.dtype), carry, lengths,
             start=start, method=method, activation=self.activation,
         )  # fmt: skip
@@ -249,180 +242,3 @@ class PeepholeLSTMCell(LSTMParameters, nnx.RNNCellBase):
     def unroll(self, inputs: Array, carry: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
         """The fast kernel over ``(T, B, I)``: the last carry, ``(B, N)`` each, and the outputs ``(T, B, N)``."""
         return unroll_lstm(self.weights, inputs, carry, self.dtype)
-
-
-class ClockworkOfCells(nnx.RNNCellBase):
-    """One step of a clockwork whose modules are cells of any kind, itself a cell for ``nnx.RNN``.
-
-    At the ticks of module i, ``c_i, y_i = cell_i(c_i, [x_t, y_{i+1}, ..., y_G])`` with the outputs that the
-    slower modules held before; at all other steps it holds its output and its whole carry. With
-    ``nnx.SimpleCell`` that is the clockwork layer (Koutník et al. 2014, eqs. 1 and 4).
-    Over whole sequences, ``Clockwork(clock, in_features, cell=...)`` is the same function, and faster.
-
-    Args:
-        clock: when each module updates; ``sizes`` are the features of the cells.
-        in_features: ``I``, the number of inputs of the layer.
-        cell: makes a cell, called as ``cell(in_features, hidden_features, rngs=rngs)``: ``nnx.LSTMCell``,
-            ``nnx.GRUCell``, ``nnx.SimpleCell``, `PeepholeLSTMCell`, one's own; other arguments by
-            ``functools.partial``.
-        rngs: for the cells.
-
-    Raises:
-        ValueError: if ``clock`` is no clock, ``in_features`` is negative, or ``cell`` makes no cell.
-
-    Example:
-        >>> import clockwork as cw, jax.numpy as jnp
-        >>> from flax import nnx
-        >>> clock = cw.Clock.exponential(width=12, modules=3)
-        >>> cell = ClockworkOfCells(clock, 13, nnx.GRUCell, rngs=nnx.Rngs(0))
-        >>> nnx.RNN(cell)(jnp.ones((8, 320, 13))).shape
-        (8, 320, 12)
-    """
-
-    def __init__(self, clock: Clock, in_features: int, cell: Callable[..., nnx.RNNCellBase], *, rngs: nnx.Rngs) -> None:
-        self.clock = check_clock(clock, "ClockworkOfCells(clock, in_features, cell, rngs=rngs)")
-        self.in_features = integer("in_features", in_features, least=0)
-        sizes = zip(modules.widths(clock, in_features), clock.sizes, strict=True)
-        self.cells = nnx.List([_make(cell, width, size, rngs) for width, size in sizes])
-
-    def __call__(self, carry: CellsState, inputs: ArrayLike) -> tuple[CellsState, Array]:
-        """One step.
-
-        Args:
-            carry: of the cells, their held outputs ``(*batch, N)`` and time ``(*batch, 1)``.
-            inputs: ``(*batch, I)``.
-
-        Returns:
-            The next carry, and the held outputs ``(*batch, N)``.
-
-        Raises:
-            ValueError: if the inputs have another width, the carry is of another clock or batch, or a cell
-                puts out another shape than it should.
-        """
-        x = jnp.asarray(inputs)
-        check_features(x, self.in_features)
-        check_carry(carry, jax.eval_shape(lambda: self.initialize_carry(x.shape)))
-        return modules.step(self.clock, carry, x, lambda j, c, x: self.cells[j](c, x))
-
-    def initialize_carry(
-        self,
-        input_shape: tuple[int, ...],
-        rngs: nnx.Rngs | nnx.RngStream | None = None,
-        carry_init: Initializer | None = None,
-    ) -> CellsState:
-        """The carry before the first step: of each cell its own, no outputs yet, at time zero.
-
-        Args:
-            input_shape: of the inputs of a step, ``(*batch, I)``.
-            rngs: for the cells' carries; ``nnx.Rngs(0)`` if None.
-            carry_init: for the cells' carries.
-
-        Raises:
-            ValueError: if the clock's cycle is longer than an int32 can count.
-        """
-        check_time(self.clock)
-        return self.first_carry(input_shape, rngs, carry_init)
-
-    def first_carry(
-        self,
-        input_shape: tuple[int, ...],
-        rngs: nnx.Rngs | nnx.RngStream | None = None,
-        carry_init: Initializer | None = None,
-    ) -> CellsState:
-        """The same of any clock, for a call that does not go on from a carry."""
-        batch, rngs = input_shape[:-1], nnx.Rngs(0) if rngs is None else rngs
-        shapes = [(*batch, width) for width in modules.widths(self.clock, self.in_features)]
-        carries = [
-            cell.initialize_carry(shape, rngs, **({} if carry_init is None else {"carry_init": carry_init}))
-            for cell, shape in zip(self.cells, shapes, strict=True)
-        ]
-        return modules.initial(self.clock, tuple(carries), batch)
-
-    @property
-    def num_feature_axes(self) -> int:
-        """How many of the last axes are features: one."""
-        return 1
-
-    def unroll(
-        self, inputs: Array, carry: CellsState, lengths: Array | None, *, start: int | None, method: Method
-    ) -> tuple[CellsState, Array]:
-        """The cascade over a batch; what `Clockwork` calls.
-
-        Args:
-            inputs: ``(T, B, I)``.
-            carry: with B its one batch dimension.
-            lengths: ``(B,)``, the steps after which the returned carry is taken; None for all.
-            start: what the caller knows of the carry's time, up to whole cycles; None for nothing.
-            method: as of `Clockwork`.
-
-        Returns:
-            The carry, and the outputs ``(T, B, N)``.
-        """
-        return modules.unroll(
-            self.clock, inputs, carry, lengths, start=start, method=method,
-            scan=lambda j, c, x, ticks: _scan(self.cells[j], c, x, ticks),
-            stepwise=lambda c, x, ticks: _scan(self, c, x, ticks),
-        )  # fmt: skip
-
-
-def step_lstm(
-    weights: LSTMWeights, carry: tuple[Array, Array], inputs: ArrayLike, dtype: DTypeLike
-) -> tuple[tuple[Array, Array], Array]:
-    """One step of peephole LSTM cells: ``c`` and ``h``, ``(*batch, N)`` each, and ``(*batch, I)``."""
-    x = jnp.asarray(inputs)
-    check_features(x, weights.input.shape[0])
-    batch, cells = x.shape[:-1], weights.recurrent.shape[0]
-    wanted = jax.ShapeDtypeStruct((*batch, cells), dtype)
-    check_carry(carry, (wanted, wanted))
-    count = math.prod(batch)
-    flat = jax.tree.map(lambda leaf: leaf.reshape(count, cells), carry)
-    new, _ = unroll_lstm(weights, x.reshape(1, count, x.shape[-1]), flat, dtype)
-    c, h = (leaf.reshape(old.shape).astype(old.dtype) for leaf, old in zip(new, carry, strict=True))
-    return (c, h), h
-
-
-def unroll_lstm(
-    weights: LSTMWeights, inputs: Array, carry: tuple[Array, Array], dtype: DTypeLike
-) -> tuple[tuple[Array, Array], Array]:
-    """`lstm_unroll` over a batch ``(T, B, I)``, with flax's order of the carry, ``c`` and ``h`` ``(B, N)``."""
-    weights, inputs, (c, h) = jax.tree.map(lambda x: x.astype(dtype), (weights, inputs, carry))
-    steps, _, width = inputs.shape
-
-    def each(x: Array | None, h: Array, c: Array) -> tuple[Array, tuple[Array, Array]]:
-        return lstm_unroll(weights, x, steps=steps if x is None else None, hidden=(h, c))
-
-    y, (h, c) = jax.vmap(each, in_axes=(1, 0, 0), out_axes=(1, 0))(inputs if width else None, h, c)
-    return (c, h), y
-
-
-def _make(cell: Callable[..., nnx.RNNCellBase], width: int, size: int, rngs: nnx.Rngs) -> nnx.RNNCellBase:
-    if not callable(cell):
-        raise ValueError(f"cell must be a class or function such as nnx.LSTMCell, got {shown(cell)}")
-    try:
-        made = cell(width, size, rngs=rngs)
-    except TypeError as error:
-        raise ValueError(f"cell must be called as cell(in_features, hidden_features, rngs=rngs): {error}") from error
-    if not isinstance(made, nnx.RNNCellBase) or made.num_feature_axes != 1:
-        raise ValueError(
-            f"cell must make an nnx.RNNCellBase of one feature axis, such as nnx.LSTMCell, got {type(made)}"
-        )
-    return made
-
-
-def _scan(cell: nnx.RNNCellBase, carry: PyTree, inputs: Array, ticks: Array | None) -> tuple[PyTree, Array]:
-    """A cell over ``(S, B, I)``, with whatever state of its own it has."""
-    if isinstance(cell, PeepholeLSTMCell) and ticks is None:
-        return cell.unroll(inputs, carry)
-    graph, params, rest = nnx.split(cell, nnx.Param, ...)
-
-    def tick(state: tuple[nnx.State, PyTree], xs: tuple[Array, Array]) -> tuple[tuple[nnx.State, PyTree], Array]:
-        rest, carry = state
-        module = nnx.merge(graph, params, rest)
-        carry, y = modules.scan_ticks(module, ticks)(carry, xs)
-        return (nnx.state(module, nnx.Not(nnx.Param)), carry), y
-
-    carry = jax.tree.map(jnp.asarray, carry)
-    (rest, carry), outputs = lax.scan(tick, (rest, carry), (jnp.arange(inputs.shape[0]), inputs))
-    if jax.tree.leaves(rest):
-        nnx.update(cell, rest)
-    return carry, outputs

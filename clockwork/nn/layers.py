@@ -9,19 +9,19 @@ from jax.nn.initializers import Initializer
 from jax.typing import ArrayLike, DTypeLike
 
 from clockwork.clock import Clock, check_clock
-from clockwork.nn.cells import ClockworkCell, ClockworkOfCells
-from clockwork.nn.sequence import (
+from clockwork.nn.carry import start_for
+from clockwork.nn.cells import ClockworkCell
+from clockwork.nn.construction import (
     Layer,
     Merge,
     check_layer,
     check_layers,
     check_method,
     merge_function,
-    over_sequences,
     own_modules_only,
-    stacked,
-    start_for,
 )
+from clockwork.nn.of_cells import ClockworkOfCells
+from clockwork.nn.rnn_call import over_sequences, stacked
 from clockwork.recurrence import Activation, Method
 
 PyTree = Any

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike
 
+from clockwork.checks import shaped
 from clockwork.clock import Clock
-from clockwork.nn.sequence import last_of, start_of, time_after, time_zero
+from clockwork.nn.carry import last_of, start_of, time_after, time_zero
 from clockwork.recurrence import Method, advance, as_time, check_time
 from clockwork.recurrence.plan import Grid, hold, seen
 
@@ -69,7 +69,7 @@ def step(clock: Clock, carry: CellsState, x_t: Array, call: Call) -> tuple[Cells
     cells, outputs = [], []
     for j, (period, a, k) in enumerate(zip(clock.periods, clock.starts, clock.sizes, strict=True)):
         new, y = call(j, carry.cells[j], jnp.concatenate([x_t, held[..., a + k :]], -1))
-        _check_output(y, (*x_t.shape[:-1], k))
+        shaped(f"outputs of a cell of {k} features", jnp.asarray(y), "*batch N", batch=x_t.shape[:-1], N=k)
         on = time[..., 0] % period == 0
         old = (carry.cells[j], held[..., a : a + k])
         kept, output = choose(on, (new, y), old)
@@ -90,7 +90,7 @@ def unroll(
     scan: Scan,
     stepwise: Callable[[CellsState, Array, Array | None], tuple[CellsState, Array]],
 ) -> tuple[CellsState, Array]:
-    """The `clockwork.nn.sequence.Unroll` of a clockwork of cells.
+    """The `clockwork.nn.rnn_call.Unroll` of a clockwork of cells.
 
     The cascade, slowest module first, each cell scanned over its own ticks alone; where the clock's
     value is not known before compilation, step by step.
@@ -130,7 +130,8 @@ def unroll(
         rows = before[None]
         if own.ticks:
             cells[j], y = scan(j, carry.cells[j], x, ticks)
-            _check_output(y, (own.ticks, count, clock.sizes[j]))
+            k = clock.sizes[j]
+            shaped(f"outputs of a cell of {k} features", y, "*batch N", batch=(own.ticks, count), N=k)
             rows = jnp.concatenate([rows, y.astype(before.dtype)])
         held[j] = hold(rows, own, every)
     outputs = jnp.concatenate([held[j][1:] for j in range(clock.modules)], -1)
@@ -149,8 +150,3 @@ def scan_ticks(call: Callable[[PyTree, Array], tuple[PyTree, Array]], ticks: Arr
         return choose(s < ticks, new, carry), y
 
     return tick
-
-
-def _check_output(y: ArrayLike, shape: tuple[int, ...]) -> None:
-    if jnp.shape(y) != shape:
-        raise ValueError(f"a cell of {shape[-1]} features must put out arrays of shape {shape}, got {jnp.shape(y)}")

@@ -15,11 +15,11 @@ from jax.typing import ArrayLike
 
 from clockwork.checks import finite, integer
 from clockwork.clock import Clock, check_clock
+from clockwork.nn.carry import known_values
 from clockwork.nn.cells import PeepholeLSTMCell
 from clockwork.nn.layers import Clockwork
 from clockwork.nn.lstm import lstm_init, lstm_unroll
 from clockwork.nn.parameters import ClockworkParameters, LSTMParameters
-from clockwork.nn.sequence import known_values
 from clockwork.recurrence import Method, check_steps, unroll
 from clockwork.recurrence.arithmetic import matmul
 from clockwork.weights import init
@@ -29,7 +29,7 @@ class Network(Protocol):
     """What the networks have in common: all that a `clockwork.tasks.Task` needs of one."""
 
     @property
-    def parameters(self) -> int:
+    def num_parameters(self) -> int:
         """The number of parameters, as the paper counts them."""
         ...
 
@@ -80,7 +80,7 @@ class ClockworkRNN(ClockworkParameters):
         >>> import clockwork as cw
         >>> from flax import nnx
         >>> network = ClockworkRNN(cw.Clock.exponential(width=40, modules=9), rngs=nnx.Rngs(0))
-        >>> network(steps=320).shape, network.parameters
+        >>> network(steps=320).shape, network.num_parameters
         ((320, 1), 980)
     """
 
@@ -100,7 +100,7 @@ class ClockworkRNN(ClockworkParameters):
         self.readout = Readout(clock.width, outputs, stddev=stddev, rngs=rngs)
 
     @property
-    def parameters(self) -> int:
+    def num_parameters(self) -> int:
         """The number of parameters as Table 1 counts them: the ``G`` periods are among them."""
         inputs = 0 if self.input is None else self.input.shape[0]
         return self.clock.parameters(inputs, self.readout.bias.shape[0])
@@ -134,7 +134,7 @@ class SimpleRNN(ClockworkRNN):
 
     Example:
         >>> from flax import nnx
-        >>> SimpleRNN(31, rngs=nnx.Rngs(0)).parameters
+        >>> SimpleRNN(31, rngs=nnx.Rngs(0)).num_parameters
         1024
     """
 
@@ -142,9 +142,9 @@ class SimpleRNN(ClockworkRNN):
         super().__init__(Clock(periods=(1,), sizes=(width,)), inputs, outputs, stddev=stddev, rngs=rngs)
 
     @property
-    def parameters(self) -> int:
+    def num_parameters(self) -> int:
         """The number of weights and biases; its one period is not counted."""
-        return super().parameters - 1
+        return super().num_parameters - 1
 
 
 class PeepholeLSTM(LSTMParameters):
@@ -163,7 +163,7 @@ class PeepholeLSTM(LSTMParameters):
 
     Example:
         >>> from flax import nnx
-        >>> PeepholeLSTM(15, forget_bias=5.0, rngs=nnx.Rngs(0)).parameters
+        >>> PeepholeLSTM(15, forget_bias=5.0, rngs=nnx.Rngs(0)).num_parameters
         1021
     """
 
@@ -181,7 +181,7 @@ class PeepholeLSTM(LSTMParameters):
         self.readout = Readout(cells, outputs, stddev=stddev, rngs=rngs)
 
     @property
-    def parameters(self) -> int:
+    def num_parameters(self) -> int:
         """The number of weights, peepholes and biases."""
         return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(self, nnx.Param)))
 
@@ -216,7 +216,7 @@ class ClockworkLSTM(nnx.Module):
         >>> import clockwork as cw
         >>> from flax import nnx
         >>> network = ClockworkLSTM(cw.Clock.even(19, (1, 4, 16, 64, 256)), rngs=nnx.Rngs(0))
-        >>> network(steps=320).shape, network.parameters
+        >>> network(steps=320).shape, network.num_parameters
         ((320, 1), 1026)
     """
 
@@ -236,7 +236,7 @@ class ClockworkLSTM(nnx.Module):
         self.readout = Readout(clock.width, outputs, stddev=stddev, rngs=rngs)
 
     @property
-    def parameters(self) -> int:
+    def num_parameters(self) -> int:
         """The number of weights, peepholes, biases and the ``G`` periods, as Table 1 counts a CW-RNN's."""
         return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(self, nnx.Param))) + self.layer.clock.modules
 

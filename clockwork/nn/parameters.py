@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from clockwork.checks import shaped
 from clockwork.clock import Clock
 from clockwork.nn.lstm import LSTMWeights
 from clockwork.weights import Weights, check_weights
@@ -34,9 +35,8 @@ class ClockworkParameters(nnx.Module):
             ValueError: if they are those of another clock or number of inputs.
         """
         check_weights(weights, self.clock)
-        inputs = self.weights.input.shape
-        if weights.input.shape != inputs:
-            raise ValueError(f"input weights must have shape {inputs}, got {weights.input.shape}")
+        inputs = 0 if self.input is None else self.input.shape[0]
+        shaped("input weights", weights.input, "I N", I=inputs, N=self.clock.width)
         if self.input is not None:
             self.input[...] = weights.input.astype(self.input.dtype)
         for param, block in zip(self.recurrent, weights.recurrent, strict=True):

@@ -187,7 +187,7 @@ class Experiment(Task):
     def num_parameters(self, condition: Condition, params: PyTree) -> int:
         """As the paper counts them: the periods of a clock among them."""
         del params
-        return nnx.eval_shape(lambda: self.network(condition.network, condition.size, nnx.Rngs(0))).parameters
+        return nnx.eval_shape(lambda: self.network(condition.network, condition.size, nnx.Rngs(0))).num_parameters
 
     def optimizer(self, hyperparameters: dict[str, Array]) -> optax.GradientTransformation:
         """The optimiser of `training`."""

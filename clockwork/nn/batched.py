@@ -1,0 +1,100 @@
+"""The functional core over batches, as cells and layers call it. Independent of a Flax API."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike, DTypeLike
+
+from clockwork.checks import shaped
+from clockwork.clock import Clock
+from clockwork.nn.carry import check_carry, last_of, start_of, time_after
+from clockwork.nn.lstm import LSTMWeights, lstm_unroll
+from clockwork.recurrence import Activation, Method, State, as_time, step, unroll
+from clockwork.weights import Weights
+
+
+def step_clockwork(
+    weights: Weights, clock: Clock, state: State, x_t: ArrayLike, dtype: DTypeLike, activation: Activation
+) -> tuple[State, Array]:
+    """A clockwork cell's step: ``clockwork.step`` over any batch dimensions."""
+    x_t = jnp.asarray(x_t).astype(dtype)
+    shaped("inputs", x_t, "*batch I", I=weights.input.shape[0])
+    batch, width = x_t.shape[:-1], x_t.shape[-1]
+    wanted = (jax.ShapeDtypeStruct((*batch, clock.width), dtype), jax.ShapeDtypeStruct((*batch, 1), jnp.int32))
+    check_carry(state, State(*wanted))  # pyright: ignore[reportArgumentType]
+    dense = jax.tree.map(lambda w: w.astype(dtype), weights.dense(clock))
+
+    def each(hidden: Array, time: Array, x_t: Array) -> State:
+        return step(dense, clock, State(hidden, time), x_t if width else None, activation=activation)[0]
+
+    hidden, time = jnp.asarray(state.hidden), as_time(clock, state.time)
+    count = math.prod(batch)
+    flat = (hidden.reshape(count, clock.width).astype(dtype), time.reshape(count), x_t.reshape(count, width))
+    new = jax.vmap(each)(*flat)
+    h_t = new.hidden.reshape(hidden.shape).astype(hidden.dtype)
+    return State(h_t, new.time.reshape(time.shape)), h_t
+
+
+def unroll_clockwork(
+    weights: Weights,
+    clock: Clock,
+    inputs: Array,
+    state: State,
+    lengths: Array | None,
+    *,
+    start: int | None,
+    method: Method,
+    activation: Activation,
+) -> tuple[State, Array]:
+    """A clockwork layer's `Unroll`: ``clockwork.unroll`` over a batch, with a carry ``(B, N)``, ``(B, 1)``."""
+    steps, _, width = inputs.shape
+    begin, hidden = start_of(clock, state.time, start, method), state.hidden.astype(weights.bias.dtype)
+
+    def each(inputs: Array | None, hidden: Array, begin: int | Array) -> tuple[Array, Array]:
+        length = steps if inputs is None else None
+        return unroll(
+            weights, clock, inputs, steps=length, start=begin, hidden=hidden, method=method, activation=activation
+        )
+
+    known = isinstance(begin, int)
+    if known:
+        over = jax.vmap(lambda x, h: each(x, h, begin), in_axes=(1, 0), out_axes=(1, 0))
+        y, last = over(inputs if width else None, hidden)
+    else:
+        over = jax.vmap(each, in_axes=(1, 0, 0), out_axes=(1, 0))
+        y, last = over(inputs if width else None, hidden, begin)
+    if lengths is not None:
+        last = last_of(y, lengths, hidden)
+    return State(last, time_after(clock, state.time, steps, lengths)), y
+
+
+def step_lstm(
+    weights: LSTMWeights, carry: tuple[Array, Array], inputs: ArrayLike, dtype: DTypeLike
+) -> tuple[tuple[Array, Array], Array]:
+    """One step of peephole LSTM cells: ``c`` and ``h``, ``(*batch, N)`` each, and ``(*batch, I)``."""
+    x = jnp.asarray(inputs)
+    shaped("inputs", x, "*batch I", I=weights.input.shape[0])
+    batch, cells = x.shape[:-1], weights.recurrent.shape[0]
+    wanted = jax.ShapeDtypeStruct((*batch, cells), dtype)
+    check_carry(carry, (wanted, wanted))
+    count = math.prod(batch)
+    flat = jax.tree.map(lambda leaf: leaf.reshape(count, cells), carry)
+    new, _ = unroll_lstm(weights, x.reshape(1, count, x.shape[-1]), flat, dtype)
+    c, h = (leaf.reshape(old.shape).astype(old.dtype) for leaf, old in zip(new, carry, strict=True))
+    return (c, h), h
+
+
+def unroll_lstm(
+    weights: LSTMWeights, inputs: Array, carry: tuple[Array, Array], dtype: DTypeLike
+) -> tuple[tuple[Array, Array], Array]:
+    """`lstm_unroll` over a batch ``(T, B, I)``, with flax's order of the carry, ``c`` and ``h`` ``(B, N)``."""
+    weights, inputs, (c, h) = jax.tree.map(lambda x: x.astype(dtype), (weights, inputs, carry))
+    steps, _, width = inputs.shape
+
+    def each(x: Array | None, h: Array, c: Array) -> tuple[Array, tuple[Array, Array]]:
+        return lstm_unroll(weights, x, steps=steps if x is None else None, hidden=(h, c))
+
+    y, (h, c) = jax.vmap(each, in_axes=(1, 0, 0), out_axes=(1, 0))(inputs if width else None, h, c)
+    return (c, h), y

@@ -1,0 +1,25 @@
+"""The cells and layers of `clockwork.nn` for Flax's linen: the same functions, with the same names of parameters.
+
+The number of inputs is that of the first call. `weights` and `params` go from the parameters of a cell to the
+functional `clockwork.Weights` and back, and so to and from the nnx modules.
+
+A cell draws all its parameters with one key, the first that flax's ``make_rng("params")`` gives it. Flax makes this key
+of the one that ``init`` is called with and of the cell's place in the model. `params` shows how to get this key, and
+with it the same weights from `clockwork.init`.
+"""
+
+from clockwork.nn.linen.cells import ClockworkCell, PeepholeLSTMCell
+from clockwork.nn.linen.layers import Bidirectional, Clockwork, Stack
+from clockwork.nn.linen.of_cells import ClockworkOfCells
+from clockwork.nn.linen.parameters import params, weights
+
+__all__ = [
+    "Bidirectional",
+    "Clockwork",
+    "ClockworkCell",
+    "ClockworkOfCells",
+    "PeepholeLSTMCell",
+    "Stack",
+    "params",
+    "weights",
+]

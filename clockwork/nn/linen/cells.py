@@ -1,0 +1,209 @@
+"""Recurrent cells as Flax (linen) modules: one step each, for ``nn.RNN``, ``nn.Bidirectional`` and `Clockwork`."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+from jax.nn.initializers import Initializer
+from jax.typing import ArrayLike, DTypeLike
+
+from clockwork.clock import Clock, check_clock
+from clockwork.nn.batched import step_clockwork, step_lstm, unroll_clockwork, unroll_lstm
+from clockwork.nn.carry import time_zero
+from clockwork.nn.linen.parameters import parameters_of, params, weights
+from clockwork.nn.lstm import LSTMWeights, lstm_init
+from clockwork.recurrence import Activation, Method, State, check_activation, check_time
+from clockwork.weights import Weights, initialize
+
+
+class ClockworkCell(nn.RNNCellBase):
+    """One step of a clockwork layer, as a cell for ``nn.RNN`` and ``nn.Bidirectional``.
+
+    ``h_t = f(W_H h_{t-1} + W_I x_t + b)`` for the modules whose period divides t; the others keep
+    their value (Koutník et al. 2014, eqs. 1 and 4). The carry holds the clock as well as the values.
+    Over whole sequences, `Clockwork` is the same function with the same parameters, and faster.
+
+    Attributes:
+        clock: when each module updates.
+        activation: ``f``, elementwise; ``jnp.tanh`` if None.
+        dtype: of computation and carry; that of the parameters if None.
+        param_dtype: of the parameters; float32 if None.
+        kernel_init: of the input weights ``(I, N)``; the paper's N(0, 0.1²) if None. All three as Flax
+            has them: ``**clockwork.nn.FLAX``.
+        recurrent_kernel_init: of what each module receives, ``(N - a_i, k_i)``.
+        bias_init: of the biases ``(N,)``.
+
+    Example:
+        >>> import clockwork as cw, jax, jax.numpy as jnp
+        >>> from flax import linen as nn
+        >>> rnn = nn.RNN(ClockworkCell(cw.Clock.exponential(width=40, modules=9)))
+        >>> outputs, variables = rnn.init_with_output(jax.random.key(0), jnp.ones((8, 320, 13)))
+        >>> outputs.shape
+        (8, 320, 40)
+    """
+
+    clock: Clock
+    activation: Activation | None = None
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike | None = None
+    kernel_init: Initializer | None = None
+    recurrent_kernel_init: Initializer | None = None
+    bias_init: Initializer | None = None
+
+    def __post_init__(self) -> None:
+        check_clock(self.clock, "ClockworkCell(clock)")
+        if self.activation is not None:
+            check_activation(self.activation)
+        super().__post_init__()
+
+    def __call__(self, carry: State, inputs: ArrayLike) -> tuple[State, Array]:
+        """One step.
+
+        Args:
+            carry: hidden state ``(*batch, N)`` and time ``(*batch, 1)``.
+            inputs: ``(*batch, I)``.
+
+        Returns:
+            The next carry, and its hidden values ``(*batch, N)``.
+
+        Raises:
+            ValueError: if the inputs have another width, or the carry is of another clock or batch.
+        """
+        weights = self._weights(jnp.shape(inputs)[-1])
+        return step_clockwork(weights, self.clock, carry, inputs, self._dtype, self.activation or jnp.tanh)
+
+    @nn.nowrap
+    def initialize_carry(self, rng: Array | None, input_shape: tuple[int, ...]) -> State:
+        """The carry before the first step: zeros, at time zero.
+
+        Args:
+            rng: not used.
+            input_shape: of the inputs of a step, ``(*batch, I)``.
+
+        Raises:
+            ValueError: if the clock's cycle is longer than an int32 can count.
+        """
+        check_time(self.clock)
+        return self.first_carry(rng, input_shape)
+
+    @nn.nowrap
+    def first_carry(self, rng: Array | None, input_shape: tuple[int, ...]) -> State:
+        """The same of any clock, for a call that does not go on from a carry."""
+        hidden = jnp.zeros((*input_shape[:-1], self.clock.width), self._dtype)
+        return State(hidden, time_zero(input_shape[:-1]))
+
+    @property
+    def num_feature_axes(self) -> int:
+        """How many of the last axes are features: one."""
+        return 1
+
+    def unroll(
+        self, inputs: Array, carry: State, lengths: Array | None, *, start: int | None, method: Method
+    ) -> tuple[State, Array]:
+        """The fast kernels over a batch; what `Clockwork` calls.
+
+        Args:
+            inputs: ``(T, B, I)``.
+            carry: with B its one batch dimension.
+            lengths: ``(B,)``, the steps after which the returned carry is taken; None for all.
+            start: what the caller knows of the carry's time, up to whole cycles; None for nothing.
+            method: as of `Clockwork`.
+
+        Returns:
+            The carry, and the outputs ``(T, B, N)``.
+        """
+        weights = jax.tree.map(lambda w: w.astype(self._dtype), self._weights(inputs.shape[-1]))
+        return unroll_clockwork(
+            weights, self.clock, inputs.astype(self._dtype), carry, lengths,
+            start=start, method=method, activation=self.activation or jnp.tanh,
+        )  # fmt: skip
+
+    @nn.compact
+    def _weights(self, features: int) -> Weights:
+        def draw(key: Array) -> dict[str, Array]:
+            initializers = self.kernel_init, self.recurrent_kernel_init, self.bias_init
+            return params(initialize(key, self.clock, features, *initializers, self.param_dtype or jnp.float32))
+
+        return weights(parameters_of(self, features, draw))
+
+    @property
+    def _dtype(self) -> DTypeLike:
+        return self.dtype or self.param_dtype or jnp.float32
+
+
+class PeepholeLSTMCell(nn.RNNCellBase):
+    """One step of a layer of LSTM cells with peepholes (Graves 2008; Gers et al. 2002), as a cell for ``nn.RNN``.
+
+    The equations are those of `clockwork.nn.lstm_unroll`. As the cell of a `Clockwork`, its modules run that kernel.
+
+    Attributes:
+        features: ``N``, the number of LSTM cells.
+        stddev: all weights and biases are drawn from N(0, stddev²).
+        forget_bias: the initial bias of every forget gate; None to draw it like all others.
+        dtype: of computation and carry; that of the parameters if None.
+        param_dtype: of the parameters.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from flax import linen as nn
+        >>> outputs, variables = nn.RNN(PeepholeLSTMCell(15)).init_with_output(jax.random.key(0), jnp.ones((320, 13)))
+        >>> outputs.shape
+        (320, 15)
+    """
+
+    features: int
+    stddev: float = 0.1
+    forget_bias: float | None = None
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
+
+    def __call__(self, carry: tuple[Array, Array], inputs: ArrayLike) -> tuple[tuple[Array, Array], Array]:
+        """One step.
+
+        Args:
+            carry: ``c`` and ``h``, ``(*batch, N)`` each, in the order of flax's LSTM.
+            inputs: ``(*batch, I)``.
+
+        Returns:
+            The next carry, and ``h``.
+
+        Raises:
+            ValueError: if the inputs have another width, or the carry another shape.
+        """
+        return step_lstm(self._weights(jnp.shape(inputs)[-1]), carry, inputs, self._dtype)
+
+    @nn.nowrap
+    def initialize_carry(self, rng: Array | None, input_shape: tuple[int, ...]) -> tuple[Array, Array]:
+        """The carry before the first step, ``c`` and ``h``, zeros.
+
+        Args:
+            rng: not used.
+            input_shape: of the inputs of a step, ``(*batch, I)``.
+
+        Returns:
+            Two arrays ``(*batch, N)``.
+        """
+        zeros = jnp.zeros((*input_shape[:-1], self.features), self._dtype)
+        return zeros, zeros
+
+    @property
+    def num_feature_axes(self) -> int:
+        """How many of the last axes are features: one."""
+        return 1
+
+    def unroll(self, inputs: Array, carry: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
+        """The fast kernel over ``(T, B, I)``: the last carry, ``(B, N)`` each, and the outputs ``(T, B, N)``."""
+        return unroll_lstm(self._weights(inputs.shape[-1]), inputs, carry, self._dtype)
+
+    @nn.compact
+    def _weights(self, features: int) -> LSTMWeights:
+        def draw(key: Array) -> dict[str, Array]:
+            drawn = lstm_init(key, self.features, features, self.stddev, self.forget_bias, self.param_dtype)
+            return {name: array for name, array in drawn._asdict().items() if array.size}
+
+        found = parameters_of(self, features, draw)
+        return LSTMWeights(**{"input": jnp.zeros((0, 4 * self.features), self.param_dtype), **found})
+
+    @property
+    def _dtype(self) -> DTypeLike:
+        return self.dtype or self.param_dtype

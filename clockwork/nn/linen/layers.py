@@ -1,0 +1,265 @@
+"""Recurrent layers as Flax (linen) modules, with the call of ``nn.RNN``: over sequences, both ways, on each other."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+from jax.nn.initializers import Initializer
+from jax.typing import ArrayLike, DTypeLike
+
+from clockwork.clock import Clock, check_clock
+from clockwork.nn.carry import start_for
+from clockwork.nn.construction import (
+    Layer,
+    Merge,
+    check_layer,
+    check_layers,
+    check_method,
+    merge_function,
+    own_modules_only,
+)
+from clockwork.nn.linen.cells import ClockworkCell
+from clockwork.nn.linen.of_cells import ClockworkOfCells
+from clockwork.nn.rnn_call import over_sequences, stacked
+from clockwork.recurrence import Activation, Method
+
+PyTree = Any
+# What a layer passes on to its own cell.
+OPTIONS = ("activation", "dtype", "param_dtype", "kernel_init", "recurrent_kernel_init", "bias_init")
+
+
+class Clockwork(Layer, nn.Module):
+    """A clockwork layer, with the call of ``nn.RNN`` and the fast kernels.
+
+    ``h_t = f(W_H h_{t-1} + W_I x_t + b)`` for the modules whose period divides t; the others keep
+    their value (Koutník et al. 2014, eqs. 1 to 4). Or, with ``cell``, a clockwork whose modules are cells of any
+    kind; see `ClockworkOfCells`. It is ``nn.RNN(layer.cell)`` with the same variables; only what is beyond the length
+    of a sequence differs.
+
+    NaN or infinity in a fast module can reach slower ones, as in `clockwork.unroll`. A clock whose cycle an int32
+    cannot count takes whole sequences alone: it is refused with an ``initial_carry``.
+
+    Attributes:
+        clock: when each module updates.
+        cell: makes the cell of each module, as ``cell(features)``; None for the clockwork layer itself. What was made
+            is in its place afterwards: a `ClockworkCell` or a `ClockworkOfCells`.
+        activation: ``f``, elementwise; ``jnp.tanh`` if None. This and the next five are those of `ClockworkCell`; to
+            cells of another kind, give theirs with ``functools.partial``.
+        dtype: of computation and carry; that of the parameters if None.
+        param_dtype: of the parameters; float32 if None.
+        kernel_init: of the input weights ``(I, N)``; the paper's N(0, 0.1²) if None. All three as Flax
+            has them: ``**clockwork.nn.FLAX``.
+        recurrent_kernel_init: of what each module receives, ``(N - a_i, k_i)``.
+        bias_init: of the biases ``(N,)``.
+        method: how the layer is evaluated; see `clockwork.unroll`. Of a clockwork of cells, ``"masked"`` calls every
+            cell at every step.
+        time_major: whether time is the first axis of inputs and outputs; the default of the call, like the next three.
+        return_carry: whether to return the last carry too.
+        reverse: whether to go from the last step to the first.
+        keep_order: whether the outputs of ``reverse`` are in the order of the inputs nonetheless.
+
+    Raises:
+        ValueError: if ``clock`` is no clock, ``activation`` no function, the method unknown, or (when called) ``cell``
+            makes no cell.
+
+    Example:
+        >>> import clockwork as cw, jax, jax.numpy as jnp
+        >>> from flax import linen as nn
+        >>> layer = Clockwork(cw.Clock.exponential(width=40, modules=9))
+        >>> variables = layer.init(jax.random.key(0), jnp.ones((8, 320, 13)))
+        >>> carry, outputs = layer.apply(variables, jnp.ones((8, 320, 13)), return_carry=True)
+        >>> outputs.shape, carry.hidden.shape
+        ((8, 320, 40), (8, 40))
+        >>> lstms = Clockwork(cw.Clock.exponential(width=8, modules=4), cell=nn.LSTMCell)
+        >>> lstms.init_with_output(jax.random.key(0), jnp.ones((320, 13)))[0].shape
+        (320, 8)
+    """
+
+    clock: Clock
+    cell: Any = None
+    activation: Activation | None = None
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike | None = None
+    kernel_init: Initializer | None = None
+    recurrent_kernel_init: Initializer | None = None
+    bias_init: Initializer | None = None
+    method: Method = "auto"
+    time_major: bool = False
+    return_carry: bool = False
+    reverse: bool = False
+    keep_order: bool = False
+
+    def __post_init__(self) -> None:
+        check_clock(self.clock, "Clockwork(clock)")
+        check_method(self.method)
+        options = {name: getattr(self, name) for name in OPTIONS}
+        made = self.cell
+        if isinstance(made, (ClockworkCell, ClockworkOfCells)):  # a clone, perhaps with other fields
+            if isinstance(made, ClockworkOfCells):
+                own_modules_only(options)
+                options = {}
+            changed = {"clock": self.clock, **options}
+            if any(getattr(made, name) != value for name, value in changed.items()):
+                made = made.clone(**changed)
+        elif made is None:
+            made = ClockworkCell(self.clock, **options, parent=None)
+        else:
+            own_modules_only(options)
+            made = ClockworkOfCells(self.clock, made, parent=None)
+        object.__setattr__(self, "cell", made)
+        super().__post_init__()
+
+    def __call__(
+        self,
+        inputs: ArrayLike,
+        *,
+        initial_carry: PyTree | None = None,
+        init_key: Array | None = None,
+        seq_lengths: ArrayLike | None = None,
+        return_carry: bool | None = None,
+        time_major: bool | None = None,
+        reverse: bool | None = None,
+        keep_order: bool | None = None,
+        start: int | None = None,
+    ) -> Any:
+        """Run the layer over sequences.
+
+        Args:
+            inputs: ``(*batch, T, I)``, or ``(T, *batch, I)`` where ``time_major``; any batch dimensions or none.
+            initial_carry: a carry that was returned, to continue; None for that of the first step.
+            init_key: for the initial carry of cells that draw theirs.
+            seq_lengths: ``(*batch)`` integers of 0 to T. What is beyond a sequence's length is not read, whatever is
+                there, and the outputs there are zeros; a sequence of length 0 returns its carry unchanged.
+            return_carry: whether to return the carry after the last step of each sequence too; like the
+                next three, as constructed if None.
+            time_major: where the axis of time is.
+            reverse: whether to go from the last step of each sequence to its first.
+            keep_order: whether outputs are in the order of the inputs nonetheless.
+            start: what the clock of ``initial_carry`` shows, up to whole cycles, for use under ``jit``. There it is
+                not known before compilation, and each step then computes every module; with
+                chunks of a multiple of ``clock.cycle`` steps, ``start=0`` is true and the fast kernels serve.
+
+        Returns:
+            Outputs ``(*batch, T, N)``, or ``(T, *batch, N)``; before them the carry where asked for.
+
+        Raises:
+            ValueError: if the inputs have another width or no step, the carry is of another clock, a length is
+                out of range, or ``start`` is not the carry's time, as far as these are known before compilation.
+        """
+        start = start_for(self.clock, initial_carry, start)
+        # Parameters do not depend on the method, and the masked scan is compiled soonest.
+        method = "masked" if self.is_initializing() else self.method
+        return over_sequences(
+            lambda x, carry, lengths: self.cell.unroll(x, carry, lengths, start=start, method=method),
+            lambda shape: self.cell.first_carry(init_key, shape),
+            lambda shape: self.cell.first_carry(None, shape),
+            inputs,
+            features=jnp.shape(inputs)[-1] if jnp.ndim(inputs) else 0,
+            initial_carry=initial_carry,
+            seq_lengths=seq_lengths,
+            return_carry=self.return_carry if return_carry is None else return_carry,
+            time_major=self.time_major if time_major is None else time_major,
+            reverse=self.reverse if reverse is None else reverse,
+            keep_order=self.keep_order if keep_order is None else keep_order,
+        )
+
+
+class Bidirectional(Layer, nn.Bidirectional):
+    """Two layers, one forwards and one backwards in time: ``nn.Bidirectional`` with the usual merges by name.
+
+    It is called as `Clockwork` is, but
+    ``reverse`` and ``keep_order`` mean nothing to it, as in flax. Outputs are ``(*batch, T, N_1 + N_2)``, or what else
+    ``merge`` makes of them; with ``return_carry`` a pair of carries comes before them.
+
+    Attributes:
+        forward_rnn: a layer with the call of ``nn.RNN``: `Clockwork`, ``nn.RNN``, `Stack`, ...
+        backward_rnn: another.
+        merge: ``"concatenate"``, ``"sum"`` or a function of both outputs; None for flax's ``merge_fn``, which
+            concatenates if it is not given.
+        time_major: whether time is the first axis of inputs and outputs.
+        return_carry: whether to return both carries too.
+
+    Raises:
+        ValueError: if one is no layer, for an unknown merge, and when called if a sum is of different widths.
+
+    Example:
+        >>> import clockwork as cw, jax, jax.numpy as jnp
+        >>> clock = cw.Clock.exponential(width=40, modules=9)
+        >>> layer = Bidirectional(Clockwork(clock), Clockwork(clock), merge="sum")
+        >>> layer.init_with_output(jax.random.key(0), jnp.ones((8, 320, 13)), seq_lengths=jnp.arange(1, 9))[0].shape
+        (8, 320, 40)
+    """
+
+    merge: Merge | None = None
+
+    def __post_init__(self) -> None:
+        if self.merge is not None:
+            object.__setattr__(self, "merge_fn", merge_function(self.merge))
+        check_layer(self.forward_rnn)
+        check_layer(self.backward_rnn)
+        super().__post_init__()
+
+
+class Stack(Layer, nn.Module):
+    """Layers on layers, each with its own clock, with the call of ``nn.RNN``.
+
+    ``y^1 = layer_1(x)``, ``y^l = layer_l(y^{l-1})``; the output is that of the last. With skip connections
+    (Graves 2013, "Generating sequences with recurrent neural networks", sec. 2),
+    ``y^l = layer_l([x, y^{l-1}])`` and the output is ``[y^1, ..., y^L]``.
+
+    Attributes:
+        layers: with the call of ``nn.RNN``: `Clockwork`, ``nn.RNN``, `Bidirectional`, ...
+        skip: whether there are skip connections.
+        time_major: whether time is the first axis of inputs and outputs.
+        return_carry: whether to return a tuple of the layers' carries too.
+
+    Raises:
+        ValueError: if there is no layer, or one is none, and when called if there is not one carry for each.
+
+    Example:
+        >>> import clockwork as cw, jax, jax.numpy as jnp
+        >>> fast = cw.Clock.exponential(width=16, modules=3)  # periods 1, 2, 4
+        >>> slow = cw.Clock.exponential(width=8, modules=2, fastest=8)  # periods 8, 16
+        >>> stack = Stack([Clockwork(fast), Clockwork(slow)], skip=True)
+        >>> stack.init_with_output(jax.random.key(0), jnp.ones((5, 320, 13)))[0].shape
+        (5, 320, 24)
+    """
+
+    layers: Sequence[Any]
+    skip: bool = False
+    time_major: bool = False
+    return_carry: bool = False
+
+    def __post_init__(self) -> None:
+        check_layers(self.layers)
+        super().__post_init__()
+
+    def __call__(
+        self,
+        inputs: ArrayLike,
+        *,
+        initial_carry: Sequence[PyTree] | None = None,
+        init_key: Array | None = None,
+        seq_lengths: ArrayLike | None = None,
+        return_carry: bool | None = None,
+        time_major: bool | None = None,
+        reverse: bool = False,
+        keep_order: bool = False,
+    ) -> Any:
+        """Run all layers.
+
+        Arguments and errors are those of `Clockwork.__call__`, but for ``start``; ``initial_carry`` has one carry for
+        each layer.
+
+        Returns:
+            Outputs ``(*batch, T, N)`` of the last layer, with ``skip`` of all, side by side; before them a tuple of
+            the layers' carries where asked for.
+        """
+        return stacked(
+            self.layers, jnp.asarray(inputs), skip=self.skip, initial_carry=initial_carry, seq_lengths=seq_lengths,
+            return_carry=self.return_carry if return_carry is None else return_carry,
+            time_major=self.time_major if time_major is None else time_major, reverse=reverse, keep_order=keep_order,
+            options={"init_key": init_key},
+        )  # fmt: skip

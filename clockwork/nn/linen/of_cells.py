@@ -1,0 +1,150 @@
+"""A clockwork whose modules are cells of any kind, as a Flax (linen) cell."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+from jax.typing import ArrayLike
+
+from clockwork.checks import shown
+from clockwork.clock import Clock, check_clock
+from clockwork.nn import modules
+from clockwork.nn.carry import check_carry
+from clockwork.nn.linen.cells import PeepholeLSTMCell
+from clockwork.nn.modules import CellsState
+from clockwork.recurrence import Method, check_time
+
+PyTree = Any
+
+
+class ClockworkOfCells(nn.RNNCellBase):
+    """One step of a clockwork whose modules are cells of any kind, itself a cell for ``nn.RNN``.
+
+    At the ticks of module i, ``c_i, y_i = cell_i(c_i, [x_t, y_{i+1}, ..., y_G])`` with the outputs that the
+    slower modules held before; at all other steps it holds its output and its whole carry. With
+    ``nn.SimpleCell`` that is the clockwork layer (Koutník et al. 2014, eqs. 1 and 4).
+    Over whole sequences, ``Clockwork(clock, cell=...)`` is the same function, and faster.
+
+    Attributes:
+        clock: when each module updates; ``sizes`` are the features of the cells.
+        cell: makes a cell, called as ``cell(features)``: ``nn.LSTMCell``, ``nn.GRUCell``, ``nn.SimpleCell``,
+            `PeepholeLSTMCell`, one's own; other arguments by ``functools.partial``.
+
+    Raises:
+        ValueError: if ``clock`` is no clock or ``cell`` no function, and when called if it makes no cell.
+
+    Example:
+        >>> import clockwork as cw, jax, jax.numpy as jnp
+        >>> from flax import linen as nn
+        >>> rnn = nn.RNN(ClockworkOfCells(cw.Clock.exponential(width=12, modules=3), nn.GRUCell))
+        >>> outputs, variables = rnn.init_with_output(jax.random.key(0), jnp.ones((8, 320, 13)))
+        >>> outputs.shape
+        (8, 320, 12)
+    """
+
+    clock: Clock
+    cell: Callable[..., nn.RNNCellBase]
+
+    def __post_init__(self) -> None:
+        check_clock(self.clock, "ClockworkOfCells(clock, cell)")
+        if not callable(self.cell):
+            raise ValueError(
+                f"cell must be a class or function such as nn.LSTMCell, got {shown(self.cell)}; "
+                "the number of inputs is not given, but that of the first call"
+            )
+        super().__post_init__()
+
+    def setup(self) -> None:
+        """The cells, fastest first."""
+        self.cells = [_make(self.cell, size) for size in self.clock.sizes]
+
+    def __call__(self, carry: CellsState, inputs: ArrayLike) -> tuple[CellsState, Array]:
+        """One step.
+
+        Args:
+            carry: of the cells, their held outputs ``(*batch, N)`` and time ``(*batch, 1)``.
+            inputs: ``(*batch, I)``.
+
+        Returns:
+            The next carry, and the held outputs ``(*batch, N)``.
+
+        Raises:
+            ValueError: if the carry is of another clock or batch, or a cell puts out another shape than it should.
+        """
+        check_carry(carry, jax.eval_shape(lambda: self.initialize_carry(None, jnp.shape(inputs))))
+        return modules.step(self.clock, carry, jnp.asarray(inputs), lambda j, c, x: self.cells[j](c, x))
+
+    @nn.nowrap
+    def initialize_carry(self, rng: Array | None, input_shape: tuple[int, ...]) -> CellsState:
+        """The carry before the first step: of each cell its own, no outputs yet, at time zero.
+
+        Args:
+            rng: for the cells' carries; ``jax.random.key(0)`` if None.
+            input_shape: of the inputs of a step, ``(*batch, I)``.
+
+        Raises:
+            ValueError: if the clock's cycle is longer than an int32 can count.
+        """
+        check_time(self.clock)
+        return self.first_carry(rng, input_shape)
+
+    @nn.nowrap
+    def first_carry(self, rng: Array | None, input_shape: tuple[int, ...]) -> CellsState:
+        """The same of any clock, for a call that does not go on from a carry."""
+        *batch, features = input_shape
+        cells = self.cells if self.scope is not None else [_make(self.cell, size) for size in self.clock.sizes]
+        keys = jax.random.split(jax.random.key(0) if rng is None else rng, len(cells))
+        widths = modules.widths(self.clock, features)
+        carries = [c.initialize_carry(k, (*batch, width)) for c, k, width in zip(cells, keys, widths, strict=True)]
+        return modules.initial(self.clock, tuple(carries), tuple(batch))
+
+    @property
+    def num_feature_axes(self) -> int:
+        """How many of the last axes are features: one."""
+        return 1
+
+    def unroll(
+        self, inputs: Array, carry: CellsState, lengths: Array | None, *, start: int | None, method: Method
+    ) -> tuple[CellsState, Array]:
+        """The cascade over a batch; what `Clockwork` calls.
+
+        Args:
+            inputs: ``(T, B, I)``.
+            carry: with B its one batch dimension.
+            lengths: ``(B,)``, the steps after which the returned carry is taken; None for all.
+            start: what the caller knows of the carry's time, up to whole cycles; None for nothing.
+            method: as of `Clockwork`.
+
+        Returns:
+            The carry, and the outputs ``(T, B, N)``.
+        """
+        return modules.unroll(
+            self.clock, inputs, carry, lengths, start=start, method=method,
+            scan=lambda j, c, x, ticks: _scan(self.cells[j], c, x, ticks),
+            stepwise=lambda c, x, ticks: _scan(self, c, x, ticks),
+        )  # fmt: skip
+
+
+def _make(cell: Callable[..., nn.RNNCellBase], size: int) -> nn.RNNCellBase:
+    try:
+        made = cell(size)
+    except TypeError as error:
+        raise ValueError(f"cell must be called as cell(features): {error}") from error
+    if not isinstance(made, nn.RNNCellBase) or made.num_feature_axes != 1:
+        raise ValueError(f"cell must make an nn.RNNCellBase of one feature axis, such as nn.LSTMCell, got {type(made)}")
+    return made
+
+
+def _scan(cell: nn.RNNCellBase, carry: PyTree, inputs: Array, ticks: Array | None) -> tuple[PyTree, Array]:
+    """A cell over ``(S, B, I)``."""
+    if isinstance(cell, PeepholeLSTMCell) and ticks is None:
+        return cell.unroll(inputs, carry)
+
+    def tick(cell: nn.RNNCellBase, carry: PyTree, xs: tuple[Array, Array]) -> tuple[PyTree, Array]:
+        return modules.scan_ticks(cell, ticks)(carry, xs)
+
+    scan = nn.scan(tick, variable_broadcast="params", split_rngs={"params": False})
+    return scan(cell, jax.tree.map(jnp.asarray, carry), (jnp.arange(inputs.shape[0]), inputs))
