@@ -13,10 +13,11 @@ from clocks import layer
 from flax import nnx
 
 import clockwork as cw
-import clockwork.recurrence
+import clockwork.recurrence.layer
 from clockwork.nn import Clockwork, lstm_init, lstm_unroll
-from clockwork.recurrence import fused, gpu, pieces
-from clockwork.recurrence.plan import Plan, cheapest_parts
+from clockwork.ops import chunked, mosaic
+from clockwork.recurrence import cuda
+from clockwork.recurrence.schedule import Plan, cheapest_parts
 
 CLOCKS = {
     "one unit each": cw.Clock(periods=(1, 2, 4), sizes=(1, 1, 1)),
@@ -32,13 +33,13 @@ RUNS, BATCH = 3, 5
 @pytest.fixture
 def interpreted(monkeypatch):
     """Kernels are computed by Pallas' interpreter."""
-    monkeypatch.setattr(gpu, "INTERPRET", True)
+    monkeypatch.setattr(mosaic, "INTERPRET", True)
 
 
 @pytest.fixture
 def on_gpu(monkeypatch):
     """The library takes this machine for one with a GPU."""
-    monkeypatch.setattr(clockwork.recurrence, "has_kernels", lambda: True)
+    monkeypatch.setattr(clockwork.recurrence.layer, "has_kernels", lambda: True)
 
 
 def single(tree):
@@ -89,10 +90,10 @@ def test_values_and_gradients_equal_the_oracles(interpreted, clock, steps, start
 
 @pytest.mark.parametrize("name", ["the paper's", "periods that do not nest"])
 def test_so_they_do_with_each_module_by_itself(interpreted, monkeypatch, name):
-    apart = fused.loops(True)._replace(price=fused.PRICE._replace(loop=0, unit=1))
-    monkeypatch.setattr(fused, "loops", lambda interpret: apart)
+    apart = cuda.loops(True)._replace(price=cuda.PRICE._replace(loop=0, unit=1))
+    monkeypatch.setattr(cuda, "loops", lambda interpret: apart)
     plan = Plan(CLOCKS[name], 5, 37, jnp.tanh)
-    assert len(cheapest_parts(plan, 0, 1, apart.price)) > len(cheapest_parts(plan, 0, 1, fused.PRICE))
+    assert len(cheapest_parts(plan, 0, 1, apart.price)) > len(cheapest_parts(plan, 0, 1, cuda.PRICE))
     held_to_the_oracle(CLOCKS[name], 37, 5, 2)
 
 
@@ -266,7 +267,7 @@ def test_over_explicit_axes_each_device_runs_kernels_on_its_share():
 
 
 def test_a_long_sequence_goes_in_pieces(interpreted, monkeypatch):
-    monkeypatch.setattr(pieces, "FUSED_PIECE", 8)
+    monkeypatch.setattr(chunked, "FUSED_PIECE", 8)
     held_to_the_oracle(CLOCKS["one unit each"], 37, 4, 2)
 
 
@@ -292,11 +293,11 @@ def device(platform, capability=None):
     ],
 )
 def test_kernels_are_for_hopper_and_later(monkeypatch, found, has):
-    monkeypatch.setattr(clockwork.recurrence, "computing_on", lambda: found)
-    assert clockwork.recurrence.has_kernels() is has
-    assert clockwork.recurrence.takes_kernels("auto", None, jnp.float32) is has
+    monkeypatch.setattr(clockwork.recurrence.layer, "computing_on", lambda: found)
+    assert clockwork.recurrence.layer.has_kernels() is has
+    assert clockwork.recurrence.layer.takes_kernels("auto", None, jnp.float32) is has
     elsewhere = found.platform == "tpu"  # where lowering takes XLA's loops, and lowering for CUDA the kernels
-    assert clockwork.recurrence.takes_kernels("fused", None, jnp.float32) is (has or elsewhere)
+    assert clockwork.recurrence.layer.takes_kernels("fused", None, jnp.float32) is (has or elsewhere)
 
 
 def test_a_short_sequence_takes_a_kernel_too(on_gpu):
@@ -307,11 +308,11 @@ def test_a_short_sequence_takes_a_kernel_too(on_gpu):
 
 
 def test_the_default_device_decides(monkeypatch):
-    assert clockwork.recurrence.computing_on().platform == "cpu"
+    assert clockwork.recurrence.layer.computing_on().platform == "cpu"
     monkeypatch.setattr(jax, "devices", lambda platform=None: [device(platform or "gpu", "9.0")])
-    assert clockwork.recurrence.has_kernels()
+    assert clockwork.recurrence.layer.has_kernels()
     with jax.default_device("cpu"):
-        assert not clockwork.recurrence.has_kernels()
+        assert not clockwork.recurrence.layer.has_kernels()
 
 
 def test_auto_takes_the_kernels_where_there_is_a_gpu(on_gpu, caplog):

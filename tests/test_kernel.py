@@ -11,8 +11,9 @@ from jax.sharding import PartitionSpec
 
 import clockwork as cw
 from clockwork.nn import lstm_init, lstm_unroll
-from clockwork.recurrence import cascade, kernel, lanes, pieces, wide
-from clockwork.recurrence.plan import Plan, Price, cheapest_parts
+from clockwork.ops import chunked, operation
+from clockwork.recurrence import batched, cascade, runs_last
+from clockwork.recurrence.schedule import Plan, Price, cheapest_parts
 
 CLOCKS = [
     cw.Clock.exponential(width=11, modules=4),
@@ -27,13 +28,13 @@ def parts(request, monkeypatch):
     """Neighbours of many runs joined where that is cheaper, as always for so few runs, and never."""
 
     def forget():
-        kernel._forward.shapes.cache_clear()
+        operation._forward.shapes.cache_clear()
         jax.clear_caches()
 
     forget()
     if request.param == "apart":
-        monkeypatch.setattr(lanes, "PRICE", Price(0, 0, 0))
-        monkeypatch.setattr(wide, "LOOPS", wide.LOOPS._replace(price=Price(0, 0, 0)))
+        monkeypatch.setattr(runs_last, "PRICE", Price(0, 0, 0))
+        monkeypatch.setattr(batched, "LOOPS", batched.LOOPS._replace(price=Price(0, 0, 0)))
     yield request.param
     forget()
 
@@ -339,7 +340,7 @@ def test_a_layer_is_exported_and_lowers_for_accelerators():
 @pytest.mark.parametrize("clock", CLOCKS, ids=str)
 @pytest.mark.parametrize("read", [True, False])
 def test_long_sequences_of_many_runs_go_piece_by_piece(float64, monkeypatch, clock, read):
-    monkeypatch.setattr(pieces, "PIECE", 3)
+    monkeypatch.setattr(chunked, "PIECE", 3)
     weights, readout, _, hidden = arguments(clock, runs=(3,), batch=(3,))
     inputs = jnp.asarray(np.random.default_rng(1).normal(size=(2 * clock.cycle + 5, INPUTS)))
 
@@ -369,13 +370,13 @@ def test_long_sequences_of_many_runs_keep_the_states_between_pieces_alone():
 @pytest.mark.parametrize("runs", [1, 100, 10_000])
 def test_parts_are_neighbours_that_cover_the_layer(runs):
     plan = Plan(cw.Clock.exponential(width=40, modules=9), 3, 320, jnp.tanh)
-    parts = cheapest_parts(plan, 1, runs, lanes.PRICE)
+    parts = cheapest_parts(plan, 1, runs, runs_last.PRICE)
     assert [j for part in parts for j in part] == list(range(9))
 
 
 def test_neighbours_are_joined_only_where_loops_are_dear():
     plan = Plan(cw.Clock.exponential(width=40, modules=9), 0, 320, jnp.tanh)
-    counts = [len(cheapest_parts(plan, 1, runs, lanes.PRICE)) for runs in (1, 100, 10_000)]
+    counts = [len(cheapest_parts(plan, 1, runs, runs_last.PRICE)) for runs in (1, 100, 10_000)]
     assert counts[0] < counts[1] < counts[2] == 9
 
 
@@ -416,7 +417,7 @@ def test_long_sequences_of_many_lstms_go_piece_by_piece(float64, monkeypatch):
         return jax.jit(grad)(weights, inputs, h, c)
 
     whole = grads()
-    monkeypatch.setattr(pieces, "PIECE", 4)
+    monkeypatch.setattr(chunked, "PIECE", 4)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-11), grads(), whole)
 
 

@@ -13,9 +13,9 @@ from jax.typing import ArrayLike, DTypeLike
 
 from clockwork.checks import integer, shown
 from clockwork.clock import Clock, check_clock
+from clockwork.lstm import LSTMWeights, lstm_init, lstm_unroll
 from clockwork.nn import modules
 from clockwork.nn.initializers import initialize
-from clockwork.nn.lstm import LSTMWeights, lstm_init, lstm_unroll
 from clockwork.nn.modules import CellsState
 from clockwork.nn.parameters import ClockworkParameters, LSTMParameters
 from clockwork.nn.sequence import check_carry, check_features, step_batch, time_zero, unroll_batch

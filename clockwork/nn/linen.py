@@ -16,10 +16,10 @@ from jax.typing import ArrayLike, DTypeLike
 
 from clockwork.checks import shown
 from clockwork.clock import Clock, check_clock
+from clockwork.lstm import LSTMWeights, lstm_init
 from clockwork.nn import modules
 from clockwork.nn.cells import step_lstm, unroll_lstm
 from clockwork.nn.initializers import initialize
-from clockwork.nn.lstm import LSTMWeights, lstm_init
 from clockwork.nn.modules import CellsState
 from clockwork.nn.sequence import (
     Layer,

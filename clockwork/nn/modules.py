@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from clockwork.clock import Clock
 from clockwork.nn.sequence import last_of, start_of, time_after, time_zero
 from clockwork.recurrence import Method, advance, as_time, check_time
-from clockwork.recurrence.plan import Grid, hold, seen
+from clockwork.recurrence.schedule import Grid, hold, seen
 
 PyTree = Any
 Call = Callable[[int, PyTree, Array], tuple[PyTree, Array]]

@@ -5,7 +5,7 @@ from flax import nnx
 from jax import Array
 
 from clockwork.clock import Clock
-from clockwork.nn.lstm import LSTMWeights
+from clockwork.lstm import LSTMWeights
 from clockwork.weights import Weights, check_weights
 
 

@@ -14,8 +14,8 @@ from jax.typing import ArrayLike, DTypeLike
 
 from clockwork.checks import shown, static_integer
 from clockwork.clock import Clock
+from clockwork.ops.sharded import spread, spread_over
 from clockwork.recurrence import METHODS, Activation, Method, State, advance, as_time, check_time, step, unroll
-from clockwork.recurrence.sharded import spread, spread_over
 from clockwork.weights import Weights
 
 PyTree = Any

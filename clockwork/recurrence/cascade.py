@@ -12,9 +12,9 @@ import jax
 from jax import Array
 
 from clockwork.clock import Clock
-from clockwork.recurrence import lanes, wide
-from clockwork.recurrence.arithmetic import Activation, accumulator
-from clockwork.recurrence.plan import Plan, Residuals
+from clockwork.ops.linalg import Activation, accumulator
+from clockwork.recurrence import batched, runs_last
+from clockwork.recurrence.schedule import Plan, Residuals
 from clockwork.weights import Weights
 
 # Modules of up to this many units of many runs are evaluated side by side (`lanes`); larger ones
@@ -24,7 +24,7 @@ SMALL = 32
 
 
 class Cascade(NamedTuple):
-    """The `clockwork.recurrence.kernel.Kernel` of a clockwork layer.
+    """The `clockwork.ops.operation.Kernel` of a clockwork layer.
 
     Parameters are ``(weights, readout)``, ``readout (N, O)`` or None; inputs ``(T, I)`` or None;
     hidden ``(N,)``; outputs ``(T, N)``, or ``(T, O)`` with a readout.
@@ -41,7 +41,7 @@ class Cascade(NamedTuple):
     start: int
     steps: int
     activation: Activation
-    loops: wide.Loops | None = None
+    loops: batched.Loops | None = None
 
     @property
     def plan(self) -> Plan:
@@ -59,8 +59,8 @@ class Cascade(NamedTuple):
         """Outputs and last state."""
         weights, readout = parameters
         if weights.bias.ndim > 1:
-            return lanes.forward(self.plan, weights, readout, inputs, hidden)
-        return wide.forward(self.plan, weights, readout, inputs, hidden, self.loops)
+            return runs_last.forward(self.plan, weights, readout, inputs, hidden)
+        return batched.forward(self.plan, weights, readout, inputs, hidden, self.loops)
 
     def backward(
         self,
@@ -74,6 +74,6 @@ class Cascade(NamedTuple):
         dtype = cotangents[0].dtype
         outputs_bar, last_bar = (bar.astype(accumulator(dtype)) for bar in cotangents)
         arguments = (self.plan, weights, readout, inputs, residuals, outputs_bar, last_bar)
-        bars = lanes.backward(*arguments) if weights.bias.ndim > 1 else wide.backward(*arguments, self.loops)
+        bars = runs_last.backward(*arguments) if weights.bias.ndim > 1 else batched.backward(*arguments, self.loops)
         weights_bar, readout_bar, inputs_bar, hidden_bar = jax.tree.map(lambda bar: bar.astype(dtype), bars)
         return (weights_bar, readout_bar), inputs_bar, hidden_bar

@@ -5,13 +5,11 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from clockwork.clock import Clock
-from clockwork.recurrence import arithmetic
-from clockwork.recurrence.sharded import equally_varying
+from clockwork.ops import linalg
+from clockwork.ops.sharded import equally_varying
 
 
-def masked_step(
-    activation: arithmetic.Activation, active: Array, drive: Array, recurrent: Array, h_tm1: Array
-) -> Array:
+def masked_step(activation: linalg.Activation, active: Array, drive: Array, recurrent: Array, h_tm1: Array) -> Array:
     """``h_t = f(W_H h_{t-1} + W_I x_t + b)`` where active, else ``h_{t-1}`` (Koutník et al. 2014, eqs. 1 and 4).
 
     Args:
@@ -21,12 +19,12 @@ def masked_step(
         recurrent: ``(N, N)``, applied as ``h @ W``.
         h_tm1: ``(N,)``.
     """
-    z_t = arithmetic.matmul(h_tm1, recurrent) + drive
+    z_t = linalg.matmul(h_tm1, recurrent) + drive
     return jnp.where(active, activation(z_t).astype(h_tm1.dtype), h_tm1)
 
 
 def masked(
-    activation: arithmetic.Activation,
+    activation: linalg.Activation,
     clock: Clock,
     start: int | Array,
     steps: int,
@@ -53,8 +51,8 @@ def masked(
     input_weights, recurrent, bias = dense
     others = jax.tree.leaves((dense, inputs, None if isinstance(start, int) else start))
     hidden = equally_varying([hidden, *others])[0]  # as the carry of a loop must be
-    drive = bias.astype(arithmetic.accumulator(bias.dtype))
-    drives = None if inputs is None else arithmetic.matmul(inputs, input_weights) + drive[None]
+    drive = bias.astype(linalg.accumulator(bias.dtype))
+    drives = None if inputs is None else linalg.matmul(inputs, input_weights) + drive[None]
     periods = jnp.asarray(clock.unit_periods, jnp.int32)
     if isinstance(start, int):
         first_ticks = jnp.asarray([-start % period for period in clock.unit_periods.tolist()], jnp.int32)
@@ -69,7 +67,7 @@ def masked(
 
     last, outputs = lax.scan(tick, hidden, (jnp.arange(steps, dtype=jnp.int32), drives))
     if readout is not None:
-        outputs = arithmetic.matmul(outputs, readout).astype(hidden.dtype)
+        outputs = linalg.matmul(outputs, readout).astype(hidden.dtype)
     return outputs, last
 
 

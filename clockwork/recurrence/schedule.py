@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array, lax
 
 from clockwork.clock import Clock
-from clockwork.recurrence.arithmetic import Activation
+from clockwork.ops.linalg import Activation
 from clockwork.weights import Weights
 
 # Rows of a span are added one by one, so many at a time: XLA's own sum over a short axis is many times slower.

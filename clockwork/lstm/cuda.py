@@ -1,4 +1,4 @@
-"""The LSTM with its time loops as kernels of a CUDA GPU (`clockwork.recurrence.gpu`): its ``Loops``."""
+"""The LSTM with its time loops as kernels of a CUDA GPU (`clockwork.ops.mosaic`): its ``Loops``."""
 
 import functools
 import math
@@ -8,16 +8,16 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from clockwork.nn.lstm import LOOPS, Loops, LSTMWeights, gates_of
-from clockwork.recurrence.arithmetic import below, matmul
-from clockwork.recurrence.gpu import Loop, Thread, Way, columns, filled, launch, loop
+from clockwork.lstm.layer import LOOPS, Loops, LSTMWeights, gates_of
+from clockwork.ops.linalg import below, matmul
+from clockwork.ops.mosaic import Loop, Thread, Way, columns, filled, launch, loop
 
 AHEAD = 2  # rows that are read ahead of time
 
 
 @functools.cache
 def loops(interpret: bool) -> Loops:
-    """What `clockwork.nn.lstm` evaluates layers with.
+    """What `clockwork.lstm.layer` evaluates layers with.
 
     Args:
         interpret: by Pallas' interpreter, on any machine, not as kernels of CUDA.

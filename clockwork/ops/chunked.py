@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from clockwork.recurrence.kernel import Kernel, PyTree
+from clockwork.ops.operation import Kernel, PyTree
 
 # Steps of a piece, at least: at 100 runs of 40 units their working set is 4 MB.
 PIECE = 512

@@ -26,8 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from clockwork.recurrence.arithmetic import accumulator, activate, below, gram, matmul, outer, put, row, transpose
-from clockwork.recurrence.plan import (
+from clockwork.ops.linalg import accumulator, activate, below, gram, matmul, outer, put, row, transpose
+from clockwork.recurrence.schedule import (
     Module,
     Plan,
     Price,

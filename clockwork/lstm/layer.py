@@ -13,8 +13,8 @@ from jax import Array, lax
 from jax.typing import ArrayLike, DTypeLike
 
 from clockwork.checks import ArgumentError, finite, integer, shown
-from clockwork.recurrence import check_steps, takes_kernels
-from clockwork.recurrence.arithmetic import (
+from clockwork.ops.chunked import in_pieces
+from clockwork.ops.linalg import (
     accumulator,
     below,
     gram,
@@ -24,8 +24,8 @@ from clockwork.recurrence.arithmetic import (
     transpose,
     units_axis,
 )
-from clockwork.recurrence.kernel import run
-from clockwork.recurrence.pieces import in_pieces
+from clockwork.ops.operation import run
+from clockwork.recurrence.layer import check_steps, takes_kernels
 
 # Layers of up to this many cells of many runs are evaluated side by side, larger ones each by itself: with 16 runs and
 # up to 101 steps, 17 cells take 1.8 times as long side by side, 41 take 3.6 times.
@@ -177,10 +177,10 @@ def _loops(method: str, cells: int, dtype: DTypeLike) -> "Loops | None":
     refusal = f"up to {MOST} cells, got {cells}" if cells > MOST else None
     if not takes_kernels(method, refusal, dtype):
         return None
-    from clockwork.nn import fused
-    from clockwork.recurrence import gpu
+    from clockwork.lstm import cuda
+    from clockwork.ops import mosaic
 
-    return fused.loops(gpu.INTERPRET)
+    return cuda.loops(mosaic.INTERPRET)
 
 
 class Residuals(NamedTuple):
@@ -197,7 +197,7 @@ class Residuals(NamedTuple):
 
 
 class LSTMKernel(NamedTuple):
-    """The `clockwork.recurrence.kernel.Kernel` of an LSTM layer; parameters are weights and readout."""
+    """The `clockwork.ops.operation.Kernel` of an LSTM layer; parameters are weights and readout."""
 
     steps: int
     cells: int

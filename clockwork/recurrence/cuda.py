@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from clockwork.recurrence import wide
-from clockwork.recurrence.arithmetic import Activation, below, matmul_each
-from clockwork.recurrence.gpu import BLOCK, Loop, Thread, Way, columns, filled, launch, loop, width_of
-from clockwork.recurrence.plan import Module
+from clockwork.ops.linalg import Activation, below, matmul_each
+from clockwork.ops.mosaic import BLOCK, Loop, Thread, Way, columns, filled, launch, loop, width_of
+from clockwork.recurrence import batched
+from clockwork.recurrence.schedule import Module
 
 AHEAD = 4  # rows that are read ahead of time
 
@@ -34,7 +34,7 @@ class Price(NamedTuple):
     least: int = 100
 
     def tick(self, part: Module, columns: int, count: int) -> float:
-        """Of a step: `clockwork.recurrence.plan.Pricing.tick`."""
+        """Of a step: `clockwork.recurrence.schedule.Pricing.tick`."""
         del columns
         if part.size > BLOCK:
             return math.inf
@@ -45,19 +45,19 @@ PRICE = Price()
 
 
 @functools.cache
-def loops(interpret: bool) -> wide.Loops:
+def loops(interpret: bool) -> batched.Loops:
     """What `wide` evaluates modules with.
 
     Args:
         interpret: by Pallas' interpreter, on any machine, not as kernels of CUDA.
     """
-    return wide.Loops(functools.partial(_scan, interpret), functools.partial(_scan_transpose, interpret), PRICE)
+    return batched.Loops(functools.partial(_scan, interpret), functools.partial(_scan_transpose, interpret), PRICE)
 
 
 def _scan(
     interpret: bool, activation: Activation, rows: Array, feedback: Array, active: np.ndarray | None
 ) -> tuple[Array, None]:
-    """`wide.LOOPS`' forward."""
+    """`batched.LOOPS`' forward."""
     if rows.shape[0] == 1:
         return rows, None
     del activation  # tanh: no other gets here
@@ -70,7 +70,7 @@ def _scan(
 def _scan_transpose(
     interpret: bool, values: Array, slopes: None, feedback: Array, active: np.ndarray | None, values_bar: Array
 ) -> Array:
-    """`wide.LOOPS`' backward.
+    """`batched.LOOPS`' backward.
 
     ``δ_s = (h̄_s + W δ_{s+1} + kept_{s+1}) factor_s``; row 0, the value before the first tick, has the factor 1.
     """

@@ -32,7 +32,7 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from clockwork.recurrence.sharded import (
+from clockwork.ops.sharded import (
     ONE,
     PARAMETER,
     SEQUENCE,

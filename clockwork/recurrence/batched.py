@@ -25,8 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from clockwork.recurrence.arithmetic import Activation, accumulator, activate, below, gram, matmul, put, row
-from clockwork.recurrence.plan import (
+from clockwork.ops.linalg import Activation, accumulator, activate, below, gram, matmul, put, row
+from clockwork.recurrence.schedule import (
     Module,
     Plan,
     Price,
