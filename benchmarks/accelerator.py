@@ -45,10 +45,9 @@ from timing import Timed, compiled, measure
 import clockwork as cw
 from clockwork.nn import lstm_init, lstm_unroll
 from clockwork.ops import mosaic
-from clockwork.ops.operation import run as run_kernel
+from clockwork.ops.operation import apply
 from clockwork.recurrence import batched
 from clockwork.recurrence.cascade import Cascade
-from clockwork.recurrence.layer import has_kernels
 from clockwork.tasks import Generation
 from clockwork.training import Progress, sweep
 from clockwork.training.config import environment
@@ -64,6 +63,11 @@ STEPS = 320
 GRAPHS = {"loops in command buffers": "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,CONDITIONAL,WHILE"}
 # The largest error of a result by its largest value.
 TOLERANCES = {"float32": 2e-5, "bfloat16": 2e-2}
+
+
+def has_kernels() -> bool:
+    """Whether JAX computes on a GPU that the library's kernels are for."""
+    return mosaic.device_refusal() is None
 
 
 class Layer(NamedTuple):
@@ -307,11 +311,11 @@ class Work(NamedTuple):
 def _unrolled(layer: Layer, params: PyTree, x: Array | None) -> Array:
     """The cascade, its modules each by itself, eight steps in an iteration of its loops."""
     assert layer.clock is not None
-    loops = batched.LOOPS._replace(
-        forward=functools.partial(batched.LOOPS.forward, unroll=8),
-        backward=functools.partial(batched.LOOPS.backward, unroll=8),
+    scan = batched.XLA_SCAN._replace(
+        forward=functools.partial(batched.XLA_SCAN.forward, unroll=8),
+        backward=functools.partial(batched.XLA_SCAN.backward, unroll=8),
     )
-    return run_kernel(Cascade(layer.clock, 0, layer.steps, jnp.tanh, loops), params, x, jnp.zeros(layer.cells))[0]
+    return apply(Cascade(layer.clock, 0, layer.steps, jnp.tanh, scan), params, x, jnp.zeros(layer.cells))[0]
 
 
 def _cudnn(work: Work) -> Timed:

@@ -1,18 +1,18 @@
-"""Whole time loops as single kernels of a CUDA GPU, written in Pallas (Mosaic GPU): what all of them share.
+"""What all GPU kernels share: whole time loops as single CUDA kernels, written in Pallas (Mosaic GPU).
 
-A step of ``lax.scan`` is several kernel launches on a GPU, microseconds however little is in it. Here a
+A step of ``lax.scan`` is several kernel launches on a GPU, microseconds however little is computed in it. Here a time
 loop is one launch: weights and states stay in registers, and a step takes as long as its chain of dependent operations.
 
-A thread has one unit of one sequence: that unit's column of the weights, a register each, and its state. The units
-of a sequence are filled up to a power of two, its width, so that a block of 128 threads has 128 / width sequences.
-What the sequence's other units sent, a thread gets
+A thread computes one unit of one sequence: it holds that unit's column of the weights, a register each, and its state.
+The units of a sequence are padded to a power of two, its width, so that a block of 128 threads has 128 / width
+sequences. A thread gets what the sequence's other units sent
 
 - up to 32 units, from their registers: a shuffle for each, and no barrier;
 - up to 128, from shared memory, which all threads of the block write and read: one barrier a step.
 
 Sums are float32 multiply-adds. Arrays are ``(S, M W)``, rows of all units of all sequences, and a thread reads what it
-needs of the next steps while it computes those at hand. Everything but the loops is left to XLA: the products with
-inputs, with what slower modules send, and the gradients of the weights.
+needs of the next steps while it computes the present ones. Everything but the time loops is left to XLA: the products
+with inputs and with what slower modules send, and the gradients of the weights.
 """
 
 import functools
@@ -23,31 +23,62 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.custom_batching import custom_vmap
-from jax.experimental import pallas as pl
-from jax.experimental.pallas import mosaic_gpu as plgpu
+from jax.typing import DTypeLike
+
+from clockwork.ops.backend import default_device
+from clockwork.ops.jax_internals import custom_vmap, mlir_gpu, pallas
 
 PyTree = Any
 
 INTERPRET = False  # whether kernels are computed by Pallas' interpreter, on any machine: for tests
-BLOCK = 128  # threads of a block: Mosaic GPU knows no fewer
-WARP = 32  # threads that can shuffle
-LAYOUT = plgpu.Layout.WG_STRIDED((BLOCK,), vec_size=1)  # a value for each thread
-CHAINS = 4  # sums in which a product is added up, since each addition waits for the one before it
+BLOCK_THREADS = 128  # threads of a block: Mosaic GPU has no smaller ones
+WARP_THREADS = 32  # threads that can shuffle
+PARALLEL_SUMS = 4  # sums that a product is split into, since each multiply-add waits for the one before it
+
+
+def device_refusal() -> str | None:
+    """Why the device that JAX computes on cannot run the kernels; None if it can: NVIDIA's GPUs from Hopper on."""
+    device = default_device()
+    if device.platform != "gpu":
+        return f"the kernels need an NVIDIA GPU from Hopper on, and JAX computes on a {device.platform}"
+    capability = str(getattr(device, "compute_capability", ""))
+    major, _, _ = capability.partition(".")
+    if major.isdigit() and int(major) >= 9:
+        return None
+    return f"the kernels need an NVIDIA GPU from Hopper on, of compute capability 9.0, got one of {capability}"
+
+
+def older_gpu() -> bool:
+    """Whether JAX computes on a GPU that cannot run the kernels, for which a program must be lowered without them."""
+    return default_device().platform == "gpu" and device_refusal() is not None
+
+
+def dtype_refusal(dtype: DTypeLike, method: str) -> str | None:
+    """Why the kernels cannot compute in a dtype, as a sentence; None if they can."""
+    if dtype in (jnp.float32, jnp.bfloat16):
+        return None
+    return f'method "{method}" takes float32 and bfloat16, got {np.dtype(dtype).name}'
 
 
 def width_of(units: int) -> int:
-    """Threads of a sequence of so many units."""
-    return 1 << (units - 1).bit_length() if units <= WARP else BLOCK
+    """The number of threads of a sequence."""
+    return 1 << (units - 1).bit_length() if units <= WARP_THREADS else BLOCK_THREADS
 
 
-class Way(NamedTuple):
-    """How a loop is computed, static.
+@functools.cache
+def _value_per_thread() -> Any:
+    """Mosaic GPU's layout of an array that has one value in each thread of a block."""
+    _, plgpu = pallas()
+    return plgpu.Layout.WG_STRIDED((BLOCK_THREADS,), vec_size=1)
+
+
+class ThreadMap(NamedTuple):
+    """How the units of sequences are laid over threads; static.
 
     Attributes:
-        units: ``k`` of a sequence.
+        units: ``k``, of a sequence.
         dtype: to which values are rounded.
-        interpret: whether by Pallas' interpreter, on any machine.
+        interpret: whether the kernel is computed by Pallas' interpreter, on any machine.
     """
 
     units: int
@@ -59,103 +90,103 @@ class Way(NamedTuple):
         """Threads of a sequence."""
         return width_of(self.units)
 
-    def lanes(self, sequences: int) -> int:
-        """Threads of so many sequences, in whole blocks."""
-        return -(-sequences * self.width // BLOCK) * BLOCK
+    def threads(self, sequences: int) -> int:
+        """The number of threads of a number of sequences, in whole blocks."""
+        return -(-sequences * self.width // BLOCK_THREADS) * BLOCK_THREADS
 
-    def spread(self, x: Array, value: float = 0) -> Array:
-        """``(..., M, k)`` as ``(..., lanes)``, float32, with a value where there is no unit."""
+    def to_threads(self, x: Array, value: float = 0) -> Array:
+        """``(..., M, k)`` as ``(..., threads)``, float32, with a value in threads that have no unit."""
         sequences, k = x.shape[-2:]
-        total = self.lanes(sequences)
+        total = self.threads(sequences)
         x = jnp.pad(x.astype(jnp.float32), [(0, 0)] * (x.ndim - 1) + [(0, self.width - k)], constant_values=value)
         x = x.reshape(*x.shape[:-2], sequences * self.width)
         return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, total - x.shape[-1])], constant_values=value)
 
-    def gather(self, x: Array, sequences: int) -> Array:
-        """The inverse of `spread`."""
+    def from_threads(self, x: Array, sequences: int) -> Array:
+        """The inverse of `to_threads`."""
         x = x[..., : sequences * self.width].reshape(*x.shape[:-1], sequences, self.width)
         return x[..., : self.units]
 
-    def mask(self, x: Array) -> Array:
-        """``(S, k)``, the same for all sequences, as ``(S, 128)``."""
+    def mask_to_block(self, x: Array) -> Array:
+        """A mask ``(S, k)`` that all sequences share as ``(S, 128)``, the threads of any block."""
         x = jnp.pad(x.astype(jnp.float32), [(0, 0), (0, self.width - x.shape[1])])
-        return jnp.tile(x, (1, BLOCK // self.width))
+        return jnp.tile(x, (1, BLOCK_THREADS // self.width))
 
 
 class Thread:
-    """The operations of a kernel's body."""
+    """What the threads of a block can do in the body of a kernel."""
 
-    def __init__(self, way: Way, block: Array, shared: Any) -> None:
-        self.way, self.shared = way, shared
-        self.own = pl.ds(block * BLOCK, BLOCK)
+    def __init__(self, threads: ThreadMap, block: Array, shared: Any) -> None:
+        self.map, self.shared = threads, shared
+        self.own = pallas()[0].ds(block * BLOCK_THREADS, BLOCK_THREADS)
 
     def read(self, ref: Any, *index: Any, everywhere: bool = False) -> Array:
-        """A value for each thread; of a `Way.mask` if ``everywhere``."""
+        """A value for each thread; ``everywhere`` for an array of `ThreadMap.mask_to_block`."""
         x = ref[(*index, slice(None) if everywhere else self.own)]
         return self._laid_out(x)
 
     def zeros(self) -> Array:
         """A zero in each thread."""
-        return self._laid_out(jnp.zeros(BLOCK, jnp.float32))
+        return self._laid_out(jnp.zeros(BLOCK_THREADS, jnp.float32))
 
     def _laid_out(self, x: Array) -> Array:
-        return x if self.way.interpret else plgpu.layout_cast(x, LAYOUT)
+        return x if self.map.interpret else pallas()[1].layout_cast(x, _value_per_thread())
 
     def write(self, ref: Any, x: Array, *index: Any) -> None:
         """A value from each thread."""
         ref[(*index, self.own)] = x
 
     def rounded(self, x: Array) -> Array:
-        """As a value of the way's dtype."""
-        if self.way.dtype == jnp.float32:
+        """Rounded to the dtype of the values."""
+        if self.map.dtype == jnp.float32:
             return x
-        if self.way.interpret:  # XLA would leave out both conversions
+        if self.map.interpret:  # XLA would leave out both conversions
             return lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
-        return x.astype(self.way.dtype).astype(jnp.float32)
+        return x.astype(self.map.dtype).astype(jnp.float32)
 
-    def senders(self, values: Sequence[Array], turn: int) -> list[list[Array]]:
-        """For each of several values: what it is in the threads of the sequence's units.
+    def from_units(self, values: Sequence[Array], buffer: int) -> list[list[Array]]:
+        """Gather each value from all units of the sequence.
 
         Args:
-            values: of all threads.
-            turn: 0 and 1 by turns, so that nobody writes what others still read.
+            values: one or several of each thread.
+            buffer: double-buffer index, alternating to avoid a race: no thread writes what others still read.
         """
-        if self.way.width <= WARP:
-            return [[_shuffle(x, i, self.way.width, self.way.interpret) for i in range(self.way.units)] for x in values]
+        if self.map.width <= WARP_THREADS:
+            return [[_shuffle(x, i, self.map.width, self.map.interpret) for i in range(self.map.units)] for x in values]
         for i, value in enumerate(values):
-            self.shared[turn, i] = value
-        if not self.way.interpret:
-            plgpu.commit_smem()  # a barrier: all have written, and read what they needed of the turn before
-        return [[self.shared[turn, x, i] for i in range(self.way.units)] for x in range(len(values))]
+            self.shared[buffer, i] = value
+        if not self.map.interpret:
+            pallas()[1].commit_smem()  # a barrier: all have written, and have read what they needed of the other buffer
+        return [[self.shared[buffer, x, i] for i in range(self.map.units)] for x in range(len(values))]
 
     @staticmethod
     def product(sent: Sequence[Array], weights: Sequence[Array], more: Array) -> Array:
         """``more`` plus what each sender sent times its weight."""
         terms = [more, *(value * weight for value, weight in zip(sent, weights, strict=True))]
-        chains = [functools.reduce(jnp.add, terms[i::CHAINS]) for i in range(min(CHAINS, len(terms)))]
-        return functools.reduce(jnp.add, chains)
+        sums = [functools.reduce(jnp.add, terms[i::PARALLEL_SUMS]) for i in range(min(PARALLEL_SUMS, len(terms)))]
+        return functools.reduce(jnp.add, sums)
 
 
 def _shuffle(x: Array, unit: int, width: int, interpret: bool) -> Array:
-    """In each thread: what the thread of a unit of the same sequence has."""
+    """In each thread, the value of the thread of a given unit of the same sequence."""
     if width == 1:
         return x
     if interpret:
         return jnp.repeat(x.reshape(-1, width)[:, unit], width)
-    shape = plgpu.ShapeDtypeStruct((BLOCK,), jnp.float32, layout=LAYOUT)
-    return plgpu.inline_mgpu(arg_types=(LAYOUT,), return_type=shape)(functools.partial(_shuffle_ir, unit, width))(x)
+    (_, plgpu), layout = pallas(), _value_per_thread()
+    shape = plgpu.ShapeDtypeStruct((BLOCK_THREADS,), jnp.float32, layout=layout)
+    return plgpu.inline_mgpu(arg_types=(layout,), return_type=shape)(functools.partial(_shuffle_ir, unit, width))(x)
 
 
 def _shuffle_ir(unit: int, width: int, context: Any, x: Any) -> Any:
     """The PTX instruction ``shfl.sync.idx``, in MLIR."""
-    from jax.experimental.mosaic.gpu import FragmentedArray, utils
-    from jaxlib.mlir import ir
-    from jaxlib.mlir.dialects import nvvm, vector
-
     del context
+    FragmentedArray, utils, ir, nvvm, vector = mlir_gpu()
     word = ir.IntegerType.get_signless(32)
     everybody, source = utils.c(0xFFFFFFFF, word), utils.c(unit, word)
-    segments = utils.c(((WARP - width) << 8) | (WARP - 1), word)  # the warp falls into as many as it has sequences
+    segments = utils.c(
+        ((WARP_THREADS - width) << 8) | (WARP_THREADS - 1), word
+    )  # the warp falls into as many as it has sequences
     registers = np.empty_like(x.registers)
     for index, register in np.ndenumerate(x.registers):
         value = utils.bitcast(vector.extract(register, [], [0]), word)
@@ -167,14 +198,16 @@ def _shuffle_ir(unit: int, width: int, context: Any, x: Any) -> Any:
     return FragmentedArray(_registers=registers, _layout=x.layout, _is_signed=None)
 
 
-def loop(count: int, ahead: int, read: Callable, step: Callable, carry: PyTree, *, reverse: bool = False) -> PyTree:
-    """``carry = step(s, turn, read(s), carry)`` for all rows.
+def over_rows(
+    count: int, ahead: int, read: Callable, step: Callable, carry: PyTree, *, reverse: bool = False
+) -> PyTree:
+    """``carry = step(s, buffer, read(s), carry)`` for all rows s, with the reads ahead of time.
 
     Args:
-        count: of rows, a multiple of ``ahead``.
-        ahead: how many rows are read while as many before them are computed; even.
+        count: the number of rows, a multiple of ``ahead``.
+        ahead: the number of rows that are read while as many before them are computed; even.
         read: row s.
-        step: ``(s, turn, row, carry)``; turn is 0 and 1 by turns.
+        step: ``(s, buffer, row, carry)``; the double-buffer index alternates between 0 and 1.
         carry: before the first.
         reverse: from the last row to the first.
     """
@@ -195,25 +228,27 @@ def loop(count: int, ahead: int, read: Callable, step: Callable, carry: PyTree, 
 
 
 def launch(
-    body: Callable, way: Way, arrays: Sequence[Array], results: Sequence[tuple[int, ...]], shared: int
+    body: Callable, threads: ThreadMap, arrays: Sequence[Array], results: Sequence[tuple[int, ...]], shared: int
 ) -> list[Array]:
-    """A kernel of so many blocks as the arrays' lanes need.
+    """Launch a kernel, with a block for every 128 threads of the arrays.
 
     Args:
         body: ``(thread, *arrays, *results)``.
-        way: static.
-        arrays: the last of their axes are the lanes.
+        threads: static.
+        arrays: the last axis of the first is the threads.
         results: shapes.
-        shared: how many values each thread shows the others of its block.
+        shared: how many values each thread shares with the others of its block.
     """
     shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in results]
-    scratch = [plgpu.SMEM((2, shared, BLOCK), jnp.float32)] if way.width > WARP else []
-    blocks = arrays[0].shape[-1] // BLOCK
+    scratch = [pallas()[1].SMEM((2, shared, BLOCK_THREADS), jnp.float32)] if threads.width > WARP_THREADS else []
+    blocks = arrays[0].shape[-1] // BLOCK_THREADS
+
+    pl, plgpu = pallas()
 
     def kernel(block: Callable[[], Array], *refs: Any) -> None:
-        body(Thread(way, block(), refs[-1] if scratch else None), *refs[: len(arrays) + len(results)])
+        body(Thread(threads, block(), refs[-1] if scratch else None), *refs[: len(arrays) + len(results)])
 
-    if way.interpret:
+    if threads.interpret:
         interpreted = functools.partial(kernel, lambda: pl.program_id(0))
         return pl.pallas_call(interpreted, shapes, grid=(blocks,), scratch_shapes=scratch, interpret=True)(*arrays)
     return plgpu.kernel(
@@ -223,7 +258,7 @@ def launch(
         grid=(blocks,),
         grid_names=("block",),
         compiler_params=plgpu.CompilerParams(
-            # No thread reads what another one wrote but in `Thread.senders`, which has its barrier.
+            # No thread reads what another one wrote except in `Thread.from_units`, which has its barrier.
             unsafe_no_auto_barriers=True,
             # Every array's layout is given here; from jax 0.11 on it would be searched for, ten times as long.
             lowering_semantics=plgpu.LoweringSemantics.Lane,
@@ -231,64 +266,64 @@ def launch(
     )(*arrays)
 
 
-def filled(x: Array, ahead: int, value: float = 0) -> Array:
-    """With rows of a value at the end, as many as make up whole groups for `loop`."""
+def pad_to_multiple(x: Array, ahead: int, value: float = 0) -> Array:
+    """The rows, followed by rows of a value up to a multiple of ``ahead`` rows, as `over_rows` needs."""
     return jnp.pad(x, [(0, -x.shape[0] % ahead)] + [(0, 0)] * (x.ndim - 1), constant_values=value)
 
 
-def columns(way: Way, weights: Array, sequences: int) -> Array:
-    """Weights ``(G, n, k)`` of ``G`` runs as ``(n, lanes)``: a run's sequences follow each other and share them."""
+def weights_to_threads(threads: ThreadMap, weights: Array, sequences: int) -> Array:
+    """Weights ``(R, n, k)`` as ``(n, threads)``; the sequences of a run follow each other and share its weights."""
     runs, n = weights.shape[:2]
-    each = jnp.broadcast_to(jnp.swapaxes(weights, 0, 1)[:, :, None], (n, runs, sequences // runs, way.units))
-    return way.spread(each.reshape(n, sequences, way.units))
+    each = jnp.broadcast_to(jnp.swapaxes(weights, 0, 1)[:, :, None], (n, runs, sequences // runs, threads.units))
+    return threads.to_threads(each.reshape(n, sequences, threads.units))
 
 
-class Loop(NamedTuple):
-    """A time loop of ``M`` sequences of ``G`` runs; how it is batched and differentiated.
+class Kernel(NamedTuple):
+    """A time loop of ``M`` sequences of ``R`` runs as a GPU kernel, batched and differentiated.
 
     Attributes:
-        kernel: ``(way, shared, own, fixed)``, for CUDA.
-        plain: the same in plain JAX, for all else.
+        cuda: ``(threads, shared, own, fixed)`` to the results, by a kernel.
+        plain: the same in plain JAX, for other devices and for derivatives in forward mode.
     """
 
-    kernel: Callable
+    cuda: Callable
     plain: Callable
 
-    def __call__(self, way: Way, shared: PyTree, own: PyTree, fixed: PyTree = None) -> PyTree:
-        """Evaluate.
+    def __call__(self, threads: ThreadMap, shared: PyTree, own: PyTree, fixed: PyTree = None) -> PyTree:
+        """Evaluate the time loop.
 
         Args:
-            way: static.
-            shared: parameters of the runs, ``(G, ...)``.
-            own: of the sequences, ``(M, ...)``; so are the results.
-            fixed: the same for all.
+            threads: static.
+            shared: parameters of the runs, ``(R, ...)``.
+            own: arrays of the sequences, ``(M, ...)``; the results are such arrays too.
+            fixed: arrays that all sequences share.
         """
-        return _evaluate(self, way, shared, own, fixed)
+        return _evaluate(self, threads, shared, own, fixed)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _evaluate(loop: Loop, way: Way, *arguments: PyTree) -> PyTree:
-    return _batched(loop, way)(*arguments)
+def _evaluate(kernel: Kernel, threads: ThreadMap, *arguments: PyTree) -> PyTree:
+    return _batched(kernel, threads)(*arguments)
 
 
 @_evaluate.defjvp
-def _evaluate_jvp(loop: Loop, way: Way, primals: tuple, tangents: tuple) -> tuple[PyTree, PyTree]:
-    return jax.jvp(functools.partial(loop.plain, way), primals, tangents)
+def _evaluate_jvp(kernel: Kernel, threads: ThreadMap, primals: tuple, tangents: tuple) -> tuple[PyTree, PyTree]:
+    return jax.jvp(functools.partial(kernel.plain, threads), primals, tangents)
 
 
 @functools.lru_cache(maxsize=512)
-def _batched(loop: Loop, way: Way) -> Callable:
-    """The loop under any number of ``jax.vmap``: batches and runs are more sequences and runs."""
+def _batched(kernel: Kernel, threads: ThreadMap) -> Callable:
+    """The kernel under any number of ``jax.vmap``: batches and runs are more sequences and runs."""
 
     @custom_vmap
     def evaluate(shared: PyTree, own: PyTree, fixed: PyTree) -> PyTree:
-        kernel, plain = functools.partial(loop.kernel, way), functools.partial(loop.plain, way)
+        cuda, plain = functools.partial(kernel.cuda, threads), functools.partial(kernel.plain, threads)
         sequences = jax.tree.leaves(own)[0].shape[0]
         if not isinstance(sequences, int) or not sequences:  # of any size, in `jax.export`; of none
             return plain(shared, own, fixed)
-        if way.interpret:
-            return kernel(shared, own, fixed)
-        return lax.platform_dependent(shared, own, fixed, cuda=kernel, default=plain)
+        if threads.interpret:
+            return cuda(shared, own, fixed)
+        return lax.platform_dependent(shared, own, fixed, cuda=cuda, default=plain)
 
     @evaluate.def_vmap
     def _(size: int, batched: tuple, shared: PyTree, own: PyTree, fixed: PyTree) -> tuple[PyTree, PyTree]:

@@ -1,24 +1,13 @@
 """A forward and a backward function, made into one operation that JAX differentiates and batches.
 
-A kernel's arrays have one of four layouts, and its functions serve all of them:
+``jax.vmap`` decides what the functions see, one of four `Layout`: over parameters it adds runs, else a batch. With runs
+in the last axis a small recurrence is a handful of elementwise multiply-adds over contiguous memory; with the batch
+between time and units every product is one large matrix product, and so is the gradient of the weights. Where runs are
+not best laid in the last axis, or have a batch each, the operation itself is vmapped.
 
-==================  ==============================  ================================
-layout              parameters                      sequences; states
-==================  ==============================  ================================
-one sequence        ``(K, N)``                      ``(S, K)``; ``(K,)``
-a batch             ``(K, N)``                      ``(S, B, K)``; ``(B, K)``
-many runs           ``(K, N, R)``                   ``(S, K, R)``; ``(K, R)``
-a batch each        ``(K, N, R)``                   ``(S, B, K, R)``; ``(B, K, R)``
-==================  ==============================  ================================
-
-``jax.vmap`` chooses: over parameters it adds runs, else a batch. With runs last a small recurrence
-is a handful of elementwise multiply-adds over contiguous memory; with the batch between time and
-units every product is one large matrix product, and so is the gradient of the weights. Runs that
-have a batch each are therefore evaluated each by itself.
-
-That gradient is why these are primitives and not a ``jax.custom_vjp``: under ``grad(vmap(...))``
-the latter computes a gradient of the weights for each sequence and then adds them up, while the
-transpose of a primitive knows that they are shared.
+The gradient of the weights is why these are primitives and not a ``jax.custom_vjp``: under ``grad(vmap(...))`` a
+``custom_vjp`` computes a gradient of the weights for each sequence and then adds them up, while the transpose of a
+primitive knows that they are shared.
 """
 
 import functools
@@ -28,27 +17,18 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.core import ShapedArray
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 
-from clockwork.ops.sharded import (
-    ONE,
-    PARAMETER,
-    SEQUENCE,
-    STATE,
-    Layout,
-    Spread,
-    equally_varying,
-    repeated,
-    spread_over,
-)
+from clockwork.ops.jax_internals import Primitive, ShapedArray, ad, batching, mlir
+from clockwork.ops.layout import PARAMETER, SEQUENCE, STATE, Axes, Layout
+from clockwork.ops.sharded import Spread, equally_varying, repeated, spread_over
 
 PyTree = Any
 
+UNBATCHED = Axes()
 
-class Kernel(Protocol):
-    """What `run` evaluates; hashable, since it is static.
+
+class Operation(Protocol):
+    """What `apply` evaluates; hashable, since it is static.
 
     Inputs, outputs and residuals are sequences, ``hidden`` and ``last`` are states; each may be any
     pytree of arrays. The residuals are the same in all layouts, but for the axes of batch and runs:
@@ -56,66 +36,68 @@ class Kernel(Protocol):
     """
 
     @property
-    def small(self) -> bool:
-        """Whether many runs of one sequence are best laid side by side, or else each by itself."""
+    def runs_last(self) -> bool:
+        """Whether many runs of one sequence are best laid in the last axis, or else each run by itself."""
         ...
 
     def __hash__(self) -> int:
-        """Equal kernels are compiled once."""
+        """Equal operations are compiled once."""
         ...
 
-    def forward(self, parameters: PyTree, inputs: PyTree, hidden: PyTree) -> tuple[PyTree, PyTree]:
+    def forward(self, layout: Layout, parameters: PyTree, inputs: PyTree, hidden: PyTree) -> tuple[PyTree, PyTree]:
         """``(outputs, last), residuals``."""
         ...
 
-    def backward(self, parameters: PyTree, inputs: PyTree, residuals: PyTree, cotangents: PyTree) -> PyTree:
+    def backward(
+        self, layout: Layout, parameters: PyTree, inputs: PyTree, residuals: PyTree, cotangents: PyTree
+    ) -> PyTree:
         """``parameters_bar, inputs_bar, hidden_bar`` of the cotangents ``(outputs_bar, last_bar)``."""
         ...
 
 
 class Vmapped(NamedTuple):
-    """A kernel under a plain ``jax.vmap`` of its functions: every array has one more axis, the first."""
+    """An operation under a plain ``jax.vmap`` of its functions: every array has one more axis, the first."""
 
-    kernel: Any
-    small = False
+    operation: Any
+    runs_last = False
 
-    def forward(self, *arguments: PyTree) -> PyTree:
-        """The kernel's."""
-        return jax.vmap(self.kernel.forward)(*arguments)
+    def forward(self, layout: Layout, *arguments: PyTree) -> PyTree:
+        """The operation's forward function, vmapped."""
+        return jax.vmap(functools.partial(self.operation.forward, layout))(*arguments)
 
-    def backward(self, *arguments: PyTree) -> PyTree:
-        """The kernel's."""
-        return jax.vmap(self.kernel.backward)(*arguments)
+    def backward(self, layout: Layout, *arguments: PyTree) -> PyTree:
+        """The operation's backward function, vmapped."""
+        return jax.vmap(functools.partial(self.operation.backward, layout))(*arguments)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def run(kernel: Kernel, parameters: PyTree, inputs: PyTree, hidden: PyTree) -> tuple[PyTree, PyTree]:
-    """The outputs and the last state of a kernel; first derivatives of it are by its backward function.
+def apply(operation: Operation, parameters: PyTree, inputs: PyTree, hidden: PyTree) -> tuple[PyTree, PyTree]:
+    """The outputs and the last state of an operation; its first derivatives are by its backward function.
 
     Args:
-        kernel: static.
+        operation: static.
         parameters: arrays that a batch of sequences shares.
         inputs: sequences, or None.
         hidden: the state before the first step.
     """
-    return _forward(kernel, parameters, inputs, hidden)[0]
+    return _forward(operation, parameters, inputs, hidden)[0]
 
 
-@run.defjvp
-def _run_jvp(kernel: Kernel, primals: tuple, tangents: tuple) -> tuple[PyTree, PyTree]:
-    results, residuals = _forward(kernel, *primals)
-    return results, _tangent(kernel, *primals, residuals, tangents)
+@apply.defjvp
+def _apply_jvp(operation: Operation, primals: tuple, tangents: tuple) -> tuple[PyTree, PyTree]:
+    results, residuals = _forward(operation, *primals)
+    return results, _tangent(operation, *primals, residuals, tangents)
 
 
-class _Operation:
-    """A primitive on pytrees, of one of a kernel's functions.
+class _Primitive:
+    """A primitive on pytrees, of one of an operation's functions.
 
     Args:
         name: of the primitive.
-        evaluate: ``(kernel, *arguments)`` to results.
+        evaluate: ``(operation, layout, *arguments)`` to results.
         shapes: the same, of abstract arrays.
-        arguments: places of the arguments, a tuple for a tuple; the first are the parameters.
-        results: places of the results.
+        arguments: kinds of the arguments, a tuple for a tuple; the first are the parameters.
+        results: kinds of the results.
     """
 
     def __init__(
@@ -125,7 +107,7 @@ class _Operation:
         self.shapes = functools.lru_cache(maxsize=512)(shapes)
         self.primitive = primitive = Primitive(name)
         primitive.multiple_results = True
-        compiled = jax.jit(primitive.bind, static_argnames=("kernel", "tree", "layout"))
+        compiled = jax.jit(primitive.bind, static_argnames=("operation", "tree", "axes"))
 
         def at_once(*leaves: Array, **static: Any) -> list[Array]:
             with jax.disable_jit(False):  # else `compiled` would be this function again
@@ -137,7 +119,7 @@ class _Operation:
 
         def lower_locally(context: Any, *operands: Any, **static: Any) -> Any:
             # Inside ``jax.shard_map`` the operation is local; Pallas' kernels know nothing of varying axes.
-            spread = self.spread(context.avals_in, static["tree"], static["layout"])
+            spread = self.spread(context.avals_in, static["tree"], static["axes"])
             shardings = [x.sharding if spread.over else None for x in context.avals_in]
             avals = [
                 ShapedArray(x.shape, x.dtype, sharding=s) for x, s in zip(context.avals_in, shardings, strict=True)
@@ -148,77 +130,80 @@ class _Operation:
         batching.primitive_batchers[primitive] = self.vmap
         ad.primitive_jvps[primitive] = _refuse
 
-    def __call__(self, kernel: Kernel, *arguments: PyTree, layout: Layout = ONE) -> PyTree:
+    def __call__(self, operation: Operation, *arguments: PyTree, axes: Axes = UNBATCHED) -> PyTree:
         leaves, tree = jax.tree.flatten(arguments)
         leaves = equally_varying(leaves)
-        found = self.primitive.bind(*leaves, kernel=kernel, tree=tree, layout=layout)
-        shapes = self.shapes(kernel, tree, *map(_shape, leaves))
+        found = self.primitive.bind(*leaves, operation=operation, tree=tree, axes=axes)
+        shapes = self.shapes(operation, axes.layout, tree, *map(_shape, leaves))
         return jax.tree.unflatten(jax.tree.structure(shapes), found)
 
-    def places(self, tree: Any, leaves: Any) -> list[int]:
-        """The places of the arguments."""
-        return _spread(self.arguments, jax.tree.unflatten(tree, leaves))
+    def argument_kinds(self, tree: Any, leaves: Any) -> list[int]:
+        """The kind of every array among the arguments."""
+        return _kinds(self.arguments, jax.tree.unflatten(tree, leaves))
 
-    def found(self, kernel: Kernel, tree: Any, leaves: Any) -> list[tuple[int, jax.ShapeDtypeStruct]]:
-        """The places of the results, and their shapes."""
-        shapes = self.shapes(kernel, tree, *map(_shape, leaves))
-        return list(zip(_spread(self.results, shapes), jax.tree.leaves(shapes), strict=True))
+    def result_shapes(
+        self, operation: Operation, layout: Layout, tree: Any, leaves: Any
+    ) -> list[tuple[int, jax.ShapeDtypeStruct]]:
+        """The kind and shape of every array among the results."""
+        shapes = self.shapes(operation, layout, tree, *map(_shape, leaves))
+        return list(zip(_kinds(self.results, shapes), jax.tree.leaves(shapes), strict=True))
 
-    def spread(self, avals: Any, tree: Any, layout: Layout) -> Spread:
+    def spread(self, avals: Any, tree: Any, axes: Axes) -> Spread:
         """Over which axes of a mesh the arguments are spread."""
-        return Spread.of(avals, self.places(tree, avals), layout)
+        return Spread.of(avals, self.argument_kinds(tree, avals), axes)
 
-    def on_shares(self, *leaves: Array, spread: Spread, kernel: Kernel, tree: Any, layout: Layout) -> list[Array]:
+    def on_shares(self, *leaves: Array, spread: Spread, operation: Operation, tree: Any, axes: Axes) -> list[Array]:
         """The results; where the arguments are spread, each device evaluates its share."""
-        del layout
 
         def evaluate(*leaves: Array) -> list[Array]:
-            return jax.tree.leaves(self.evaluate(kernel, *jax.tree.unflatten(tree, leaves)))
+            return jax.tree.leaves(self.evaluate(operation, axes.layout, *jax.tree.unflatten(tree, leaves)))
 
         if not spread.over:
             return evaluate(*leaves)
-        return spread.evaluate(evaluate, leaves, self.places(tree, leaves), self.found(kernel, tree, leaves))
+        results = self.result_shapes(operation, axes.layout, tree, leaves)
+        return spread.evaluate(evaluate, leaves, self.argument_kinds(tree, leaves), results)
 
-    def abstract(self, *avals: Any, kernel: Kernel, tree: Any, layout: Layout) -> list[ShapedArray]:
-        spread = self.spread(avals, tree, layout)
-        # Like an operand but for these: so are the mesh axes of ``shard_map`` that it varies over.
+    def abstract(self, *avals: Any, operation: Operation, tree: Any, axes: Axes) -> list[ShapedArray]:
+        spread = self.spread(avals, tree, axes)
+        # Like an operand in all else, such as the mesh axes of ``shard_map`` that it varies over.
         return [
-            avals[0].update(shape=x.shape, dtype=x.dtype, weak_type=False, sharding=spread.sharding(place, x.ndim))
-            for place, x in self.found(kernel, tree, avals)
+            avals[0].update(shape=x.shape, dtype=x.dtype, weak_type=False, sharding=spread.sharding(kind, x.ndim))
+            for kind, x in self.result_shapes(operation, axes.layout, tree, avals)
         ]
 
     def vmap(
-        self, leaves: Any, axes: Any, *, kernel: Kernel, tree: Any, layout: Layout
+        self, leaves: Any, mapped: Any, *, operation: Operation, tree: Any, axes: Axes
     ) -> tuple[list[Array], list[int]]:
-        size, like = _mapped(leaves, axes)
+        """The batching rule; it chooses between runs in the last axis, a batch, and a plain ``jax.vmap``."""
+        size, like = _mapped(leaves, mapped)
         arguments = jax.tree.unflatten(tree, leaves)
-        places = self.places(tree, leaves)
-        shared = [axis is None for axis, place in zip(axes, places, strict=True) if place == PARAMETER]
-        many = not all(shared[: len(jax.tree.leaves(arguments[0]))])
-        if many:
-            alone = not kernel.small or layout.several or (layout.runs and like[1] is not None)
+        kinds = self.argument_kinds(tree, leaves)
+        shared = [axis is None for axis, kind in zip(mapped, kinds, strict=True) if kind == PARAMETER]
+        over_runs = not all(shared[: len(jax.tree.leaves(arguments[0]))])
+        if over_runs:
+            spread_runs_of_runs = axes.layout.runs_last and like[1] is not None
+            plainly = not operation.runs_last or axes.layout.batched or spread_runs_of_runs
         else:  # where each sequence has a gradient of the parameters
-            alone = not all(shared) or PARAMETER in _spread(self.results, self.results)
-        if alone or isinstance(kernel, Vmapped):
-            entered = [_to_axis(x, axis, 0, size, like) for x, axis in zip(leaves, axes, strict=True)]
-            found = self.primitive.bind(
-                *entered, kernel=Vmapped(kernel), tree=tree, layout=layout._replace(outer=layout.outer + 1)
-            )
+            plainly = not all(shared) or PARAMETER in _kinds(self.results, self.results)
+        if plainly or isinstance(operation, Vmapped):
+            entered = [_to_axis(x, axis, 0, size, like) for x, axis in zip(leaves, mapped, strict=True)]
+            found = self.primitive.bind(*entered, operation=Vmapped(operation), tree=tree, axes=axes.with_outer())
             return found, [0] * len(found)
-        if not many:
+        if not over_runs:
             entered = [
-                x if place == PARAMETER else _to_axis(x, axis, place, size, like)
-                for x, axis, place in zip(leaves, axes, places, strict=True)
+                x if kind == PARAMETER else _to_axis(x, axis, kind, size, like)
+                for x, axis, kind in zip(leaves, mapped, kinds, strict=True)
             ]
-            found = self.primitive.bind(*entered, kernel=kernel, tree=tree, layout=layout.with_batch(size))
-            return found, [place for place, _ in self.found(kernel, tree, entered)]
+            axes = axes.with_batch(size)
+            found = self.primitive.bind(*entered, operation=operation, tree=tree, axes=axes)
+            return found, [kind for kind, _ in self.result_shapes(operation, axes.layout, tree, entered)]
         entered = [
-            _to_axis(x, axis, x.ndim - (axis is not None), size, like) for x, axis in zip(leaves, axes, strict=True)
+            _to_axis(x, axis, x.ndim - (axis is not None), size, like) for x, axis in zip(leaves, mapped, strict=True)
         ]
-        if layout.runs:  # runs of runs
+        if axes.layout.runs_last:  # runs of runs
             entered = [x.reshape(*x.shape[:-2], -1) for x in entered]
-        found = self.primitive.bind(*entered, kernel=kernel, tree=tree, layout=layout._replace(runs=True))
-        if layout.runs:
+        found = self.primitive.bind(*entered, operation=operation, tree=tree, axes=axes.with_runs())
+        if axes.layout.runs_last:
             found = [x.reshape(*x.shape[:-1], -1, size) for x in found]
         return found, [x.ndim - 1 for x in found]
 
@@ -227,11 +212,11 @@ def _shape(x: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype)
 
 
-def _spread(places: Any, tree: PyTree) -> list[int]:
-    """The place of every leaf."""
-    if isinstance(places, tuple):
-        return [place for part, branch in zip(places, tree, strict=True) for place in _spread(part, branch)]
-    return [places] * len(jax.tree.leaves(tree))
+def _kinds(kinds: Any, tree: PyTree) -> list[int]:
+    """The kind of every leaf of a tree."""
+    if isinstance(kinds, tuple):
+        return [kind for part, branch in zip(kinds, tree, strict=True) for kind in _kinds(part, branch)]
+    return [kinds] * len(jax.tree.leaves(tree))
 
 
 def _mapped(leaves: list[Array], axes: list[int | None]) -> tuple[int, tuple[Any, Any]]:
@@ -242,57 +227,69 @@ def _mapped(leaves: list[Array], axes: list[int | None]) -> tuple[int, tuple[Any
     return size, (mesh, over)
 
 
-def _to_axis(x: Array, axis: int | None, place: int, size: int, like: tuple[Any, Any]) -> Array:
-    return jnp.moveaxis(x, axis, place) if axis is not None else repeated(x, place, size, like)
+def _to_axis(x: Array, axis: int | None, target: int, size: int, like: tuple[Any, Any]) -> Array:
+    return jnp.moveaxis(x, axis, target) if axis is not None else repeated(x, target, size, like)
 
 
 def _refuse(*args: Any, **static: Any) -> Any:
-    raise ValueError('second derivatives of the fast kernels are not defined; use method="masked" for them')
+    raise ValueError('second derivatives of this method are not defined; use method="masked" for them')
 
 
-def _forward_shapes(kernel: Kernel, tree: Any, *leaves: Any) -> PyTree:
-    return jax.eval_shape(kernel.forward, *jax.tree.unflatten(tree, leaves)[:3])
+def _forward_shapes(operation: Operation, layout: Layout, tree: Any, *leaves: Any) -> PyTree:
+    return jax.eval_shape(functools.partial(operation.forward, layout), *jax.tree.unflatten(tree, leaves)[:3])
 
 
-def _tangent_shapes(kernel: Kernel, tree: Any, *leaves: Any) -> PyTree:
-    return _forward_shapes(kernel, tree, *leaves)[0]
+def _tangent_shapes(operation: Operation, layout: Layout, tree: Any, *leaves: Any) -> PyTree:
+    return _forward_shapes(operation, layout, tree, *leaves)[0]
 
 
-def _backward_shapes(kernel: Kernel, tree: Any, *leaves: Any) -> PyTree:
+def _backward_shapes(operation: Operation, layout: Layout, tree: Any, *leaves: Any) -> PyTree:
     parameters, inputs, _, (_, last_bar) = jax.tree.unflatten(tree, leaves)
     return parameters, inputs, last_bar
 
 
 def _evaluate_tangent(
-    kernel: Kernel, parameters: PyTree, inputs: PyTree, hidden: PyTree, _: PyTree, t: PyTree
+    operation: Operation,
+    layout: Layout,
+    parameters: PyTree,
+    inputs: PyTree,
+    hidden: PyTree,
+    residuals: PyTree,
+    tangents: PyTree,
 ) -> PyTree:
     """Forward mode: JAX's own derivative of the forward function."""
-    return jax.jvp(lambda *primals: kernel.forward(*primals)[0], (parameters, inputs, hidden), t)[1]
+    del residuals
+    return jax.jvp(lambda *primals: operation.forward(layout, *primals)[0], (parameters, inputs, hidden), tangents)[1]
 
 
 _PRIMALS, _RESULTS = (PARAMETER, SEQUENCE, STATE), (SEQUENCE, STATE)
-_forward = _Operation(
-    "clockwork_forward", lambda kernel, *xs: kernel.forward(*xs), _forward_shapes, _PRIMALS, (_RESULTS, SEQUENCE)
+_forward = _Primitive(
+    "clockwork_forward",
+    lambda operation, *xs: operation.forward(*xs),
+    _forward_shapes,
+    _PRIMALS,
+    (_RESULTS, SEQUENCE),
 )
 # The tangents of outputs and last state: linear in those of parameters, inputs and hidden.
-_tangent = _Operation(
+_tangent = _Primitive(
     "clockwork_tangent", _evaluate_tangent, _tangent_shapes, (*_PRIMALS, SEQUENCE, _PRIMALS), _RESULTS
 )
-_backward = _Operation(
+_backward = _Primitive(
     "clockwork_backward",
-    lambda kernel, *xs: kernel.backward(*xs),
+    lambda operation, *xs: operation.backward(*xs),
     _backward_shapes,
     (PARAMETER, SEQUENCE, SEQUENCE, _RESULTS),
     _PRIMALS,
 )
 
 
-def _transpose_tangent(cotangents: Any, *leaves: Any, kernel: Kernel, tree: Any, layout: Layout) -> list[Any]:
+def _transpose_tangent(cotangents: Any, *leaves: Any, operation: Operation, tree: Any, axes: Axes) -> list[Any]:
     parameters, inputs, hidden, residuals, _ = jax.tree.unflatten(tree, leaves)
     primals = jax.tree.leaves((parameters, inputs, hidden))
-    shapes = _tangent.shapes(kernel, tree, *[_shape(x.aval if ad.is_undefined_primal(x) else x) for x in leaves])
+    avals = [_shape(x.aval if ad.is_undefined_primal(x) else x) for x in leaves]
+    shapes = _tangent.shapes(operation, axes.layout, tree, *avals)
     results = jax.tree.unflatten(jax.tree.structure(shapes), [ad.instantiate_zeros(ct) for ct in cotangents])
-    bars = jax.tree.leaves(_backward(kernel, parameters, inputs, residuals, results, layout=layout))
+    bars = jax.tree.leaves(_backward(operation, parameters, inputs, residuals, results, axes=axes))
     asked = map(ad.is_undefined_primal, leaves[-len(primals) :])
     return [None] * (len(leaves) - len(primals)) + [bar if a else None for bar, a in zip(bars, asked, strict=True)]
 

@@ -1,7 +1,6 @@
-"""The recurrence: one contract, several kernels."""
+"""A clockwork layer over a sequence, or step by step: the contract, and which back end evaluates it."""
 
-import logging
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -12,21 +11,18 @@ from jax.typing import ArrayLike, DTypeLike
 
 from clockwork.checks import ArgumentError, shown, static_integer
 from clockwork.clock import Clock, check_clock
-from clockwork.ops.chunked import in_pieces
+from clockwork.ops import backend
+from clockwork.ops.backend import choose
+from clockwork.ops.chunked import check_steps
 from clockwork.ops.linalg import Activation, accumulator, matmul
-from clockwork.ops.operation import run
-from clockwork.recurrence.batched import Loops
-from clockwork.recurrence.cascade import Cascade
-from clockwork.recurrence.masked import masked, masked_step
+from clockwork.recurrence import cascade, cuda, masked
+from clockwork.recurrence.call import Call
+from clockwork.recurrence.masked import masked_step
 from clockwork.weights import Weights, check_weights
 
-logger = logging.getLogger(__name__)
-
 Method = Literal["auto", "masked", "cascade", "fused"]
-METHODS: tuple[Method, ...] = ("auto", "masked", "cascade", "fused")
-# Units times steps below which the masked scan is the faster one.
-SHORT = 800
-MOST = 128  # units of a module that a fused kernel takes: the threads of a block
+METHODS: tuple[Method, ...] = get_args(Method)
+BACKENDS = (masked.BACKEND, cascade.BACKEND, cuda.BACKEND)
 
 
 class State(NamedTuple):
@@ -186,17 +182,16 @@ def unroll(
     keep their value (Koutník et al. 2014, eqs. 1 to 4). All methods are the same function.
 
     Unbatched, pure and differentiable: batches and runs are the caller's ``jax.vmap``, and
-    ``jax.jit`` is the caller's too. ``vmap`` over weights puts the runs side by side as SIMD
-    lanes, over anything else it makes every product one over the batch. The gradient of all but the masked scan
-    is written by hand; forward mode works too, second derivatives need ``method="masked"``.
+    ``jax.jit`` is the caller's too. ``vmap`` over weights lays the runs of small layers side by side in the last axis,
+    as SIMD arithmetic; over anything else it makes every product one over the batch. The gradient of all but the masked
+    scan is written by hand; forward mode works too, second derivatives need ``method="masked"``.
 
     On a mesh with explicit axes (`jax.set_mesh`), batch and runs may be spread over devices: each device evaluates its
     share, and outputs and gradients are spread as what they belong to. Nothing else may be spread.
 
-    From 1,024 steps on (and two cycles of the clock), the sequence goes piece by piece: the states
-    between pieces are kept for the backward pass, and each piece is computed again. To keep still
-    less, cut it into pieces of a multiple of ``clock.cycle`` steps, and scan over them with
-    ``jax.checkpoint``.
+    A sequence of at least 1,024 steps (and two cycles of the clock) is evaluated in chunks: only the states between
+    chunks are kept for the backward pass, which computes each chunk again. To keep still less, cut the sequence into
+    chunks of a multiple of ``clock.cycle`` steps, and scan over them with ``jax.checkpoint``.
 
     A slow module never reads a faster one, but products are taken with the zeros in between: by the masked scan
     over all modules, by the other methods over neighbours that they evaluate as one. So NaN or infinity in a fast
@@ -228,7 +223,8 @@ def unroll(
     Raises:
         ValueError: if weights or clock are not such, both or neither of ``inputs`` and ``steps`` are given, a shape
             does not fit, there is no step, ``start`` is negative, the activation is no function, the method is
-            unknown or not for such a layer, or it is not the masked scan and ``start`` is an array.
+            unknown, the method does not support this layer, or ``start`` is an array and the method is neither
+            ``"auto"`` nor ``"masked"``.
 
     Example:
         >>> import clockwork as cw, jax, jax.numpy as jnp
@@ -256,9 +252,7 @@ def unroll(
             )
         steps = inputs.shape[0]
     steps = check_steps(steps)
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {METHODS}, got {method!r}")
-    start = _check_start(start, method)
+    start = _check_start(start)
     dtype, hidden = _check_hidden(weights.bias, clock, hidden, inputs)
     if inputs is not None:
         inputs = inputs.astype(dtype)
@@ -267,84 +261,41 @@ def unroll(
         if readout.ndim != 2 or readout.shape[0] != clock.width:
             raise ValueError(f"readout must have shape ({clock.width}, O), got {readout.shape}")
         readout = readout.astype(dtype)
-    loops = _loops(method, clock, activation, dtype) if isinstance(start, int) else None
-    if not isinstance(start, int) or (loops is None and _choose(method, clock, steps) == "masked"):
-        input_weights, recurrent, bias = weights.dense(clock)
-        dense = (input_weights.astype(dtype), recurrent.astype(dtype), bias.astype(dtype))
-        return masked(activation, clock, start, steps, inputs, dense, hidden, readout)
-    weights = Weights(
-        weights.input.astype(dtype), tuple(b.astype(dtype) for b in weights.recurrent), weights.bias.astype(dtype)
-    )
-    kernel = in_pieces(Cascade(clock, start, steps, activation, loops), steps, clock.cycle, fused=loops is not None)
-    return run(kernel, (weights, readout), inputs, hidden)
+    call = Call(clock, start, steps, activation, dtype)
+    return choose(BACKENDS, call, method).backend.evaluate(call, weights, inputs, hidden, readout)
 
 
-def _choose(method: Method, clock: Clock, steps: int) -> Method:
-    """Which of XLA's loops are taken; what a cascade does inside is chosen once its layout is known.
-
-    The cascade is a dozen small programs for each module, which a very short sequence of a small layer
-    does not make up for. Measured on two cores, loss and gradient, the masked scan's time by the
-    cascade's: N = 40, g = 9: T = 16: 0.5 for one sequence, 1.1 for a batch of 32, 1.4 for 100 runs;
-    T = 48: 0.7, 1.5, 2.7; T = 128: 1.1, 1.6, 3.2. N = 128, g = 4: T = 16: 0.7, 1.9, 0.9; T = 48: 1.1,
-    2.2, 1.6. N = 512, g = 8: T = 16: 3.0 and 4.8. How many sequences or runs there will be is not
-    known here, so the masked scan is taken only where it is hardly ever the slower one.
-    """
-    if method == "auto":
-        return "masked" if clock.width * steps < SHORT else "cascade"
-    return method
-
-
-def _loops(method: Method, clock: Clock, activation: Activation, dtype: DTypeLike) -> Loops | None:
-    """What the cascade evaluates modules with; None for the loops of XLA."""
-    refusal = None
-    if max(clock.sizes) > MOST:
-        refusal = f"modules of up to {MOST} units, got one of {max(clock.sizes)}"
-    elif activation is not jnp.tanh:
-        refusal = f"the activation jnp.tanh, got {activation!r}"
-    if not takes_kernels(method, refusal, dtype):
-        return None
-    from clockwork.ops import mosaic  # Pallas takes half a second to import
-    from clockwork.recurrence import cuda
-
-    return cuda.loops(mosaic.INTERPRET)
-
-
-def takes_kernels(method: str, refusal: str | None, dtype: DTypeLike) -> bool:
-    """Whether a layer is evaluated with fused kernels: where it has them, and ``"auto"`` finds a GPU for them.
+def explain(
+    clock: Clock,
+    steps: int,
+    dtype: DTypeLike = jnp.float32,
+    method: Method = "auto",
+    *,
+    activation: Activation = jnp.tanh,
+) -> list[tuple[str, str]]:
+    """Which back end evaluates a clockwork layer here, and why.
 
     Args:
-        method: as asked for.
-        refusal: why the layer has none, as the end of a sentence; None if it has.
+        clock: of the layer.
+        steps: ``T``.
         dtype: of the computation.
+        method: as of `unroll`.
+        activation: elementwise.
+
+    Returns:
+        The name of each back end and what is said for or against it; the first is the one that is chosen.
 
     Raises:
-        ValueError: if ``"fused"`` is asked for and the layer has none.
+        ValueError: if the method is unknown, or does not support this layer.
+
+    Example:
+        >>> import clockwork as cw
+        >>> from clockwork.recurrence import explain
+        >>> explain(cw.Clock.exponential(width=40, modules=9), steps=16)[0]
+        ('masked', 'chosen: 40 units times 16 steps is less than 800, so this is expected to be faster')
     """
-    if method not in ("auto", "fused"):
-        return False
-    if refusal is None and dtype not in (jnp.float32, jnp.bfloat16):
-        refusal = f"float32 and bfloat16, got {np.dtype(dtype).name}"
-    if method == "fused" and refusal is not None:
-        raise ValueError(f'method "fused" takes {refusal}')
-    found = has_kernels()
-    if not found and (method == "auto" or computing_on().platform == "gpu"):
-        return False
-    if refusal is not None:
-        logger.debug("the loops of XLA are taken: a fused kernel takes %s", refusal)
-    return refusal is None
-
-
-def has_kernels() -> bool:
-    """Whether JAX computes on a GPU that the fused kernels are written for: NVIDIA's, Hopper or later."""
-    device = computing_on()
-    major, _, _ = str(getattr(device, "compute_capability", "")).partition(".")
-    return device.platform == "gpu" and major.isdigit() and int(major) >= 9
-
-
-def computing_on() -> Any:
-    """The device that JAX computes on where nothing else is said."""
-    chosen = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
-    return jax.devices(chosen)[0] if chosen is None or isinstance(chosen, str) else chosen
+    call = Call(check_clock(clock), 0, check_steps(steps), activation, jnp.dtype(dtype))
+    return backend.explain(BACKENDS, call, method)
 
 
 def check_activation(activation: Activation) -> Activation:
@@ -380,19 +331,9 @@ def _check_no_inputs(input_weights: Array) -> None:
         raise ValueError(f"weights are those of a layer with {input_weights.shape[0]} inputs, got none")
 
 
-def _check_start(start: int | Array, method: Method) -> int | Array:
+def _check_start(start: int | Array) -> int | Array:
     if isinstance(start, Tracer):
         if start.shape or not jnp.issubdtype(start.dtype, jnp.integer):
             raise ValueError(f"start must be one integer, got {start.dtype} of shape {start.shape}")
-        if method in ("cascade", "fused"):
-            raise ValueError(f'start must be known before compilation for method "{method}", got an array')
         return start
     return static_integer("start", start, least=0)
-
-
-def check_steps(steps: int | None) -> int:
-    """``T``, if it is an integer of at least 1, else ``ValueError``."""
-    steps = static_integer("steps", steps)
-    if steps < 1:
-        raise ValueError(f"a sequence must have at least one step, got {steps}")
-    return steps

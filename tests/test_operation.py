@@ -13,7 +13,8 @@ import clockwork as cw
 from clockwork.nn import lstm_init, lstm_unroll
 from clockwork.ops import chunked, operation
 from clockwork.recurrence import batched, cascade, runs_last
-from clockwork.recurrence.schedule import Plan, Price, cheapest_parts
+from clockwork.recurrence.partition import MultiplyAdds, cheapest_partition
+from clockwork.recurrence.schedule import Schedule
 
 CLOCKS = [
     cw.Clock.exponential(width=11, modules=4),
@@ -33,8 +34,8 @@ def parts(request, monkeypatch):
 
     forget()
     if request.param == "apart":
-        monkeypatch.setattr(runs_last, "PRICE", Price(0, 0, 0))
-        monkeypatch.setattr(batched, "LOOPS", batched.LOOPS._replace(price=Price(0, 0, 0)))
+        monkeypatch.setattr(runs_last, "COST", MultiplyAdds(0, 0, 0))
+        monkeypatch.setattr(batched, "XLA_SCAN", batched.XLA_SCAN._replace(cost=MultiplyAdds(0, 0, 0)))
     yield request.param
     forget()
 
@@ -209,7 +210,7 @@ def test_runs_of_runs(float64, parts):
 
 @pytest.mark.parametrize("clock", CLOCKS, ids=str)
 def test_runs_too_large_to_lie_side_by_side(float64, monkeypatch, clock):
-    monkeypatch.setattr(cascade, "SMALL", 1)
+    monkeypatch.setattr(cascade, "RUNS_LAST_MAX_UNITS", 1)
     weights, readout, inputs, hidden = arguments(clock, runs=(2,), batch=(2, 3))
 
     def make(loss):
@@ -340,7 +341,7 @@ def test_a_layer_is_exported_and_lowers_for_accelerators():
 @pytest.mark.parametrize("clock", CLOCKS, ids=str)
 @pytest.mark.parametrize("read", [True, False])
 def test_long_sequences_of_many_runs_go_piece_by_piece(float64, monkeypatch, clock, read):
-    monkeypatch.setattr(chunked, "PIECE", 3)
+    monkeypatch.setattr(chunked, "CHUNK_MIN_STEPS", 3)
     weights, readout, _, hidden = arguments(clock, runs=(3,), batch=(3,))
     inputs = jnp.asarray(np.random.default_rng(1).normal(size=(2 * clock.cycle + 5, INPUTS)))
 
@@ -369,14 +370,14 @@ def test_long_sequences_of_many_runs_keep_the_states_between_pieces_alone():
 
 @pytest.mark.parametrize("runs", [1, 100, 10_000])
 def test_parts_are_neighbours_that_cover_the_layer(runs):
-    plan = Plan(cw.Clock.exponential(width=40, modules=9), 3, 320, jnp.tanh)
-    parts = cheapest_parts(plan, 1, runs, runs_last.PRICE)
+    schedule = Schedule(cw.Clock.exponential(width=40, modules=9), 3, 320)
+    parts = cheapest_partition(schedule, 1, runs, runs_last.COST)
     assert [j for part in parts for j in part] == list(range(9))
 
 
 def test_neighbours_are_joined_only_where_loops_are_dear():
-    plan = Plan(cw.Clock.exponential(width=40, modules=9), 0, 320, jnp.tanh)
-    counts = [len(cheapest_parts(plan, 1, runs, runs_last.PRICE)) for runs in (1, 100, 10_000)]
+    schedule = Schedule(cw.Clock.exponential(width=40, modules=9), 0, 320)
+    counts = [len(cheapest_partition(schedule, 1, runs, runs_last.COST)) for runs in (1, 100, 10_000)]
     assert counts[0] < counts[1] < counts[2] == 9
 
 
@@ -417,7 +418,7 @@ def test_long_sequences_of_many_lstms_go_piece_by_piece(float64, monkeypatch):
         return jax.jit(grad)(weights, inputs, h, c)
 
     whole = grads()
-    monkeypatch.setattr(chunked, "PIECE", 4)
+    monkeypatch.setattr(chunked, "CHUNK_MIN_STEPS", 4)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-11), grads(), whole)
 
 
