@@ -14,7 +14,7 @@ from clockwork.lstm.weights import LSTMWeights
 from clockwork.ops import mosaic
 from clockwork.ops.backend import Backend, Cost
 from clockwork.ops.linalg import broadcast_batch, matmul
-from clockwork.ops.mosaic import Kernel, Thread, ThreadMap, launch, over_rows, pad_to_multiple, weights_to_threads
+from clockwork.ops.mosaic import Kernel, Thread, ThreadMap, launch, over_rows, weights_to_threads
 
 MAX_CELLS = 44  # four weights of each sender are registers of a thread, which has 255
 ROWS_AHEAD = 2  # rows that are read ahead of time
@@ -59,18 +59,17 @@ def _scan(
     batch, n = h_0.shape[:-1], h_0.shape[-1]
     drives = broadcast_batch(weights.bias.astype(jnp.float32), h_0)[None]
     drives = jnp.broadcast_to(drives if drive is None else drive + drives, (steps, *batch, 4 * n))
-    threads = ThreadMap(n, jnp.dtype(h_0.dtype), interpret)
-    count = math.prod(batch)
-    own = jnp.moveaxis(drives.reshape(steps, count, 4, n), 1, 0), h_0.reshape(count, n), c_0.reshape(count, n)
-    found = FORWARD(threads, (weights.recurrent[None], weights.peepholes[None]), own)
-    slopes, factors, cells, hidden = (jnp.moveaxis(x, 0, 1).reshape(steps, *batch, *x.shape[2:]) for x in found)
-    return slopes, factors, cells.astype(c_0.dtype), hidden.astype(h_0.dtype)
+    threads, sequences = ThreadMap(n, jnp.dtype(h_0.dtype), interpret), math.prod(batch)
+    own = _gates_outside(drives.reshape(steps, *batch, 4, n)), h_0.reshape(sequences, n), c_0.reshape(sequences, n)
+    found = _gates_inside(FORWARD(threads, (weights.recurrent[None], weights.peepholes[None]), own), batch)
+    cells, hidden = found[..., 7, :].astype(c_0.dtype), found[..., 8, :].astype(h_0.dtype)
+    return found[..., :4, :], found[..., 4:7, :], cells, hidden
 
 
 def _scan_transpose(
     interpret: bool,
     back: Array,
-    onwards: Array | None,
+    readout_back: Array | None,
     slopes: Array,
     factors: Array,
     outputs_bar: Array,
@@ -78,23 +77,39 @@ def _scan_transpose(
     c_bar: Array,
 ) -> tuple[Array, Array]:
     """`LSTMScan.backward`."""
-    steps, n, sequences = slopes.shape[0], h_bar.shape[-1], math.prod(h_bar.shape[:-1])
-    errors = outputs_bar if onwards is None else matmul(outputs_bar, onwards)
+    n, batch = h_bar.shape[-1], h_bar.shape[:-1]
+    errors = outputs_bar if readout_back is None else matmul(outputs_bar, readout_back)
     errors = errors.at[-1].add(h_bar)
-    threads = ThreadMap(n, jnp.dtype(jnp.float32), interpret)
-    rows = [x.reshape(steps, sequences, count, n) for x, count in ((slopes, 4), (factors, 3), (errors, 1))]
-    own = [jnp.moveaxis(x, 1, 0) for x in rows]
-    deltas, c_bar_0 = BACKWARD(threads, back[None], (*own, c_bar.reshape(sequences, n)))
-    return jnp.moveaxis(deltas, 0, 1).reshape(slopes.shape), c_bar_0.reshape(c_bar.shape)
+    threads, sequences = ThreadMap(n, jnp.dtype(jnp.float32), interpret), math.prod(batch)
+    errors, c_bar = errors.reshape(errors.shape[0], sequences, n), c_bar.reshape(sequences, n)
+    own = _gates_outside(slopes), _gates_outside(factors), errors, c_bar
+    deltas, c_bar_0 = BACKWARD(threads, back[None], own)
+    return _gates_inside(deltas, batch), c_bar_0.reshape(h_bar.shape)
+
+
+def _gates_outside(rows: Array) -> Array:
+    """``(T, *B, n, k)`` as ``(T, n, M, k)``."""
+    steps, *batch, n, k = rows.shape
+    if not batch:
+        return rows[:, :, None]
+    return jnp.swapaxes(rows.reshape(steps, math.prod(batch), n, k), 1, 2)
+
+
+def _gates_inside(rows: Array, batch: tuple[int, ...]) -> Array:
+    """The inverse of `_gates_outside`."""
+    if not batch:
+        return rows[:, :, 0]
+    return jnp.swapaxes(rows, 1, 2).reshape(rows.shape[0], *batch, rows.shape[1], rows.shape[3])
 
 
 def _forward_kernel(
     threads: ThreadMap, shared: tuple[Array, Array], own: tuple[Array, Array, Array], fixed: None
-) -> tuple:
+) -> Array:
+    """Slopes, factors, cells and hidden values ``(T, 9, M, N)`` of the drive ``(T, 4, M, N)`` and states ``(M, N)``."""
     del fixed
     recurrent, peepholes = shared
     drive, h_0, c_0 = own
-    sequences, steps, k = drive.shape[0], drive.shape[1], threads.units
+    steps, _, sequences, k = drive.shape
 
     def body(thread: Thread, drive: Any, h_0: Any, c_0: Any, weights: Any, peepholes: Any, found: Any) -> None:
         column = [[thread.read(weights, 4 * i + gate) for i in range(k)] for gate in range(4)]
@@ -115,7 +130,7 @@ def _forward_kernel(
 
         over_rows(drive.shape[0], ROWS_AHEAD, read, step, (thread.read(h_0), thread.read(c_0)))
 
-    rows = threads.to_threads(pad_to_multiple(jnp.moveaxis(drive, 0, 2), ROWS_AHEAD))  # (T, 4, threads)
+    rows = threads.to_threads(drive, rows=-steps % ROWS_AHEAD)  # (T, 4, threads)
     senders = weights_to_threads(threads, recurrent.reshape(-1, 4 * k, k), sequences)
     arrays = [
         rows,
@@ -125,16 +140,24 @@ def _forward_kernel(
         weights_to_threads(threads, peepholes, sequences),
     ]
     (found,) = launch(body, threads, arrays, [(rows.shape[0], 9, rows.shape[-1])], shared=1)
-    found = jnp.moveaxis(threads.from_threads(found[:steps], sequences), 2, 0)  # (M, T, 9, N)
-    return found[:, :, :4], found[:, :, 4:7], found[:, :, 7], found[:, :, 8]
+    return threads.from_threads(found, (steps, 9, sequences, k))
 
 
 def _backward_kernel(
     threads: ThreadMap, back: Array, own: tuple[Array, Array, Array, Array], fixed: None
 ) -> tuple[Array, Array]:
+    """Deltas ``(T, 4, M, N)`` and the error of the first cells ``(M, N)``.
+
+    Args:
+        threads: static.
+        back: ``(R, 4 N, N)``.
+        own: slopes ``(T, 4, M, N)``, factors ``(T, 3, M, N)``, errors ``(T, M, N)``, and those of the last cells
+            ``(M, N)``.
+        fixed: nothing.
+    """
     del fixed
     *rows, c_bar = own
-    sequences, steps, k = rows[0].shape[0], rows[0].shape[1], threads.units
+    shape, k = rows[0].shape, threads.units
 
     def body(thread: Thread, slopes: Any, factors: Any, errors: Any, c_bar: Any, weights: Any, *found: Any) -> None:
         deltas, first = found
@@ -142,7 +165,7 @@ def _backward_kernel(
 
         def read(s: Array) -> tuple[list[Array], list[Array], Array]:
             slope = [thread.read(slopes, s, gate) for gate in range(4)]
-            return slope, [thread.read(factors, s, i) for i in range(3)], thread.read(errors, s, 0)
+            return slope, [thread.read(factors, s, i) for i in range(3)], thread.read(errors, s)
 
         def step(s: Array, buffer: int, row: tuple, carry: tuple[list[Array], Array]) -> tuple[list[Array], Array]:
             delta, c_bar = carry
@@ -163,46 +186,51 @@ def _backward_kernel(
 
     # Padded rows and threads change nothing: with factors of 1 the cells' error passes as it is.
     fills = (0, 1, 0)
-    rows = [
-        pad_to_multiple(threads.to_threads(jnp.moveaxis(x, 0, 2), v), ROWS_AHEAD, v)
-        for x, v in zip(rows, fills, strict=True)
-    ]
-    arrays = [*rows, threads.to_threads(c_bar), weights_to_threads(threads, back, sequences)]
+    rows = [threads.to_threads(x, v, rows=-shape[0] % ROWS_AHEAD) for x, v in zip(rows, fills, strict=True)]
+    arrays = [*rows, threads.to_threads(c_bar), weights_to_threads(threads, back, shape[2])]
     deltas, first = launch(body, threads, arrays, [rows[0].shape, rows[0].shape[-1:]], shared=4)
-    return jnp.moveaxis(threads.from_threads(deltas[:steps], sequences), 2, 0), threads.from_threads(first, sequences)
+    return threads.from_threads(deltas, shape), threads.from_threads(first, shape[2:])
 
 
 def _forward_plain(
     threads: ThreadMap, shared: tuple[Array, Array], own: tuple[Array, Array, Array], fixed: None
-) -> tuple:
+) -> Array:
+    """As `_forward_kernel`."""
     del fixed
 
-    def run(recurrent: Array, peepholes: Array, drive: Array, h_0: Array, c_0: Array) -> tuple[Array, ...]:
-        n = threads.units
+    def run(recurrent: Array, peepholes: Array, drive: Array, h_0: Array, c_0: Array) -> tuple[Array]:
+        n, steps = threads.units, drive.shape[0]
         weights = LSTMWeights(jnp.zeros((0, 4 * n)), recurrent, peepholes, jnp.zeros(4 * n))
-        rows = jnp.swapaxes(drive, 0, 1).reshape(drive.shape[1], drive.shape[0], 4 * n)
-        found = XLA_SCAN.forward(weights, rows, drive.shape[1], h_0.astype(threads.dtype), c_0.astype(threads.dtype))
-        return tuple(jnp.swapaxes(x, 0, 1).astype(jnp.float32) for x in found)
+        rows = jnp.swapaxes(drive, 1, 2).reshape(steps, drive.shape[2], 4 * n)
+        found = XLA_SCAN.forward(weights, rows, steps, h_0.astype(threads.dtype), c_0.astype(threads.dtype))
+        slopes, factors, cells, hidden = (x.astype(jnp.float32) for x in found)
+        together = jnp.concatenate([slopes, factors, cells[:, :, None], hidden[:, :, None]], 2)
+        return (jnp.swapaxes(together, 1, 2),)
 
-    return _each(run, shared, own)
+    return _each(run, shared, own)[0]
 
 
-def _backward_plain(threads: ThreadMap, back: Array, own: tuple[Array, Array, Array, Array], fixed: None) -> tuple:
+def _backward_plain(
+    threads: ThreadMap, back: Array, own: tuple[Array, Array, Array, Array], fixed: None
+) -> tuple[Array, Array]:
+    """As `_backward_kernel`."""
     del threads, fixed
 
     def run(back: Array, slopes: Array, factors: Array, errors: Array, c_bar: Array) -> tuple[Array, Array]:
-        slopes, factors, errors = (jnp.swapaxes(x, 0, 1) for x in (slopes, factors, errors))
-        deltas, first = XLA_SCAN.backward(back, None, slopes, factors, errors[:, :, 0], jnp.zeros_like(c_bar), c_bar)
-        return jnp.swapaxes(deltas, 0, 1), first
+        slopes, factors = jnp.swapaxes(slopes, 1, 2), jnp.swapaxes(factors, 1, 2)
+        deltas, first = XLA_SCAN.backward(back, None, slopes, factors, errors, jnp.zeros_like(c_bar), c_bar)
+        return jnp.swapaxes(deltas, 1, 2), first
 
-    return _each(run, (back,), own)
+    deltas, first = _each(run, (back,), own)
+    return deltas, first
 
 
 def _each(run: Any, shared: tuple, own: tuple) -> tuple:
-    """A function of each run and its sequences."""
-    runs = shared[0].shape[0]
-    found = jax.vmap(run)(*shared, *(x.reshape(runs, x.shape[0] // runs, *x.shape[1:]) for x in own))
-    return tuple(x.reshape(own[0].shape[0], *x.shape[2:]) for x in found)
+    """The results of a function of each run and its sequences, the last axis but one of all arrays."""
+    runs, sequences = shared[0].shape[0], own[0].shape[-2]
+    split = [x.reshape(*x.shape[:-2], runs, sequences // runs, x.shape[-1]) for x in own]
+    found = jax.vmap(run)(*shared, *(jnp.moveaxis(x, -3, 0) for x in split))
+    return tuple(jnp.moveaxis(x, 0, -3).reshape(*x.shape[1:-2], sequences, x.shape[-1]) for x in found)
 
 
 FORWARD = Kernel(_forward_kernel, _forward_plain)

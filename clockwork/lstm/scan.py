@@ -111,9 +111,9 @@ class LSTM(NamedTuple):
         outputs_bar, (h_bar, c_bar) = jax.tree.map(lambda x: x.astype(dtype), cotangents)
         cells, hidden = cells.astype(dtype), hidden.astype(dtype)
         back = transpose(weights.recurrent).astype(dtype)
-        onwards = None if readout is None else transpose(readout).astype(dtype)
+        readout_back = None if readout is None else transpose(readout).astype(dtype)
         gates = c_bar.ndim + axis  # the axis of the gates in (*B, 4, N, [R])
-        deltas, c_bar = (self.scan or XLA_SCAN).backward(back, onwards, slopes, factors, outputs_bar, h_bar, c_bar)
+        deltas, c_bar = (self.scan or XLA_SCAN).backward(back, readout_back, slopes, factors, outputs_bar, h_bar, c_bar)
 
         def sums(h_tm1: Array, delta: Array, c_tm1: Array, c_t: Array) -> tuple[Array, Array, Array]:
             """The gradients of recurrent weights, biases and peepholes, of one step or of all."""
@@ -216,13 +216,19 @@ def _scan(
 
 
 def _scan_transpose(
-    back: Array, onwards: Array | None, slopes: Array, factors: Array, outputs_bar: Array, h_bar: Array, c_bar: Array
+    back: Array,
+    readout_back: Array | None,
+    slopes: Array,
+    factors: Array,
+    outputs_bar: Array,
+    h_bar: Array,
+    c_bar: Array,
 ) -> tuple[Array, Array]:
     """The recurrence, backwards.
 
     Args:
         back: ``(4 N, N)``, the recurrent weights transposed.
-        onwards: ``(O, N)``, the readout transposed; None for none.
+        readout_back: ``(O, N)``, the readout transposed; None where there is no readout.
         slopes: ``(T, 4, N)``.
         factors: ``(T, 3, N)``.
         outputs_bar: ``(T, O)``, or ``(T, N)`` without a readout.
@@ -239,8 +245,8 @@ def _scan_transpose(
         delta_tp1, c_bar = carry
         t, slopes_t, factors_t, output_bar = xs
         one_over_o, e, d = (lax.index_in_dim(factors_t, i, gates, keepdims=False) for i in range(3))
-        if onwards is not None:
-            output_bar = matmul(output_bar, onwards)
+        if readout_back is not None:
+            output_bar = matmul(output_bar, readout_back)
         output_bar = output_bar + jnp.where(t == last, h_bar, 0)
         # h̄ o is used several times. As a division, which XLA takes for expensive, it is computed once; as a
         # product it would be fused into, and computed again for, each of its uses.

@@ -90,27 +90,34 @@ class ThreadMap(NamedTuple):
         """Threads of a sequence."""
         return width_of(self.units)
 
-    def threads(self, sequences: int) -> int:
-        """The number of threads of a number of sequences, in whole blocks."""
-        return -(-sequences * self.width // BLOCK_THREADS) * BLOCK_THREADS
+    def to_threads(self, x: Array, value: float = 0, rows: int = 0) -> Array:
+        """``(..., M, k)`` as ``(..., threads)``, float32, with a value in threads that have no unit.
 
-    def to_threads(self, x: Array, value: float = 0) -> Array:
-        """``(..., M, k)`` as ``(..., threads)``, float32, with a value in threads that have no unit."""
+        Args:
+            x: units last, sequences before them.
+            value: to pad with.
+            rows: the number of rows of the value to add at the end of the first axis.
+        """
         sequences, k = x.shape[-2:]
-        total = self.threads(sequences)
-        x = jnp.pad(x.astype(jnp.float32), [(0, 0)] * (x.ndim - 1) + [(0, self.width - k)], constant_values=value)
-        x = x.reshape(*x.shape[:-2], sequences * self.width)
-        return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, total - x.shape[-1])], constant_values=value)
+        padding = [(0, rows), *[(0, 0)] * (x.ndim - 3)] if x.ndim > 2 else []
+        padding += [(0, -sequences % (BLOCK_THREADS // self.width)), (0, self.width - k)]
+        x = jnp.pad(x.astype(jnp.float32), padding, constant_values=value)
+        return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
 
-    def from_threads(self, x: Array, sequences: int) -> Array:
-        """The inverse of `to_threads`."""
-        x = x[..., : sequences * self.width].reshape(*x.shape[:-1], sequences, self.width)
-        return x[..., : self.units]
+    def from_threads(self, x: Array, shape: Sequence[int]) -> Array:
+        """The inverse of `to_threads`, of this shape ``(..., M, k)``."""
+        x = x.reshape(*x.shape[:-1], -1, self.width)
+        return x[tuple(map(slice, shape))]
 
-    def mask_to_block(self, x: Array) -> Array:
-        """A mask ``(S, k)`` that all sequences share as ``(S, 128)``, the threads of any block."""
-        x = jnp.pad(x.astype(jnp.float32), [(0, 0), (0, self.width - x.shape[1])])
-        return jnp.tile(x, (1, BLOCK_THREADS // self.width))
+    def mask_to_block(self, mask: np.ndarray, rows: int) -> np.ndarray:
+        """A mask ``(S, k)`` that all sequences share as ``(S, 128)``, the threads of any block, float32.
+
+        Args:
+            mask: known before compilation.
+            rows: the number of rows of zeros to add at the end.
+        """
+        padded = np.pad(mask.astype(np.float32), [(0, rows), (0, self.width - mask.shape[1])])
+        return np.tile(padded, (1, BLOCK_THREADS // self.width))
 
 
 class Thread:
@@ -239,11 +246,10 @@ def launch(
         results: shapes.
         shared: how many values each thread shares with the others of its block.
     """
-    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in results]
-    scratch = [pallas()[1].SMEM((2, shared, BLOCK_THREADS), jnp.float32)] if threads.width > WARP_THREADS else []
-    blocks = arrays[0].shape[-1] // BLOCK_THREADS
-
     pl, plgpu = pallas()
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in results]
+    scratch = [plgpu.SMEM((2, shared, BLOCK_THREADS), jnp.float32)] if threads.width > WARP_THREADS else []
+    blocks = arrays[0].shape[-1] // BLOCK_THREADS
 
     def kernel(block: Callable[[], Array], *refs: Any) -> None:
         body(Thread(threads, block(), refs[-1] if scratch else None), *refs[: len(arrays) + len(results)])
@@ -266,16 +272,19 @@ def launch(
     )(*arrays)
 
 
-def pad_to_multiple(x: Array, ahead: int, value: float = 0) -> Array:
-    """The rows, followed by rows of a value up to a multiple of ``ahead`` rows, as `over_rows` needs."""
-    return jnp.pad(x, [(0, -x.shape[0] % ahead)] + [(0, 0)] * (x.ndim - 1), constant_values=value)
+def weights_to_threads(threads: ThreadMap, weights: Array, sequences: int, *, transposed: bool = False) -> Array:
+    """Weights of runs as ``(n, threads)``; the sequences of a run follow each other and share its weights.
 
-
-def weights_to_threads(threads: ThreadMap, weights: Array, sequences: int) -> Array:
-    """Weights ``(R, n, k)`` as ``(n, threads)``; the sequences of a run follow each other and share its weights."""
-    runs, n = weights.shape[:2]
-    each = jnp.broadcast_to(jnp.swapaxes(weights, 0, 1)[:, :, None], (n, runs, sequences // runs, threads.units))
-    return threads.to_threads(each.reshape(n, sequences, threads.units))
+    Args:
+        threads: static.
+        weights: ``(R, n, k)``, or ``(R, k, n)`` if transposed.
+        sequences: of all runs.
+        transposed: whether a thread has a row of the weights, and not a column.
+    """
+    each = jnp.transpose(weights, (2, 0, 1) if transposed else (1, 0, 2))  # (n, R, k)
+    n, runs, k = each.shape
+    each = jnp.broadcast_to(each[:, :, None], (n, runs, sequences // runs, k))
+    return threads.to_threads(each.reshape(n, sequences, k))
 
 
 class Kernel(NamedTuple):
@@ -295,7 +304,8 @@ class Kernel(NamedTuple):
         Args:
             threads: static.
             shared: parameters of the runs, ``(R, ...)``.
-            own: arrays of the sequences, ``(M, ...)``; the results are such arrays too.
+            own: arrays of the sequences, ``(..., M, k)``, time first, units last, and the sequences, those of a run
+                side by side, before the units; the results are such arrays too.
             fixed: arrays that all sequences share.
         """
         return _evaluate(self, threads, shared, own, fixed)
@@ -318,7 +328,7 @@ def _batched(kernel: Kernel, threads: ThreadMap) -> Callable:
     @custom_vmap
     def evaluate(shared: PyTree, own: PyTree, fixed: PyTree) -> PyTree:
         cuda, plain = functools.partial(kernel.cuda, threads), functools.partial(kernel.plain, threads)
-        sequences = jax.tree.leaves(own)[0].shape[0]
+        sequences = jax.tree.leaves(own)[0].shape[-2]
         if not isinstance(sequences, int) or not sequences:  # of any size, in `jax.export`; of none
             return plain(shared, own, fixed)
         if threads.interpret:
@@ -327,15 +337,21 @@ def _batched(kernel: Kernel, threads: ThreadMap) -> Callable:
 
     @evaluate.def_vmap
     def _(size: int, batched: tuple, shared: PyTree, own: PyTree, fixed: PyTree) -> tuple[PyTree, PyTree]:
+        def mapped(x: Array, has: bool) -> Array:
+            return x if has else jnp.broadcast_to(x[None], (size, *x.shape))
+
         def merge(x: Array, has: bool) -> Array:
-            x = x if has else jnp.broadcast_to(x[None], (size, *x.shape))
-            return x.reshape(size * x.shape[1], *x.shape[2:])
+            x = jnp.moveaxis(mapped(x, has), 0, -3)
+            return x.reshape(*x.shape[:-3], size * x.shape[-2], x.shape[-1])
+
+        def split(x: Array) -> Array:
+            x = x.reshape(*x.shape[:-2], size, x.shape[-2] // size, x.shape[-1])
+            return jnp.moveaxis(x, -3, 0)
 
         if any(jax.tree.leaves(batched[0])) or jax.tree.leaves(shared)[0].shape[0] > 1:
-            shared = jax.tree.map(merge, shared, batched[0])
-        results = evaluate(shared, jax.tree.map(merge, own, batched[1]), fixed)
-        each = jax.tree.leaves(own)[0].shape[1 if jax.tree.leaves(batched[1])[0] else 0]
-        results = jax.tree.map(lambda x: x.reshape(size, each, *x.shape[1:]), results)
+            each = jax.tree.map(mapped, shared, batched[0])
+            shared = jax.tree.map(lambda x: x.reshape(size * x.shape[1], *x.shape[2:]), each)
+        results = jax.tree.map(split, evaluate(shared, jax.tree.map(merge, own, batched[1]), fixed))
         return results, jax.tree.map(lambda _: True, results)
 
     return evaluate

@@ -35,9 +35,10 @@ from clockwork.recurrence.group import (
 )
 from clockwork.recurrence.partition import CostModel, MultiplyAdds, cheapest_partition
 from clockwork.recurrence.resample import (
-    assemble,
+    Assemble,
     before_ticks,
     before_ticks_transpose,
+    by_copies,
     pad_rows,
     upsample,
     upsample_transpose,
@@ -56,11 +57,13 @@ class GroupScan(NamedTuple):
         forward: as `_scan`.
         backward: as `_scan_transpose`.
         cost: of both together.
+        assemble: how arrays are put together where it runs.
     """
 
     forward: Callable[..., tuple[Array, Array | None]]
     backward: Callable[..., Array]
     cost: CostModel
+    assemble: Assemble
 
 
 def forward(
@@ -74,7 +77,7 @@ def forward(
 ) -> tuple[tuple[Array, Array], Residuals]:
     """Outputs and last state, and what `backward` needs."""
     dtype = accumulator(hidden.dtype)
-    o = 0 if readout is None else readout.shape[1]
+    o = 0 if readout is None else readout.shape[1]  # O
     every, order = schedule.grid(1), _slowest_first(schedule, o, hidden, scan.cost)
     values: dict[int, Array] = {}
     slopes: dict[int, Array | None] = {}
@@ -95,16 +98,16 @@ def forward(
         rows, slope_rows = scan.forward(activation, rows, feedback_weights(weights, group), schedule.active(group))
         rows = rows.astype(hidden.dtype)  # (S + 1, k)
         for j, member in members(schedule, group).items():
-            values[j] = member.values(rows[..., member.units])
+            values[j] = member.values(rows[..., member.units], scan.assemble)
             slopes[j] = None if slope_rows is None else pad_rows(slope_rows, 1, 0)[member.rows][..., member.units]
         ends.append(rows[-1])
         if readout is None:
             outputs.append((upsample(rows, own, every)[1:], a))
         if o + a:
-            sends = upsample(matmul(rows, outgoing_weights(weights, readout, group)), own, group.after)
-            received = sends if received is None else received + sends
+            sent = upsample(matmul(rows, outgoing_weights(weights, readout, group)), own, group.after)
+            received = sent if received is None else received + sent
     if readout is None:
-        result = assemble(outputs, -1)
+        result = scan.assemble(outputs, -1)
     else:
         assert received is not None
         result = upsample(received, order[-1].after, every)[1:].astype(hidden.dtype)
@@ -125,7 +128,7 @@ def backward(
 ) -> tuple[Weights, Array | None, Array | None, Array]:
     """The gradients of weights, readout, inputs and hidden state: `forward` transposed, line by line."""
     dtype = outputs_bar.dtype
-    o = 0 if readout is None else readout.shape[1]
+    o = 0 if readout is None else readout.shape[1]  # O
     every = schedule.grid(1)
     fastest_first = _slowest_first(schedule, o, last_bar, scan.cost)[::-1]
     received_bar = None
@@ -135,21 +138,21 @@ def backward(
     inputs_bar = None
     for group in fastest_first:
         a, k, own = group.start, group.size, group.own
-        values, slopes = group_residuals(schedule, group, residuals, -1)
+        values, slopes = group_residuals(schedule, group, residuals, -1, scan.assemble)
         values_bar = pad_rows(last_bar[None, ..., a : a + k], own.ticks, 0)
         if readout is None:
             values_bar = values_bar + upsample_transpose(pad_rows(outputs_bar[..., a : a + k], 1, 0), own, every)
-        sends_bar = None
+        sent_bar = None
         if received_bar is not None and o + a:
-            sends_bar = upsample_transpose(received_bar, own, group.after)  # (S + 1, O + a)
-            values_bar = values_bar + matmul(sends_bar, outgoing_weights(weights, readout, group).T.astype(dtype))
+            sent_bar = upsample_transpose(received_bar, own, group.after)  # (S + 1, O + a)
+            values_bar = values_bar + matmul(sent_bar, outgoing_weights(weights, readout, group).T.astype(dtype))
         errors = scan.backward(values, slopes, feedback_weights(weights, group), schedule.active(group), values_bar)
         delta = errors[1:]  # (S, k)
         # One product for all that the group sends: to the readout, to faster units, to itself.
-        landing = pad_rows(delta, 0, 1)
-        if sends_bar is not None:
-            landing = jnp.concatenate([sends_bar, landing], -1)
-        block_bar = gram(values.astype(dtype), landing, runs=False)  # (k, O + a + k)
+        receivers_bar = pad_rows(delta, 0, 1)
+        if sent_bar is not None:
+            receivers_bar = jnp.concatenate([sent_bar, receivers_bar], -1)
+        block_bar = gram(values.astype(dtype), receivers_bar, runs=False)  # (k, O + a + k)
         readout_bars.append(block_bar[:, :o])
         recurrent_bars += sender_blocks(schedule.clock, group, block_bar[:, o : o + a], block_bar[:, o + a :])
         # The sum as a product, which XLA is faster at.
@@ -274,4 +277,6 @@ def _mask(active: np.ndarray, s: Array, like: Array) -> Array:
 
 # Of a processor that does 60 multiply-adds in a nanosecond, as two cores do in small products, the overheads are about
 # 20 µs of a scan and 0.75 µs of a step.
-XLA_SCAN = GroupScan(_scan, _scan_transpose, MultiplyAdds(per_loop=1_200_000, per_step=45_000, per_masked_step=55_000))
+XLA_SCAN = GroupScan(
+    _scan, _scan_transpose, MultiplyAdds(per_loop=1_200_000, per_step=45_000, per_masked_step=55_000), by_copies
+)

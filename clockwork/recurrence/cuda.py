@@ -20,13 +20,13 @@ from clockwork.ops.mosaic import (
     ThreadMap,
     launch,
     over_rows,
-    pad_to_multiple,
     weights_to_threads,
     width_of,
 )
 from clockwork.recurrence import cascade
 from clockwork.recurrence.batched import GroupScan
 from clockwork.recurrence.call import Call, start_refusal
+from clockwork.recurrence.resample import by_concatenation
 from clockwork.recurrence.schedule import Group
 from clockwork.weights import Weights
 
@@ -70,7 +70,9 @@ def group_scan(interpret: bool) -> GroupScan:
     Args:
         interpret: by Pallas' interpreter, on any machine, not as kernels of CUDA.
     """
-    return GroupScan(functools.partial(_scan, interpret), functools.partial(_scan_transpose, interpret), COST)
+    return GroupScan(
+        functools.partial(_scan, interpret), functools.partial(_scan_transpose, interpret), COST, by_concatenation
+    )
 
 
 def evaluate(
@@ -108,11 +110,9 @@ def _scan(
         return rows, None
     del activation  # tanh: no other gets here
     threads = ThreadMap(feedback.shape[0], feedback.dtype, interpret)
-    start, drive = _sequences_first(rows[:1])[:, 0], _sequences_first(rows[1:])
-    values = FORWARD(
-        threads, feedback[None], (drive, start), None if active is None else jnp.asarray(active, jnp.float32)
-    )
-    return jnp.concatenate([rows[:1], _time_first(values, rows)]), None
+    mask = None if active is None else _mask(threads, active, ticks=active.shape[0])
+    values = FORWARD(threads, feedback[None], _one_batch(rows), mask)
+    return values.reshape(rows.shape).astype(rows.dtype), None
 
 
 def _scan_transpose(
@@ -125,61 +125,75 @@ def _scan_transpose(
     del slopes
     threads = ThreadMap(feedback.shape[0], jnp.dtype(jnp.float32), interpret)
     factors = 1 - jnp.square(values.astype(jnp.float32))
+    by_row = (-1, *(1,) * (values.ndim - 2))
     keeps = None
     if active is not None:
-        on = jnp.asarray(active, jnp.float32)
-        keeps = jnp.concatenate([jnp.zeros_like(on[:1]), 1 - on])
-        factors = factors * jnp.concatenate([jnp.ones_like(on[:1]), on]).reshape(
-            -1, *(1,) * (values.ndim - 2), on.shape[1]
-        )
-    factors = factors.at[0].set(1)
-    back = feedback.T.astype(jnp.float32)
-    deltas = BACKWARD(threads, back[None], (_sequences_first(values_bar), _sequences_first(factors)), keeps)
-    return _time_first(deltas, values_bar)
+        on = np.concatenate([np.ones_like(active[:1]), active])
+        keeps = _mask(threads, ~on, ticks=on.shape[0])
+        factors = factors * jnp.asarray(on.reshape(*by_row, on.shape[1]), jnp.float32)
+    first = np.arange(values.shape[0]).reshape(*by_row, 1) == 0
+    factors = jnp.where(first, 1, factors)
+    rows = _one_batch(values_bar), _one_batch(factors)
+    return BACKWARD(threads, feedback[None].astype(jnp.float32), rows, keeps).reshape(values_bar.shape)
 
 
-def _sequences_first(rows: Array) -> Array:
-    """``(S, *B, k)`` as ``(M, S, k)``."""
-    return jnp.swapaxes(rows.reshape(rows.shape[0], math.prod(rows.shape[1:-1]), rows.shape[-1]), 0, 1)
+def _one_batch(rows: Array) -> Array:
+    """``(S, *B, k)`` as ``(S, M, k)``."""
+    return rows.reshape(rows.shape[0], math.prod(rows.shape[1:-1]), rows.shape[-1])
 
 
-def _time_first(sequences: Array, like: Array) -> Array:
-    """The inverse of `_sequences_first`."""
-    return jnp.swapaxes(sequences, 0, 1).reshape(sequences.shape[1], *like.shape[1:]).astype(like.dtype)
+def _mask(threads: ThreadMap, mask: np.ndarray, ticks: int) -> Array:
+    return jnp.asarray(threads.mask_to_block(mask, -ticks % ROWS_AHEAD))
 
 
-def _forward_kernel(threads: ThreadMap, feedback: Array, own: tuple[Array, Array], active: Array | None) -> Array:
-    drive, start = own
-    sequences, steps = drive.shape[:2]
-    masks = [] if active is None else [threads.mask_to_block(pad_to_multiple(active, ROWS_AHEAD))]
+def _forward_kernel(threads: ThreadMap, feedback: Array, rows: Array, active: Array | None) -> Array:
+    """The values, ``(S + 1, M, k)``.
 
-    def body(thread: Thread, drive: Any, start: Any, weights: Any, *rest: Any) -> None:
+    Args:
+        threads: static.
+        feedback: ``(R, k, k)``.
+        rows: the value before the first tick, then the drive at each, ``(S + 1, M, k)``.
+        active: which units change at which tick, of `_mask`; None for always all.
+    """
+    masks = [] if active is None else [active]
+
+    def body(thread: Thread, rows: Any, weights: Any, *rest: Any) -> None:
         *masks, values = rest
         column = [thread.read(weights, i) for i in range(threads.units)]
 
         def read(s: Array) -> tuple[Array, ...]:
-            return thread.read(drive, s), *(thread.read(mask, s, everywhere=True) for mask in masks)
+            return thread.read(rows, s + 1), *(thread.read(mask, s, everywhere=True) for mask in masks)
 
         def step(s: Array, buffer: int, row: tuple[Array, ...], h_tm1: Array) -> Array:
             (sent,) = thread.from_units([h_tm1], buffer)
             h_t = thread.rounded(jnp.tanh(thread.product(sent, column, row[0])))
             if len(row) > 1:
                 h_t = jnp.where(row[1] > 0.5, h_t, h_tm1)
-            thread.write(values, h_t, s)
+            thread.write(values, h_t, s + 1)
             return h_t
 
-        over_rows(drive.shape[0], ROWS_AHEAD, read, step, thread.read(start))
+        start = thread.read(rows, 0)
+        thread.write(values, start, 0)
+        over_rows(rows.shape[0] - 1, ROWS_AHEAD, read, step, start)
 
-    rows = threads.to_threads(pad_to_multiple(jnp.swapaxes(drive, 0, 1), ROWS_AHEAD))
-    arrays = [rows, threads.to_threads(start), weights_to_threads(threads, feedback, sequences), *masks]
-    (values,) = launch(body, threads, arrays, [rows.shape], shared=1)
-    return jnp.swapaxes(threads.from_threads(values[:steps], sequences), 0, 1)
+    laid_out = threads.to_threads(rows, rows=-(rows.shape[0] - 1) % ROWS_AHEAD)
+    arrays = [laid_out, weights_to_threads(threads, feedback, rows.shape[1]), *masks]
+    (values,) = launch(body, threads, arrays, [laid_out.shape], shared=1)
+    return threads.from_threads(values, rows.shape)
 
 
-def _backward_kernel(threads: ThreadMap, back: Array, own: tuple[Array, Array], keeps: Array | None) -> Array:
-    sequences, count = own[0].shape[:2]
-    rows, factors = (threads.to_threads(pad_to_multiple(jnp.swapaxes(x, 0, 1), ROWS_AHEAD)) for x in own)
-    masks = [] if keeps is None else [threads.mask_to_block(pad_to_multiple(keeps, ROWS_AHEAD))]
+def _backward_kernel(threads: ThreadMap, feedback: Array, own: tuple[Array, Array], keeps: Array | None) -> Array:
+    """The errors, ``(S + 1, M, k)``.
+
+    Args:
+        threads: static.
+        feedback: ``(R, k, k)``.
+        own: errors of the values, and what a whole error is multiplied with, ``(S + 1, M, k)`` each.
+        keeps: which units keep their value at which row, of `_mask`; None for none.
+    """
+    shape = own[0].shape
+    rows, factors = (threads.to_threads(x, rows=-shape[0] % ROWS_AHEAD) for x in own)
+    masks = [] if keeps is None else [keeps]
 
     def body(thread: Thread, rows: Any, factors: Any, weights: Any, *rest: Any) -> None:
         *masks, deltas = rest
@@ -199,29 +213,33 @@ def _backward_kernel(threads: ThreadMap, back: Array, own: tuple[Array, Array], 
 
         over_rows(rows.shape[0], ROWS_AHEAD, read, step, (thread.zeros(),) * (1 + len(masks)), reverse=True)
 
-    (deltas,) = launch(
-        body, threads, [rows, factors, weights_to_threads(threads, back, sequences), *masks], [rows.shape], shared=1
-    )
-    return jnp.swapaxes(threads.from_threads(deltas[:count], sequences), 0, 1)
+    weights = weights_to_threads(threads, feedback, shape[1], transposed=True)
+    (deltas,) = launch(body, threads, [rows, factors, weights, *masks], [rows.shape], shared=1)
+    return threads.from_threads(deltas, shape)
 
 
-def _forward_plain(threads: ThreadMap, feedback: Array, own: tuple[Array, Array], active: Array | None) -> Array:
-    drive, start = own
-    split = (feedback.shape[0], drive.shape[0] // feedback.shape[0], threads.units)
+def _forward_plain(threads: ThreadMap, feedback: Array, rows: Array, active: Array | None) -> Array:
+    """As `_forward_kernel`."""
+    runs, ticks = feedback.shape[0], rows.shape[0] - 1
+    split = (runs, rows.shape[1] // runs, threads.units)
+    on = None if active is None else active[:ticks, : threads.units]
 
     def tick(h_tm1: Array, xs: tuple[Array, Array | None]) -> tuple[Array, Array]:
-        drive_t, on = xs
+        drive_t, on_t = xs
         z_t = matmul_each(h_tm1.reshape(split), feedback).reshape(drive_t.shape) + drive_t
         h_t = jnp.tanh(z_t).astype(h_tm1.dtype)
-        h_t = h_t if on is None else jnp.where(broadcast_batch(on, h_t) > 0.5, h_t, h_tm1)
+        h_t = h_t if on_t is None else jnp.where(broadcast_batch(on_t, h_t) > 0.5, h_t, h_tm1)
         return h_t, h_t
 
-    values = lax.scan(tick, start.astype(threads.dtype), (jnp.swapaxes(drive, 0, 1), active))[1]
-    return jnp.swapaxes(values, 0, 1).astype(jnp.float32)
+    values = lax.scan(tick, rows[0].astype(threads.dtype), (rows[1:], on))[1]
+    return jnp.concatenate([rows[:1].astype(jnp.float32), values.astype(jnp.float32)])
 
 
-def _backward_plain(threads: ThreadMap, back: Array, own: tuple[Array, Array], keeps: Array | None) -> Array:
-    split = (back.shape[0], own[0].shape[0] // back.shape[0], threads.units)
+def _backward_plain(threads: ThreadMap, feedback: Array, own: tuple[Array, Array], keeps: Array | None) -> Array:
+    """As `_backward_kernel`."""
+    rows, factors = own
+    runs = feedback.shape[0]
+    split, back = (runs, rows.shape[1] // runs, threads.units), jnp.swapaxes(feedback, 1, 2)
 
     def tick(carry: tuple[Array, Array], xs: tuple[Array, Array, Array | None]) -> tuple[tuple[Array, Array], Array]:
         delta, passed_on = carry
@@ -230,9 +248,9 @@ def _backward_plain(threads: ThreadMap, back: Array, own: tuple[Array, Array], k
         delta = error * factor
         return (delta, passed_on if keep is None else error * broadcast_batch(keep, error)), delta
 
-    rows, factors = (jnp.swapaxes(x, 0, 1) for x in own)
     zero = jnp.zeros_like(rows[0])
-    return jnp.swapaxes(lax.scan(tick, (zero, zero), (rows, factors, keeps), reverse=True)[1], 0, 1)
+    keep = None if keeps is None else keeps[: rows.shape[0], : threads.units]
+    return lax.scan(tick, (zero, zero), (rows, factors, keep), reverse=True)[1]
 
 
 FORWARD = Kernel(_forward_kernel, _forward_plain)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from clockwork.clock import Clock
-from clockwork.recurrence.resample import assemble, pad_rows, upsample
+from clockwork.recurrence.resample import Assemble, by_copies, pad_rows, upsample
 from clockwork.recurrence.schedule import Group, Schedule
 from clockwork.weights import Weights
 
@@ -24,7 +24,7 @@ class Member(NamedTuple):
     rows: slice
     same_ticks: bool
 
-    def values(self, rows: Array) -> Array:
+    def values(self, rows: Array, assemble: Assemble = by_copies) -> Array:
         """Of the group's rows of its units: the row before the module's first tick, and the row from each tick on."""
         return rows if self.same_ticks else assemble([(rows[:1], 0), (rows[self.rows], 1)], 0)
 
@@ -55,7 +55,9 @@ class Residuals(NamedTuple):
     slopes: tuple[Array | None, ...]
 
 
-def group_residuals(schedule: Schedule, group: Group, residuals: Residuals, axis: int) -> tuple[Array, Array | None]:
+def group_residuals(
+    schedule: Schedule, group: Group, residuals: Residuals, axis: int, assemble: Assemble = by_copies
+) -> tuple[Array, Array | None]:
     """The values and slopes of a group on its own ticks, ``(S + 1, k)``; row 0 of the slopes is zero.
 
     Args:
@@ -63,6 +65,7 @@ def group_residuals(schedule: Schedule, group: Group, residuals: Residuals, axis
         group: of the layer.
         residuals: of all modules.
         axis: of the units.
+        assemble: how arrays are put together.
     """
     values, slopes = [], []
     for j in group.members:

@@ -5,6 +5,7 @@ An array on a grid has ``ticks + 1`` rows: the value before the first tick, then
 
 import functools
 from collections.abc import Sequence
+from typing import Protocol
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -57,13 +58,27 @@ def pad_rows(rows: Array, low: int, high: int, between: int = 0) -> Array:
     return lax.pad(rows, jnp.zeros((), rows.dtype), config)
 
 
-def assemble(placed: Sequence[tuple[Array, int]], axis: int) -> Array:
-    """The concatenation of arrays along an axis, as a fill and copies, which XLA is faster at.
+class Assemble(Protocol):
+    """A way to put arrays together along an axis: `by_copies` or `by_concatenation`."""
 
-    Args:
-        placed: arrays, each with the index at which it begins.
-        axis: along which they are put together.
-    """
+    def __call__(self, placed: Sequence[tuple[Array, int]], axis: int) -> Array:
+        """Put arrays together.
+
+        Args:
+            placed: arrays, each with the index at which it begins, in any order.
+            axis: along which they are put together.
+        """
+        ...
+
+
+def by_concatenation(placed: Sequence[tuple[Array, int]], axis: int) -> Array:
+    """One concatenation, which under ``vmap`` stays one, for a GPU."""
+    arrays = [array for array, _ in sorted(placed, key=lambda item: item[1])]
+    return arrays[0] if len(arrays) == 1 else jnp.concatenate(arrays, axis)
+
+
+def by_copies(placed: Sequence[tuple[Array, int]], axis: int) -> Array:
+    """A fill and copies, which are faster on a processor than XLA's concatenation there."""
     (first, _), *others = placed
     if not others:
         return first

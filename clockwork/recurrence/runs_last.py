@@ -98,7 +98,7 @@ def forward(
     hidden: Array,
 ) -> tuple[tuple[Array, Array], Residuals]:
     """Outputs and last state, and what `backward` needs."""
-    o = 0 if readout is None else readout.shape[1]
+    o = 0 if readout is None else readout.shape[1]  # O
     every, order = schedule.grid(1), schedule.slowest_first(cheapest_partition(schedule, o, hidden.shape[-1], COST))
     sources, apart = _sources(order)
     values: dict[int, Array] = {}
@@ -106,8 +106,10 @@ def forward(
     sent: list[Array] = []
     ends: list[Array] = []
     for group, reads in zip(order, sources, strict=True):
-        rows, slope_rows, sends = _forwards(schedule, activation, group, reads, sent, weights, readout, inputs, hidden)
-        sent.append(sends)
+        rows, slope_rows, sent_here = _forwards(
+            schedule, activation, group, reads, sent, weights, readout, inputs, hidden
+        )
+        sent.append(sent_here)
         ends.append(rows[-1])
         for j, member in members(schedule, group).items():
             values[j] = member.values(rows[..., member.units, :])
@@ -156,7 +158,7 @@ def _forwards(
         return total
 
     def tick(s: Array, carry: tuple[Array, Array, Array | None, Array]) -> tuple[Array, Array, Array | None, Array]:
-        h_tm1, values, slopes, sends = carry
+        h_tm1, values, slopes, sent_here = carry
         z_t = matmul(h_tm1, feedback) + bias
         for source in sources:
             z_t = z_t + get_row(sent[source.position], jnp.asarray(source.row_before)[s])[..., columns : columns + k, :]
@@ -170,16 +172,16 @@ def _forwards(
         if slopes is not None and slope is not None:
             slopes = set_row(slopes, slope, s)
         if columns:
-            sends = set_row(sends, send(h_t, s), s)
-        return h_t, set_row(values, h_t, s), slopes, sends
+            sent_here = set_row(sent_here, send(h_t, s), s)
+        return h_t, set_row(values, h_t, s), slopes, sent_here
 
     # A fill and one row put in: XLA writes a concatenation or a padding of constants element by element.
     values = set_row(jnp.zeros((ticks + 1, *before.shape), before.dtype), before, jnp.int32(0))
     slopes = None if activation is jnp.tanh else jnp.zeros((ticks + 1, *before.shape), dtype)
     first = send(before, 0)
-    sends = set_row(jnp.zeros((ticks + 1, *first.shape), dtype), first, jnp.int32(0))
-    _, values, slopes, sends = _fori_loop(1, ticks + 1, tick, (before, values, slopes, sends))
-    return values, slopes, sends
+    sent_here = set_row(jnp.zeros((ticks + 1, *first.shape), dtype), first, jnp.int32(0))
+    _, values, slopes, sent_here = _fori_loop(1, ticks + 1, tick, (before, values, slopes, sent_here))
+    return values, slopes, sent_here
 
 
 def backward(
@@ -193,7 +195,7 @@ def backward(
 ) -> tuple[Weights, Array | None, Array | None, Array]:
     """The gradients of weights, readout, inputs and hidden state: `forward` transposed."""
     dtype, runs = outputs_bar.dtype, last_bar.shape[-1]
-    o = 0 if readout is None else readout.shape[1]
+    o = 0 if readout is None else readout.shape[1]  # O
     every, order = schedule.grid(1), schedule.slowest_first(cheapest_partition(schedule, o, runs, COST))
     sources, apart = _sources(order)
     outputs_bar = pad_rows(outputs_bar, 1, 0)  # row 0: the value before the first step is no output
