@@ -44,9 +44,10 @@ from timing import Timed, compiled, measure
 
 import clockwork as cw
 from clockwork.nn import lstm_init, lstm_unroll
-from clockwork.recurrence import gpu, has_kernels, wide
+from clockwork.ops import mosaic
+from clockwork.ops.operation import apply
+from clockwork.recurrence import batched
 from clockwork.recurrence.cascade import Cascade
-from clockwork.recurrence.kernel import run as run_kernel
 from clockwork.tasks import Generation
 from clockwork.training import Progress, sweep
 from clockwork.training.config import environment
@@ -62,6 +63,11 @@ STEPS = 320
 GRAPHS = {"loops in command buffers": "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,CONDITIONAL,WHILE"}
 # The largest error of a result by its largest value.
 TOLERANCES = {"float32": 2e-5, "bfloat16": 2e-2}
+
+
+def has_kernels() -> bool:
+    """Whether JAX computes on a GPU that the library's kernels are for."""
+    return mosaic.device_refusal() is None
 
 
 class Layer(NamedTuple):
@@ -282,7 +288,7 @@ class Work(NamedTuple):
         hidden = (zero, zero) if layer.clock is None else zero
         scan = functools.partial(plain, layer, hidden=hidden)
         found: dict[str, Callable[[], Timed]] = {}
-        if has_kernels() or gpu.INTERPRET:
+        if has_kernels() or mosaic.INTERPRET:
             found["fused"] = lambda: self.timed(functools.partial(layer.forward, "fused"))
         what = "scan" if layer.clock is None or layer.clock.modules == 1 else "masked scan"
         found[f"XLA: {what}, vmap"] = lambda: self.timed(lambda p, x: scan(p, x))
@@ -305,11 +311,11 @@ class Work(NamedTuple):
 def _unrolled(layer: Layer, params: PyTree, x: Array | None) -> Array:
     """The cascade, its modules each by itself, eight steps in an iteration of its loops."""
     assert layer.clock is not None
-    loops = wide.LOOPS._replace(
-        forward=functools.partial(wide.LOOPS.forward, unroll=8),
-        backward=functools.partial(wide.LOOPS.backward, unroll=8),
+    scan = batched.XLA_SCAN._replace(
+        forward=functools.partial(batched.XLA_SCAN.forward, unroll=8),
+        backward=functools.partial(batched.XLA_SCAN.backward, unroll=8),
     )
-    return run_kernel(Cascade(layer.clock, 0, layer.steps, jnp.tanh, loops), params, x, jnp.zeros(layer.cells))[0]
+    return apply(Cascade(layer.clock, 0, layer.steps, jnp.tanh, scan), params, x, jnp.zeros(layer.cells))[0]
 
 
 def _cudnn(work: Work) -> Timed:
@@ -622,7 +628,7 @@ def main() -> int:
     if options.part is None:  # the parts need the memory
         os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     if options.quick:
-        gpu.INTERPRET = not has_kernels()
+        mosaic.INTERPRET = not has_kernels()
         if options.results == RESULTS:
             parser.error("--quick measures nothing worth keeping: give --results another file")
     elif jax.default_backend() == "cpu":

@@ -1,9 +1,9 @@
 """Flax (nnx) cells, layers and networks; `clockwork.nn.linen` has the same for linen. The LSTM as plain functions."""
 
+from clockwork.lstm import LSTMWeights, lstm_init, lstm_unroll
 from clockwork.nn.cells import ClockworkCell, PeepholeLSTMCell
 from clockwork.nn.initializers import FLAX, PAPER
 from clockwork.nn.layers import Bidirectional, Clockwork, Stack
-from clockwork.nn.lstm import LSTMWeights, lstm_init, lstm_unroll
 from clockwork.nn.modules import CellsState
 from clockwork.nn.networks import ClockworkLSTM, ClockworkRNN, Network, PeepholeLSTM, SimpleRNN
 from clockwork.nn.of_cells import ClockworkOfCells

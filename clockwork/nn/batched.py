@@ -9,8 +9,8 @@ from jax.typing import ArrayLike, DTypeLike
 
 from clockwork.checks import shaped
 from clockwork.clock import Clock
+from clockwork.lstm import LSTMWeights, lstm_unroll
 from clockwork.nn.carry import check_carry, last_of, start_of, time_after
-from clockwork.nn.lstm import LSTMWeights, lstm_unroll
 from clockwork.recurrence import Activation, Method, State, as_time, step, unroll
 from clockwork.weights import Weights
 

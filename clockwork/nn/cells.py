@@ -9,9 +9,9 @@ from jax.typing import ArrayLike, DTypeLike
 
 from clockwork.checks import integer
 from clockwork.clock import Clock, check_clock
+from clockwork.lstm import lstm_init
 from clockwork.nn.batched import step_clockwork, step_lstm, unroll_clockwork, unroll_lstm
 from clockwork.nn.carry import time_zero
-from clockwork.nn.lstm import lstm_init
 from clockwork.nn.parameters import ClockworkParameters, LSTMParameters
 from clockwork.recurrence import Activation, Method, State, check_activation, check_time
 from clockwork.weights import initialize

@@ -18,7 +18,8 @@ from clockwork.checks import shaped
 from clockwork.clock import Clock
 from clockwork.nn.carry import last_of, start_of, time_after, time_zero
 from clockwork.recurrence import Method, advance, as_time, check_time
-from clockwork.recurrence.plan import Grid, hold, seen
+from clockwork.recurrence.resample import before_ticks, upsample
+from clockwork.recurrence.schedule import TickGrid
 
 PyTree = Any
 Call = Callable[[int, PyTree, Array], tuple[PyTree, Array]]
@@ -118,12 +119,12 @@ def unroll(
             raise ValueError(f'method "{method}" must know the clock\'s value before compilation, got one that varies')
         carry, outputs = stepwise(carry, inputs, lengths)
         return carry._replace(time=time), outputs
-    every = Grid.of(1, begin, steps)
+    every = TickGrid.of(1, begin, steps)
     cells: list[PyTree] = list(carry.cells)
     held: dict[int, Array] = {}  # (T + 1, B, k_j): before the first step, then after each
     for j in reversed(range(clock.modules)):
-        own = Grid.of(clock.periods[j], begin, steps)
-        slower = [seen(held[m], every, own) for m in range(j + 1, clock.modules)]
+        own = TickGrid.of(clock.periods[j], begin, steps)
+        slower = [before_ticks(held[m], every, own) for m in range(j + 1, clock.modules)]
         x = jnp.concatenate([inputs[own.first - begin :: own.period], *slower], -1)  # (S, B, I_j)
         ticks = None if lengths is None else (lengths - 1 + begin - own.first) // own.period + 1
         before = carry.hidden[:, clock.starts[j] :][:, : clock.sizes[j]]
@@ -133,7 +134,7 @@ def unroll(
             k = clock.sizes[j]
             shaped(f"outputs of a cell of {k} features", y, "*batch N", batch=(own.ticks, count), N=k)
             rows = jnp.concatenate([rows, y.astype(before.dtype)])
-        held[j] = hold(rows, own, every)
+        held[j] = upsample(rows, own, every)
     outputs = jnp.concatenate([held[j][1:] for j in range(clock.modules)], -1)
     hidden = outputs[-1] if lengths is None else last_of(outputs, lengths, carry.hidden)
     return CellsState(tuple(cells), hidden, time), outputs

@@ -15,13 +15,13 @@ from jax.typing import ArrayLike
 
 from clockwork.checks import finite, integer
 from clockwork.clock import Clock, check_clock
+from clockwork.lstm import lstm_init, lstm_unroll
 from clockwork.nn.carry import known_values
 from clockwork.nn.cells import PeepholeLSTMCell
 from clockwork.nn.layers import Clockwork
-from clockwork.nn.lstm import lstm_init, lstm_unroll
 from clockwork.nn.parameters import ClockworkParameters, LSTMParameters
+from clockwork.ops.linalg import matmul
 from clockwork.recurrence import Method, check_steps, unroll
-from clockwork.recurrence.arithmetic import matmul
 from clockwork.weights import init
 
 

@@ -6,7 +6,7 @@ from jax import Array
 
 from clockwork.checks import shaped
 from clockwork.clock import Clock
-from clockwork.nn.lstm import LSTMWeights
+from clockwork.lstm import LSTMWeights
 from clockwork.weights import Weights, check_weights
 
 

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from clockwork.checks import shaped
 from clockwork.nn.carry import check_carry, known_values
-from clockwork.recurrence.sharded import spread, spread_over
+from clockwork.ops.sharded import spread, spread_over
 
 PyTree = Any
 # Inputs (T, B, I), a carry, lengths (B,) or None: to the carry after so many steps, None for all, and (T, B, N).

@@ -1,30 +1,38 @@
 """The cascade: module by module, slowest first, each on its own decimated time.
 
-A module never reads a faster one, so a layer needs no step that visits all of its modules: each is
-evaluated at its own ticks alone, and all that its values cause elsewhere is computed once, when
-they change. No step computes an inactive row, and the result is the same function as the
-masked scan for any periods.
+A module never reads a faster one, so a layer needs no step that visits all of its modules: each is evaluated at its own
+ticks alone, and all that its values cause elsewhere is computed once, when they change. No step computes an inactive
+row, and the result is the same function as the masked scan for any periods.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
 from jax import Array
 
 from clockwork.clock import Clock
-from clockwork.recurrence import lanes, wide
-from clockwork.recurrence.arithmetic import Activation, accumulator
-from clockwork.recurrence.plan import Plan, Residuals
+from clockwork.ops.backend import Backend, Cost
+from clockwork.ops.chunked import in_chunks
+from clockwork.ops.layout import Layout
+from clockwork.ops.linalg import Activation, accumulator
+from clockwork.ops.operation import apply
+from clockwork.recurrence import batched, runs_last
+from clockwork.recurrence.call import Call, start_refusal
+from clockwork.recurrence.group import Residuals
+from clockwork.recurrence.masked import MASKED_MAX_WORK
+from clockwork.recurrence.schedule import Schedule
 from clockwork.weights import Weights
 
-# Modules of up to this many units of many runs are evaluated side by side (`lanes`); larger ones
-# each by itself, with matrix products (`wide`). Measured with 16 runs and up to 101 steps: an SRN of 34 units takes 1.9
-# times as long side by side, one of 54 2.2; with 100 runs and 320 steps one of 31 is faster so.
-SMALL = 32
+# Many runs are laid in the last axis (`runs_last`) up to this many units in the largest module; larger modules are
+# evaluated run by run, with matrix products (`batched`). Measured with 16 runs and up to 101 steps: an SRN of 34 units
+# takes 1.9 times as long with the runs last, one of 54 units 2.2 times; with 100 runs and 320 steps one of 31 units is
+# faster with the runs last.
+RUNS_LAST_MAX_UNITS = 32
 
 
 class Cascade(NamedTuple):
-    """The `clockwork.recurrence.kernel.Kernel` of a clockwork layer.
+    """The `clockwork.ops.operation.Operation` of a clockwork layer.
 
     Parameters are ``(weights, readout)``, ``readout (N, O)`` or None; inputs ``(T, I)`` or None;
     hidden ``(N,)``; outputs ``(T, N)``, or ``(T, O)`` with a readout.
@@ -34,46 +42,90 @@ class Cascade(NamedTuple):
         start: its value at the first step.
         steps: ``T``.
         activation: elementwise.
-        loops: what the modules are evaluated with; None for the loops of XLA, many runs of small modules side by side.
+        scan: what evaluates a group's recurrence, run by run; None for XLA's scans, with many runs of small modules in
+            the last axis.
     """
 
     clock: Clock
     start: int
     steps: int
     activation: Activation
-    loops: wide.Loops | None = None
+    scan: batched.GroupScan | None = None
 
     @property
-    def plan(self) -> Plan:
-        """When what happens."""
-        return Plan(self.clock, self.start, self.steps, self.activation)
+    def schedule(self) -> Schedule:
+        """Who ticks when."""
+        return Schedule(self.clock, self.start, self.steps)
 
     @property
-    def small(self) -> bool:
-        """Whether runs are laid side by side."""
-        return self.loops is None and max(self.clock.sizes) <= SMALL
+    def runs_last(self) -> bool:
+        """Whether many runs are laid in the last axis."""
+        return self.scan is None and max(self.clock.sizes) <= RUNS_LAST_MAX_UNITS
 
     def forward(
-        self, parameters: tuple[Weights, Array | None], inputs: Array | None, hidden: Array
+        self, layout: Layout, parameters: tuple[Weights, Array | None], inputs: Array | None, hidden: Array
     ) -> tuple[tuple[Array, Array], Residuals]:
         """Outputs and last state."""
-        weights, readout = parameters
-        if weights.bias.ndim > 1:
-            return lanes.forward(self.plan, weights, readout, inputs, hidden)
-        return wide.forward(self.plan, weights, readout, inputs, hidden, self.loops)
+        arguments = (self.schedule, self.activation, *parameters, inputs, hidden)
+        if layout.runs_last:
+            return runs_last.forward(*arguments)
+        return batched.forward(*arguments, self.scan or batched.XLA_SCAN)
 
     def backward(
         self,
+        layout: Layout,
         parameters: tuple[Weights, Array | None],
         inputs: Array | None,
         residuals: Residuals,
         cotangents: tuple[Array, Array],
     ) -> tuple[tuple[Weights, Array | None], Array | None, Array]:
         """The gradients of parameters, inputs and hidden state."""
-        weights, readout = parameters
         dtype = cotangents[0].dtype
         outputs_bar, last_bar = (bar.astype(accumulator(dtype)) for bar in cotangents)
-        arguments = (self.plan, weights, readout, inputs, residuals, outputs_bar, last_bar)
-        bars = lanes.backward(*arguments) if weights.bias.ndim > 1 else wide.backward(*arguments, self.loops)
+        arguments = (self.schedule, *parameters, inputs, residuals, outputs_bar, last_bar)
+        if layout.runs_last:
+            bars = runs_last.backward(*arguments)
+        else:
+            bars = batched.backward(*arguments, self.scan or batched.XLA_SCAN)
         weights_bar, readout_bar, inputs_bar, hidden_bar = jax.tree.map(lambda bar: bar.astype(dtype), bars)
         return (weights_bar, readout_bar), inputs_bar, hidden_bar
+
+
+def evaluate(
+    call: Call,
+    weights: Weights,
+    inputs: Array | None,
+    hidden: Array,
+    readout: Array | None,
+    scan: batched.GroupScan | None = None,
+) -> tuple[Array, Array]:
+    """Evaluate the cascade.
+
+    Args:
+        call: of ``unroll``, with a start known before compilation.
+        weights: of the layer.
+        inputs: ``(T, I)`` or None.
+        hidden: ``(N,)``, the state before the first step.
+        readout: ``(N, O)`` or None.
+        scan: GPU kernels that evaluate a group's recurrence; None for XLA's scans.
+
+    Returns:
+        Outputs ``(T, N)``, or ``(T, O)`` with a readout, and the last state ``(N,)``.
+    """
+    assert isinstance(call.start, int)
+    weights = Weights(
+        weights.input.astype(call.dtype),
+        tuple(block.astype(call.dtype) for block in weights.recurrent),
+        weights.bias.astype(call.dtype),
+    )
+    operation = Cascade(call.clock, call.start, call.steps, call.activation, scan)
+    operation = in_chunks(operation, call.steps, call.clock.cycle, on_gpu=scan is not None)
+    return apply(operation, (weights, readout), inputs, hidden)
+
+
+def _cost(call: Call) -> Cost:
+    del call
+    return Cost(MASKED_MAX_WORK, "no step computes an inactive module, but every module has programs of its own")
+
+
+BACKEND = Backend("cascade", evaluate, functools.partial(start_refusal, method="cascade"), _cost)

@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from clockwork.clock import Clock
-from clockwork.recurrence import arithmetic
-from clockwork.recurrence.sharded import equally_varying
+from clockwork.ops import linalg
+from clockwork.ops.backend import Backend, Cost
+from clockwork.ops.sharded import equally_varying
+from clockwork.recurrence.call import Call
+from clockwork.weights import Weights
 
 
-def masked_step(
-    activation: arithmetic.Activation, active: Array, drive: Array, recurrent: Array, h_tm1: Array
-) -> Array:
+def masked_step(activation: linalg.Activation, active: Array, drive: Array, recurrent: Array, h_tm1: Array) -> Array:
     """``h_t = f(W_H h_{t-1} + W_I x_t + b)`` where active, else ``h_{t-1}`` (Koutník et al. 2014, eqs. 1 and 4).
 
     Args:
@@ -21,55 +21,46 @@ def masked_step(
         recurrent: ``(N, N)``, applied as ``h @ W``.
         h_tm1: ``(N,)``.
     """
-    z_t = arithmetic.matmul(h_tm1, recurrent) + drive
+    z_t = linalg.matmul(h_tm1, recurrent) + drive
     return jnp.where(active, activation(z_t).astype(h_tm1.dtype), h_tm1)
 
 
-def masked(
-    activation: arithmetic.Activation,
-    clock: Clock,
-    start: int | Array,
-    steps: int,
-    inputs: Array | None,
-    dense: tuple[Array, Array, Array],
-    hidden: Array,
-    readout: Array | None,
+def evaluate(
+    call: Call, weights: Weights, inputs: Array | None, hidden: Array, readout: Array | None
 ) -> tuple[Array, Array]:
     """Scan `masked_step` over time.
 
     Args:
-        activation: ``f``.
-        clock: the layer's clock.
-        start: the clock's value at the first step.
-        steps: ``T``.
+        call: of ``unroll``.
+        weights: of the layer.
         inputs: ``(T, I)`` or None.
-        dense: input ``(I, N)``, recurrent ``(N, N)`` and bias ``(N,)``, from ``Weights.dense``.
         hidden: ``(N,)``, the state before the first step.
         readout: ``(N, O)`` or None.
 
     Returns:
         Outputs ``(T, N)``, or ``(T, O)`` with a readout, and the last state ``(N,)``.
     """
-    input_weights, recurrent, bias = dense
+    input_weights, recurrent, bias = (w.astype(call.dtype) for w in weights.dense(call.clock))
+    dense, start = (input_weights, recurrent, bias), call.start
     others = jax.tree.leaves((dense, inputs, None if isinstance(start, int) else start))
     hidden = equally_varying([hidden, *others])[0]  # as the carry of a loop must be
-    drive = bias.astype(arithmetic.accumulator(bias.dtype))
-    drives = None if inputs is None else arithmetic.matmul(inputs, input_weights) + drive[None]
-    periods = jnp.asarray(clock.unit_periods, jnp.int32)
+    drive = bias.astype(linalg.accumulator(bias.dtype))
+    drives = None if inputs is None else linalg.matmul(inputs, input_weights) + drive[None]
+    periods = jnp.asarray(call.clock.unit_periods, jnp.int32)
     if isinstance(start, int):
-        first_ticks = jnp.asarray([-start % period for period in clock.unit_periods.tolist()], jnp.int32)
+        first_ticks = jnp.asarray([-start % period for period in call.clock.unit_periods.tolist()], jnp.int32)
     else:
         first_ticks = _until_tick(start, periods)
 
     def tick(h_tm1: Array, xs: tuple[Array, Array | None]) -> tuple[Array, Array]:
         t, drive_t = xs
         active = (t - first_ticks) % periods == 0
-        h_t = masked_step(activation, active, drive if drive_t is None else drive_t, recurrent, h_tm1)
+        h_t = masked_step(call.activation, active, drive if drive_t is None else drive_t, recurrent, h_tm1)
         return h_t, h_t
 
-    last, outputs = lax.scan(tick, hidden, (jnp.arange(steps, dtype=jnp.int32), drives))
+    last, outputs = lax.scan(tick, hidden, (jnp.arange(call.steps, dtype=jnp.int32), drives))
     if readout is not None:
-        outputs = arithmetic.matmul(outputs, readout).astype(hidden.dtype)
+        outputs = linalg.matmul(outputs, readout).astype(hidden.dtype)
     return outputs, last
 
 
@@ -78,3 +69,29 @@ def _until_tick(start: Array, periods: Array) -> Array:
     start = start.astype(jnp.int32) if start.dtype.itemsize < 4 else start  # periods must fit, unsigned ones too
     since = start % periods.astype(start.dtype)
     return -since.astype(jnp.int32) % periods
+
+
+# Units times steps up to which the masked scan is expected to be faster than the cascade.
+#
+# The cascade is a dozen small programs for each module, which a very short sequence of a small layer does not make up
+# for. Measured on two cores, loss and gradient, as the time of the masked scan divided by the time of the cascade:
+#
+# - N = 40, g = 9, for one sequence, a batch of 32, and 100 runs: T = 16: 0.5, 1.1, 1.4; T = 48: 0.7, 1.5, 2.7;
+#   T = 128: 1.1, 1.6, 3.2;
+# - N = 128, g = 4, for the same: T = 16: 0.7, 1.9, 0.9; T = 48: 1.1, 2.2, 1.6;
+# - N = 512, g = 8, for one sequence and a batch of 32: T = 16: 3.0, 4.8.
+#
+# The number of sequences or runs is not known here, so the masked scan is chosen only where it is hardly ever slower.
+MASKED_MAX_WORK = 800
+
+
+def _cost(call: Call) -> Cost:
+    work = call.clock.width * call.steps
+    short = work < MASKED_MAX_WORK
+    found = (
+        f"{call.clock.width} units times {call.steps} steps is {'less than' if short else 'at least'} {MASKED_MAX_WORK}"
+    )
+    return Cost(work, f"{found}, so {'this' if short else 'the cascade'} is expected to be faster")
+
+
+BACKEND = Backend("masked", evaluate, lambda call: None, _cost)

@@ -8,10 +8,10 @@ from jax.nn.initializers import Initializer
 from jax.typing import ArrayLike, DTypeLike
 
 from clockwork.clock import Clock, check_clock
+from clockwork.lstm import LSTMWeights, lstm_init
 from clockwork.nn.batched import step_clockwork, step_lstm, unroll_clockwork, unroll_lstm
 from clockwork.nn.carry import time_zero
 from clockwork.nn.linen.parameters import parameters_of, params, weights
-from clockwork.nn.lstm import LSTMWeights, lstm_init
 from clockwork.recurrence import Activation, Method, State, check_activation, check_time
 from clockwork.weights import Weights, initialize
 

@@ -19,9 +19,9 @@ from jax.typing import DTypeLike
 PyTree = Any
 Activation = Callable[[Array], Array]
 
-# A sum over senders is written out term by term. In several sums, since each multiply-add must wait
-# for the one before it in its sum: at 31 senders and 100 runs four take 0.8 of the time of one.
-CHAINS = 4
+# A sum over senders is written out term by term, as this many sums that are added at the end, since each multiply-add
+# waits for the one before it in its sum: at 31 senders and 100 runs four sums take 0.8 of the time of one.
+PARALLEL_SUMS = 4
 
 
 def accumulator(dtype: DTypeLike) -> DTypeLike:
@@ -30,7 +30,7 @@ def accumulator(dtype: DTypeLike) -> DTypeLike:
 
 
 def precision() -> lax.Precision | None:
-    """Of products: float32 is float32 on accelerators too, unless ``jax.default_matmul_precision`` says otherwise."""
+    """The precision of products: float32, on accelerators too, unless ``jax.default_matmul_precision`` is set."""
     chosen = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
     return lax.Precision.HIGHEST if chosen is None else None
 
@@ -46,9 +46,9 @@ def matmul(x: Array, w: Array) -> Array:
     x, w = x.astype(dtype), w.astype(dtype)
     batch = tuple(range(x.ndim - 2))
     terms = [x[..., k, None, :] * jnp.expand_dims(w[k], batch) for k in range(senders)]
-    length = -(-senders // CHAINS)
-    chains = [functools.reduce(jnp.add, terms[k : k + length]) for k in range(0, senders, length)]
-    return functools.reduce(jnp.add, chains)
+    length = -(-senders // PARALLEL_SUMS)
+    sums = [functools.reduce(jnp.add, terms[k : k + length]) for k in range(0, senders, length)]
+    return functools.reduce(jnp.add, sums)
 
 
 def matmul_each(x: Array, w: Array) -> Array:
@@ -62,7 +62,7 @@ def gram(x: Array, y: Array, *, runs: bool) -> Array:
         rows = math.prod(x.shape[:-1])
         x, y = x.reshape(rows, x.shape[-1]), y.reshape(rows, y.shape[-1])
         return jnp.matmul(x.T, y, preferred_element_type=accumulator(x.dtype), precision=precision())
-    return over_time(outer, x, y)
+    return sum_over_time(outer, x, y)
 
 
 def outer(x: Array, y: Array) -> Array:
@@ -71,7 +71,7 @@ def outer(x: Array, y: Array) -> Array:
     return product.sum(tuple(range(product.ndim - 3)))
 
 
-def over_time(terms: Callable[..., PyTree], *rows: Array) -> PyTree:
+def sum_over_time(terms: Callable[..., PyTree], *rows: Array) -> PyTree:
     """The sum of ``terms`` of each row; zeros if there is none.
 
     A loop that adds keeps the sum in the cache; XLA's own sum over the first axis does not, and takes
@@ -82,13 +82,13 @@ def over_time(terms: Callable[..., PyTree], *rows: Array) -> PyTree:
     return lax.scan(lambda sums, xs: (jax.tree.map(jnp.add, sums, terms(*xs)), None), zeros, rows)[0]
 
 
-def below(weights: Array, state: Array) -> Array:
-    """Weights of units, ready to be added to or multiplied with a state, which may have a batch."""
+def broadcast_batch(weights: Array, state: Array) -> Array:
+    """Weights of units with an axis of size 1 for each batch axis of a state, so that the two can be combined."""
     return jnp.expand_dims(weights, tuple(range(state.ndim - weights.ndim)))
 
 
 def units_axis(bias: Array) -> int:
-    """Where arrays have their units, from the end: the last axis, or the one before the runs."""
+    """The axis of the units, counted from the end: the last axis, or the last but one where the last is one of runs."""
     return -bias.ndim
 
 
@@ -98,18 +98,18 @@ def transpose(w: Array) -> Array:
 
 
 def activate(activation: Activation, z: Array) -> tuple[Array, Array | None]:
-    """``f(z)``, and ``f'(z)`` where it does not follow from that: None for tanh."""
+    """``f(z)``, and ``f'(z)`` unless it follows from ``f(z)``, as for tanh: then None."""
     if activation is jnp.tanh:
         return jnp.tanh(z), None
     return jax.jvp(activation, (z,), (jnp.ones_like(z),))
 
 
-def row(rows: Array, s: Array) -> Array:
-    """Row s, known to be there."""
+def get_row(rows: Array, s: Array) -> Array:
+    """Row s; the caller knows that there is one."""
     return lax.dynamic_index_in_dim(rows, s, keepdims=False, allow_negative_indices=False)
 
 
-def put(rows: Array, new: Array, s: Array) -> Array:
-    """The rows with row s replaced, or the first units of it."""
+def set_row(rows: Array, new: Array, s: Array) -> Array:
+    """The rows with row s replaced; of a shorter row only the first units are."""
     start = (s, *(jnp.zeros_like(s),) * new.ndim)
     return lax.dynamic_update_slice(rows, new.astype(rows.dtype)[None], start, allow_negative_indices=False)

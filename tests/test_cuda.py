@@ -13,10 +13,12 @@ from clocks import layer
 from flax import nnx
 
 import clockwork as cw
-import clockwork.recurrence
+from clockwork import lstm, recurrence
 from clockwork.nn import Clockwork, lstm_init, lstm_unroll
-from clockwork.recurrence import fused, gpu, pieces
-from clockwork.recurrence.plan import Plan, cheapest_parts
+from clockwork.ops import backend, chunked, mosaic
+from clockwork.recurrence import cuda
+from clockwork.recurrence.partition import cheapest_partition
+from clockwork.recurrence.schedule import Schedule
 
 CLOCKS = {
     "one unit each": cw.Clock(periods=(1, 2, 4), sizes=(1, 1, 1)),
@@ -32,13 +34,13 @@ RUNS, BATCH = 3, 5
 @pytest.fixture
 def interpreted(monkeypatch):
     """Kernels are computed by Pallas' interpreter."""
-    monkeypatch.setattr(gpu, "INTERPRET", True)
+    monkeypatch.setattr(mosaic, "INTERPRET", True)
 
 
 @pytest.fixture
 def on_gpu(monkeypatch):
     """The library takes this machine for one with a GPU."""
-    monkeypatch.setattr(clockwork.recurrence, "has_kernels", lambda: True)
+    monkeypatch.setattr(mosaic, "device_refusal", lambda: None)
 
 
 def single(tree):
@@ -89,10 +91,10 @@ def test_values_and_gradients_equal_the_oracles(interpreted, clock, steps, start
 
 @pytest.mark.parametrize("name", ["the paper's", "periods that do not nest"])
 def test_so_they_do_with_each_module_by_itself(interpreted, monkeypatch, name):
-    apart = fused.loops(True)._replace(price=fused.PRICE._replace(loop=0, unit=1))
-    monkeypatch.setattr(fused, "loops", lambda interpret: apart)
-    plan = Plan(CLOCKS[name], 5, 37, jnp.tanh)
-    assert len(cheapest_parts(plan, 0, 1, apart.price)) > len(cheapest_parts(plan, 0, 1, fused.PRICE))
+    apart = cuda.group_scan(True)._replace(cost=cuda.COST._replace(per_loop=0, per_unit=1))
+    monkeypatch.setattr(cuda, "group_scan", lambda interpret: apart)
+    schedule = Schedule(CLOCKS[name], 5, 37)
+    assert len(cheapest_partition(schedule, 0, 1, apart.cost)) > len(cheapest_partition(schedule, 0, 1, cuda.COST))
     held_to_the_oracle(CLOCKS[name], 37, 5, 2)
 
 
@@ -266,7 +268,7 @@ def test_over_explicit_axes_each_device_runs_kernels_on_its_share():
 
 
 def test_a_long_sequence_goes_in_pieces(interpreted, monkeypatch):
-    monkeypatch.setattr(pieces, "FUSED_PIECE", 8)
+    monkeypatch.setattr(chunked, "GPU_CHUNK_MIN_STEPS", 8)
     held_to_the_oracle(CLOCKS["one unit each"], 37, 4, 2)
 
 
@@ -275,6 +277,15 @@ def test_a_batch_of_none(interpreted):
     weights = cw.init(jax.random.key(0), clock, 2)
     outputs = jax.vmap(lambda x: cw.unroll(weights, clock, x, method="fused")[0])(jnp.zeros((0, 7, 2)))
     assert outputs.shape == (0, 7, 5)
+
+
+def chosen(method):
+    """The back ends of a clockwork layer and of an LSTM layer."""
+    layers = (
+        recurrence.explain(CLOCKS["the paper's"], 320, method=method),
+        lstm.explain(15, 320, method=method),
+    )
+    return [explained[0][0] for explained in layers]
 
 
 def device(platform, capability=None):
@@ -292,11 +303,11 @@ def device(platform, capability=None):
     ],
 )
 def test_kernels_are_for_hopper_and_later(monkeypatch, found, has):
-    monkeypatch.setattr(clockwork.recurrence, "computing_on", lambda: found)
-    assert clockwork.recurrence.has_kernels() is has
-    assert clockwork.recurrence.takes_kernels("auto", None, jnp.float32) is has
+    monkeypatch.setattr(mosaic, "default_device", lambda: found)
+    assert (mosaic.device_refusal() is None) is has
+    assert chosen("auto") == (["fused", "fused"] if has else ["cascade", "scan"])
     elsewhere = found.platform == "tpu"  # where lowering takes XLA's loops, and lowering for CUDA the kernels
-    assert clockwork.recurrence.takes_kernels("fused", None, jnp.float32) is (has or elsewhere)
+    assert chosen("fused") == (["fused", "fused"] if has or elsewhere else ["cascade", "scan"])
 
 
 def test_a_short_sequence_takes_a_kernel_too(on_gpu):
@@ -307,18 +318,19 @@ def test_a_short_sequence_takes_a_kernel_too(on_gpu):
 
 
 def test_the_default_device_decides(monkeypatch):
-    assert clockwork.recurrence.computing_on().platform == "cpu"
+    assert backend.default_device().platform == "cpu"
     monkeypatch.setattr(jax, "devices", lambda platform=None: [device(platform or "gpu", "9.0")])
-    assert clockwork.recurrence.has_kernels()
+    assert mosaic.device_refusal() is None
     with jax.default_device("cpu"):
-        assert not clockwork.recurrence.has_kernels()
+        assert "computes on a cpu" in (mosaic.device_refusal() or "")
 
 
 def test_auto_takes_the_kernels_where_there_is_a_gpu(on_gpu, caplog):
-    caplog.set_level(logging.DEBUG, "clockwork.recurrence")
+    caplog.set_level(logging.DEBUG, "clockwork")
     for case in ("CW-RNN N = 40", "LSTM N = 15"):
         assert "mosaic_gpu" in lowered(case, "auto", "cuda")
-    assert not caplog.records
+    said = [record.getMessage() for record in caplog.records if " is chosen: " in record.getMessage()]
+    assert said == ["fused is chosen: every time loop is one GPU kernel"] * 2
     weights = cw.init(jax.random.key(0), cw.Clock((1,), (300,)))
     assert cw.unroll(weights, cw.Clock((1,), (300,)), steps=3)[0].shape == (3, 300)
     assert "modules of up to 128 units, got one of 300" in caplog.text

@@ -13,57 +13,26 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from clockwork.ops.layout import PARAMETER, Axes
+
 PyTree = Any
-
-# Where a batch goes in an array, and what a parameter has in its place: nothing, it is shared.
-SEQUENCE, STATE, PARAMETER = 1, 0, -1
-
-
-class Layout(NamedTuple):
-    """The axes that ``jax.vmap`` has given the arrays of an operation.
-
-    Attributes:
-        outer: first axes of every array, of a plain ``jax.vmap`` of the operation.
-        batch: how many axes there are for a batch, at the place of the array; parameters have none.
-        several: whether the batch has more than one sequence.
-        runs: whether the last axis of every array is one of runs.
-    """
-
-    outer: int
-    batch: int
-    several: bool
-    runs: bool
-
-    def with_batch(self, size: int) -> "Layout":
-        """The same with one more axis of this size for a batch."""
-        return self._replace(batch=self.batch + 1, several=self.several or size != 1)
-
-    def axes(self, place: int, ndim: int) -> dict[int, tuple[str, int]]:
-        """The axes of an array of this place that are not the kernel's own, and which they are."""
-        axes = {i: ("outer", i) for i in range(self.outer)}
-        if place != PARAMETER:
-            axes |= {self.outer + place + i: ("batch", i) for i in range(self.batch)}
-        return axes | ({ndim - 1: ("runs", 0)} if self.runs else {})
-
-
-ONE = Layout(outer=0, batch=0, several=False, runs=False)
 
 
 class Spread(NamedTuple):
-    """Over which mesh axes the axes of a layout are spread.
+    """Over which axes of a mesh the axes of batch and runs are spread.
 
     Attributes:
         mesh: of all arrays.
-        layout: of their axes.
-        over: the mesh axes of each axis of the layout that is spread, as a partition spec has them.
+        axes: of batch and runs.
+        over: for each of these axes that is spread, the mesh axes, as a partition spec has them.
     """
 
     mesh: Any
-    layout: Layout
+    axes: Axes
     over: dict[tuple[str, int], Any]
 
     @classmethod
-    def of(cls, avals: Sequence[Any], places: Sequence[int], layout: Layout) -> "Spread":
+    def of(cls, avals: Sequence[Any], kinds: Sequence[int], axes: Axes) -> "Spread":
         """How the operands of an operation are spread, by their types.
 
         Raises:
@@ -71,30 +40,30 @@ class Spread(NamedTuple):
         """
         meshes = [x.sharding.mesh for x in avals]
         over: dict[tuple[str, int], Any] = {}
-        for aval, place in zip(avals, places, strict=True):
-            axes = layout.axes(place, aval.ndim)
+        for aval, kind in zip(avals, kinds, strict=True):
+            known = axes.of(kind, aval.ndim)
             for i, names in enumerate(aval.sharding.spec):
-                if names is not None and (i not in axes or over.setdefault(axes[i], names) != names):
+                if names is not None and (i not in known or over.setdefault(known[i], names) != names):
                     raise ValueError(
                         "the fast kernels take arrays that are sharded alike over batch and runs and over nothing "
                         f"else, got {aval.str_short()}; see jax.sharding.reshard"
                     )
-        return cls(next((mesh for mesh in meshes if not mesh.empty), meshes[0]), layout, over)
+        return cls(next((mesh for mesh in meshes if not mesh.empty), meshes[0]), axes, over)
 
-    def spec(self, place: int, ndim: int) -> PartitionSpec:
-        """Of an array of this place."""
-        axes = self.layout.axes(place, ndim)
+    def spec(self, kind: int, ndim: int) -> PartitionSpec:
+        """The partition spec of an array of this kind."""
+        axes = self.axes.of(kind, ndim)
         return PartitionSpec(*(self.over.get(axes[i]) if i in axes else None for i in range(ndim)))
 
-    def sharding(self, place: int, ndim: int) -> NamedSharding:
-        """The same, on the mesh."""
-        return NamedSharding(self.mesh, self.spec(place, ndim))
+    def sharding(self, kind: int, ndim: int) -> NamedSharding:
+        """The sharding of an array of this kind."""
+        return NamedSharding(self.mesh, self.spec(kind, ndim))
 
     def evaluate(
         self,
         evaluate: Callable[..., list[Array]],
         leaves: Sequence[Array],
-        places: Sequence[int],
+        kinds: Sequence[int],
         results: Sequence[tuple[int, jax.ShapeDtypeStruct]],
     ) -> list[Array]:
         """Evaluate an operation, each device on its share.
@@ -102,12 +71,12 @@ class Spread(NamedTuple):
         Args:
             evaluate: the operation.
             leaves: its arguments.
-            places: of the arguments.
-            results: place and shape of each result.
+            kinds: of the arguments.
+            results: kind and shape of each result.
         """
-        batch = [names for (kind, _), names in self.over.items() if kind == "batch"]
+        batch = [names for (axis, _), names in self.over.items() if axis == "batch"]
         summed = tuple(name for names in batch for name in (names if isinstance(names, tuple) else (names,)))
-        specs = [self.spec(place, x.ndim) for x, place in zip(leaves, places, strict=True)]
+        specs = [self.spec(kind, x.ndim) for x, kind in zip(leaves, kinds, strict=True)]
         # Arrays without elements are made anew on each device: with one among its arguments XLA may crash.
         given, made = [x.size != 0 for x in leaves], [x.size != 0 for _, x in results]
         shapes = [NamedSharding(self.mesh, spec).shard_shape(x.shape) for x, spec in zip(leaves, specs, strict=True)]
@@ -116,16 +85,16 @@ class Spread(NamedTuple):
             rest = iter(some)
             whole = zip(leaves, given, shapes, strict=True)
             found = evaluate(*(next(rest) if there else jnp.zeros(shape, x.dtype) for x, there, shape in whole))
-            kept = [(x, place) for x, (place, _), there in zip(found, results, made, strict=True) if there]
-            return [jax.lax.psum(x, summed) if place == PARAMETER and summed else x for x, place in kept]
+            kept = [(x, kind) for x, (kind, _), there in zip(found, results, made, strict=True) if there]
+            return [jax.lax.psum(x, summed) if kind == PARAMETER and summed else x for x, kind in kept]
 
-        kinds = zip(self.mesh.axis_names, self.mesh.axis_types, strict=True)
+        mesh_axes = zip(self.mesh.axis_names, self.mesh.axis_types, strict=True)
         over_mesh = jax.shard_map(
             share,
             mesh=self.mesh,
             in_specs=tuple(itertools.compress(specs, given)),
-            out_specs=[self.spec(place, x.ndim) for place, x in itertools.compress(results, made)],
-            axis_names={name for name, kind in kinds if kind == AxisType.Explicit},
+            out_specs=[self.spec(kind, x.ndim) for kind, x in itertools.compress(results, made)],
+            axis_names={name for name, axis_type in mesh_axes if axis_type == AxisType.Explicit},
             check_vma=False,
         )
         rest = iter(over_mesh(*itertools.compress(leaves, given)))

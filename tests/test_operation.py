@@ -10,9 +10,10 @@ from clocks import layer
 from jax.sharding import PartitionSpec
 
 import clockwork as cw
-from clockwork.nn import lstm_init, lstm_unroll
-from clockwork.recurrence import cascade, kernel, lanes, pieces, wide
-from clockwork.recurrence.plan import Plan, Price, cheapest_parts
+from clockwork.ops import chunked, operation
+from clockwork.recurrence import batched, cascade, runs_last
+from clockwork.recurrence.partition import MultiplyAdds, cheapest_partition
+from clockwork.recurrence.schedule import Schedule
 
 CLOCKS = [
     cw.Clock.exponential(width=11, modules=4),
@@ -27,13 +28,13 @@ def parts(request, monkeypatch):
     """Neighbours of many runs joined where that is cheaper, as always for so few runs, and never."""
 
     def forget():
-        kernel._forward.shapes.cache_clear()
+        operation._forward.shapes.cache_clear()
         jax.clear_caches()
 
     forget()
     if request.param == "apart":
-        monkeypatch.setattr(lanes, "PRICE", Price(0, 0, 0))
-        monkeypatch.setattr(wide, "LOOPS", wide.LOOPS._replace(price=Price(0, 0, 0)))
+        monkeypatch.setattr(runs_last, "COST", MultiplyAdds(0, 0, 0))
+        monkeypatch.setattr(batched, "XLA_SCAN", batched.XLA_SCAN._replace(cost=MultiplyAdds(0, 0, 0)))
     yield request.param
     forget()
 
@@ -208,7 +209,7 @@ def test_runs_of_runs(float64, parts):
 
 @pytest.mark.parametrize("clock", CLOCKS, ids=str)
 def test_runs_too_large_to_lie_side_by_side(float64, monkeypatch, clock):
-    monkeypatch.setattr(cascade, "SMALL", 1)
+    monkeypatch.setattr(cascade, "RUNS_LAST_MAX_UNITS", 1)
     weights, readout, inputs, hidden = arguments(clock, runs=(2,), batch=(2, 3))
 
     def make(loss):
@@ -339,7 +340,7 @@ def test_a_layer_is_exported_and_lowers_for_accelerators():
 @pytest.mark.parametrize("clock", CLOCKS, ids=str)
 @pytest.mark.parametrize("read", [True, False])
 def test_long_sequences_of_many_runs_go_piece_by_piece(float64, monkeypatch, clock, read):
-    monkeypatch.setattr(pieces, "PIECE", 3)
+    monkeypatch.setattr(chunked, "CHUNK_MIN_STEPS", 3)
     weights, readout, _, hidden = arguments(clock, runs=(3,), batch=(3,))
     inputs = jnp.asarray(np.random.default_rng(1).normal(size=(2 * clock.cycle + 5, INPUTS)))
 
@@ -368,63 +369,15 @@ def test_long_sequences_of_many_runs_keep_the_states_between_pieces_alone():
 
 @pytest.mark.parametrize("runs", [1, 100, 10_000])
 def test_parts_are_neighbours_that_cover_the_layer(runs):
-    plan = Plan(cw.Clock.exponential(width=40, modules=9), 3, 320, jnp.tanh)
-    parts = cheapest_parts(plan, 1, runs, lanes.PRICE)
+    schedule = Schedule(cw.Clock.exponential(width=40, modules=9), 3, 320)
+    parts = cheapest_partition(schedule, 1, runs, runs_last.COST)
     assert [j for part in parts for j in part] == list(range(9))
 
 
 def test_neighbours_are_joined_only_where_loops_are_dear():
-    plan = Plan(cw.Clock.exponential(width=40, modules=9), 0, 320, jnp.tanh)
-    counts = [len(cheapest_parts(plan, 1, runs, lanes.PRICE)) for runs in (1, 100, 10_000)]
+    schedule = Schedule(cw.Clock.exponential(width=40, modules=9), 0, 320)
+    counts = [len(cheapest_partition(schedule, 1, runs, runs_last.COST)) for runs in (1, 100, 10_000)]
     assert counts[0] < counts[1] < counts[2] == 9
-
-
-@pytest.mark.parametrize("read", [True, False])
-def test_the_lstms_batches_share_the_gradient_of_their_weights(float64, read):
-    rng = np.random.default_rng(2)
-    weights = lstm_init(jax.random.key(0), 5, INPUTS, stddev=0.7, dtype=jnp.float64)
-    readout = jnp.asarray(rng.normal(size=(5, 2))) if read else None
-    inputs, h, c = (jnp.asarray(rng.normal(size=(4, *shape))) for shape in ((STEPS, INPUTS), (5,), (5,)))
-
-    def one(weights, inputs, h, c):
-        outputs, (h, c) = lstm_unroll(weights, inputs, hidden=(h, c), readout=readout)
-        return jnp.sin(outputs).sum() + (h * c).sum()
-
-    def together(*args):
-        return jax.vmap(one, in_axes=(None, 0, 0, 0))(*args).sum()
-
-    def in_turn(weights, *args):
-        return sum(one(weights, *(x[i] for x in args)) for i in range(4))
-
-    found = [jax.jit(jax.grad(f, argnums=(0, 1, 2, 3)))(weights, inputs, h, c) for f in (together, in_turn)]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-11), *found)
-
-
-def test_long_sequences_of_many_lstms_go_piece_by_piece(float64, monkeypatch):
-    rng = np.random.default_rng(3)
-    weights = jax.vmap(lambda key: lstm_init(key, 4, INPUTS, 0.7, dtype=jnp.float64))(
-        jax.random.split(jax.random.key(0), 3)
-    )
-    inputs, h, c = (jnp.asarray(rng.normal(size=shape)) for shape in ((STEPS, INPUTS), (4,), (4,)))
-
-    def loss(weights, inputs, h, c):
-        outputs, (h, c) = lstm_unroll(weights, inputs, hidden=(h, c))
-        return jnp.sin(outputs).sum() + (h * c).sum()
-
-    def grads():
-        grad = jax.vmap(jax.value_and_grad(loss, argnums=(0, 1, 2, 3)), in_axes=(0, None, None, None))
-        return jax.jit(grad)(weights, inputs, h, c)
-
-    whole = grads()
-    monkeypatch.setattr(pieces, "PIECE", 4)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-11), grads(), whole)
-
-
-def test_an_lstm_gate_that_is_shut_has_a_finite_gradient():
-    weights = lstm_init(jax.random.key(0), 3)
-    shut = weights._replace(bias=weights.bias.at[9:].set(-1e4))
-    grad = jax.grad(lambda w: lstm_unroll(w, steps=5)[0].sum())(shut)
-    assert all(jnp.isfinite(leaf).all() for leaf in grad)
 
 
 def with_nan(method):

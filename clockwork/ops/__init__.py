@@ -1,0 +1,1 @@
+"""What any recurrence is built on; nothing here knows a clock."""

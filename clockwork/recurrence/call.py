@@ -1,0 +1,34 @@
+"""One call of ``unroll``, as its back ends see it."""
+
+from typing import NamedTuple
+
+from jax import Array
+from jax.typing import DTypeLike
+
+from clockwork.clock import Clock
+from clockwork.ops.linalg import Activation
+
+
+class Call(NamedTuple):
+    """What is known of a call before it is compiled, and the start, which may be known only when the program runs.
+
+    Attributes:
+        clock: of the layer.
+        start: the clock's value at the first step; an array if only the running program knows it.
+        steps: ``T``.
+        activation: elementwise.
+        dtype: of the computation.
+    """
+
+    clock: Clock
+    start: int | Array
+    steps: int
+    activation: Activation
+    dtype: DTypeLike
+
+
+def start_refusal(call: Call, method: str) -> str | None:
+    """Why a back end that needs the start before compilation cannot evaluate a call; None if it can."""
+    if isinstance(call.start, int):
+        return None
+    return f'start must be known before compilation for method "{method}", got an array'
