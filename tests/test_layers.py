@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import chex
 import flax.errors
 import jax
 import jax.numpy as jnp
@@ -18,9 +19,16 @@ from flax import linen as nn
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from variants import over_two_devices
 
 import clockwork as cw
 from clockwork.nn import FLAX, Bidirectional, Clockwork, ClockworkCell, ClockworkOfCells, PeepholeLSTMCell, Stack, linen
+
+
+@pytest.fixture(autouse=True)
+def _no_trace_is_counted_from_another_test():
+    chex.clear_trace_counter()
+
 
 CLOCKS = [cw.Clock(periods=(1, 2, 4), sizes=(2, 2, 1)), cw.Clock(periods=(2, 3, 7), sizes=(1, 2, 2))]
 STEPS, INPUTS = 9, 2
@@ -246,8 +254,8 @@ def test_padding_changes_nothing(cell, bidirectional, lengths, garbage, seed):
     evaluate = padded_gradient(cell, bidirectional)
     got = evaluate(np.where(valid[..., None], clean, np.float32(garbage)), jnp.asarray(lengths))
     want = evaluate(np.where(valid[..., None], clean, np.float32(0)), jnp.asarray(lengths))
-    jax.tree.map(np.testing.assert_array_equal, got, want)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(got))
+    chex.assert_trees_all_equal(got, want)
+    chex.assert_tree_all_finite(got)
     np.testing.assert_array_equal(got[0][~valid], 0)
 
 
@@ -282,7 +290,7 @@ def test_a_sequence_cut_anywhere_and_continued_equals_the_whole(cell, cut):
         return loss(carry, outputs), (carry, outputs)
 
     want, got = (jax.jit(jax.value_and_grad(f, argnums=(0, 1), has_aux=True))(state, inputs) for f in (whole, in_two))
-    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), got, want)
+    chex.assert_trees_all_close(got, want, rtol=1e-7, atol=1e-5)
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -321,22 +329,17 @@ def test_pieces_that_begin_a_cycle_run_the_fast_kernels():
     with pytest.raises(ValueError, match="known before compilation"):
         piece(carry, inputs, {})
     jitted = jax.jit(functools.partial(layer, return_carry=True, start=0))
-    jax.tree.map(
-        functools.partial(np.testing.assert_allclose, atol=1e-6),
-        jitted(inputs[:, clock.cycle :], initial_carry=carry),
-        (later, second),
-    )
+    continued = jitted(inputs[:, clock.cycle :], initial_carry=carry)
+    chex.assert_trees_all_close(continued, (later, second), rtol=1e-7, atol=1e-6)
 
 
 def test_pieces_under_jit_need_no_start():
     layer = Clockwork(CLOCKS[1], INPUTS, rngs=nnx.Rngs(0))
     inputs = jax.random.normal(jax.random.key(0), (3, 15, INPUTS))
-    count = 0
 
     @jax.jit
+    @chex.assert_max_traces(n=1)
     def piece(inputs, carry):
-        nonlocal count
-        count += 1
         return layer(inputs, initial_carry=carry, return_carry=True)
 
     carry, outputs = layer.cell.initialize_carry((3, INPUTS)), []
@@ -344,19 +347,16 @@ def test_pieces_under_jit_need_no_start():
         carry, y = piece(inputs[:, first : first + 5], carry)
         outputs.append(y)
     np.testing.assert_allclose(jnp.concatenate(outputs, 1), layer(inputs), atol=1e-5)
-    assert count == 1
 
 
 @pytest.mark.parametrize("cell", [None, nnx.SimpleCell])
 def test_the_layer_is_compiled_once_for_each_shape(cell):
     layer = Clockwork(CLOCKS[0], INPUTS, cell=cell, rngs=nnx.Rngs(0))
     graph, state = nnx.split(layer)
-    count = 0
 
     @jax.jit
+    @chex.assert_max_traces(n=2)
     def loss(state, inputs, lengths):
-        nonlocal count
-        count += 1
         return jnp.square(nnx.merge(graph, state)(inputs, seq_lengths=lengths)).sum()
 
     rng = np.random.default_rng(0)
@@ -364,7 +364,6 @@ def test_the_layer_is_compiled_once_for_each_shape(cell):
         x = jnp.asarray(rng.normal(size=(2, steps, INPUTS)), jnp.float32)
         state = jax.tree.map(lambda p: p + 1, state)
         jax.block_until_ready(loss(state, x, jnp.asarray(rng.integers(1, steps + 1, 2))))
-    assert count == 2
 
 
 @pytest.mark.parametrize("cell", [None, pytest.param(nnx.SimpleCell, marks=pytest.mark.slow)])
@@ -379,27 +378,24 @@ def test_transformations_of_the_layer(cell):
     def loss(state, inputs):
         return jnp.sin(apply(state, inputs)).sum()
 
-    close = functools.partial(np.testing.assert_allclose, atol=1e-5)
+    close = functools.partial(chex.assert_trees_all_close, rtol=1e-7, atol=1e-5)
     want = jax.grad(loss)(state, inputs)
-    jax.tree.map(close, jax.jit(jax.grad(loss))(state, inputs), want)
-    jax.tree.map(close, jax.grad(jax.checkpoint(loss))(state, inputs), want)
+    close(jax.jit(jax.grad(loss))(state, inputs), want)
+    close(jax.grad(jax.checkpoint(loss))(state, inputs), want)
     close(jax.vmap(apply, in_axes=(None, 0))(state, inputs), apply(state, inputs))
     each = jax.vmap(jax.grad(loss), in_axes=(None, 0))(state, inputs)
-    jax.tree.map(lambda a, b: close(a.sum(0), b), each, want)
+    close(jax.tree.map(lambda a: a.sum(0), each), want)
     runs = jax.tree.map(lambda p: jnp.stack([p, 2 * p]), state)
     both = jax.vmap(jax.grad(loss), in_axes=(0, None))(runs, inputs)
-    jax.tree.map(lambda a, b: close(a[0], b), both, want)
+    close(jax.tree.map(lambda a: a[0], both), want)
     exported = jax.export.export(jax.jit(jax.grad(loss)))(state, inputs)
-    jax.tree.map(close, exported.call(state, inputs), want)
+    close(exported.call(state, inputs), want)
     for platform in ("cuda", "tpu"):
         assert jax.jit(jax.grad(loss)).trace(state, inputs).lower(lowering_platforms=(platform,)).as_text()
-    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-    over_two = jax.device_put(inputs, spread)
-    outputs = jax.jit(apply)(state, over_two)
+    outputs = over_two_devices(apply)(state, inputs)
     assert len(outputs.sharding.device_set) == 2
     close(outputs, apply(state, inputs))
-    jax.tree.map(close, jax.jit(jax.grad(loss))(state, over_two), want)
+    close(over_two_devices(jax.grad(loss))(state, inputs), want)
 
 
 @pytest.mark.parametrize("api", ["nnx", "linen"])
@@ -466,7 +462,7 @@ def test_the_cascade_of_cells_equals_calling_each_at_every_step(float64, api, na
         return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(variables, inputs)
 
     got, want = evaluate(variables, inputs, "cascade"), evaluate(variables, inputs, "masked")
-    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-11), got, want)
+    chex.assert_trees_all_close(got, want, rtol=1e-7, atol=1e-11)
 
 
 def test_a_cell_of_ones_own_with_state_of_its_own():
@@ -504,7 +500,7 @@ def test_peephole_cells_are_the_peephole_lstm():
     inputs = jax.random.normal(jax.random.key(0), (STEPS, INPUTS))
     want, (h, c) = jax.jit(cw.nn.lstm_unroll)(cell.weights, inputs)
     carry, got = nnx.RNN(cell)(inputs, return_carry=True)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), (got, carry), (want, (c, h)))
+    chex.assert_trees_all_close((got, carry), (want, (c, h)), rtol=1e-7, atol=1e-6)
     variables = {"params": cell.weights._asdict()}
     y = nn.RNN(linen.PeepholeLSTMCell(4)).apply({"params": {"cell": variables["params"]}}, inputs)
     np.testing.assert_allclose(y, want, atol=1e-6)
@@ -523,7 +519,7 @@ def test_parameters_interchange_everywhere(tmp_path):
     np.savez(tmp_path / "weights.npz", **weights.flat("encoder."))
     with np.load(tmp_path / "weights.npz") as stored:
         read = cw.Weights.from_flat(clock, {**stored, "decoder.bias": 0}, "encoder.")
-    jax.tree.map(np.testing.assert_array_equal, read, weights)
+    chex.assert_trees_all_equal(read, weights)
     again = Clockwork(clock, INPUTS, rngs=nnx.Rngs(2))
     again.cell.set_weights(cw.Weights.from_dense(clock, *read.dense(clock)))
     np.testing.assert_array_equal(again(inputs), want)
@@ -531,8 +527,8 @@ def test_parameters_interchange_everywhere(tmp_path):
     for module in (linen.Clockwork(clock), nn.RNN(linen.ClockworkCell(clock))):
         np.testing.assert_allclose(module.apply(variables, inputs), want, atol=1e-6)
         shapes = jax.eval_shape(module.init, jax.random.key(0), inputs)
-        assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, variables)
-    jax.tree.map(np.testing.assert_array_equal, linen.weights(variables["params"]["cell"]), weights)
+        chex.assert_trees_all_equal_shapes(shapes, variables)
+    chex.assert_trees_all_equal(linen.weights(variables["params"]["cell"]), weights)
 
 
 def test_weights_of_another_layer_are_refused():
@@ -603,7 +599,7 @@ def test_both_ways_merged(merge, want):
 @pytest.mark.parametrize("cell", [None, functools.partial(nnx.LSTMCell, dtype=jnp.bfloat16)])
 def test_bfloat16_computes_with_float32_parameters(cell):
     layer = Clockwork(CLOCKS[0], INPUTS, cell=cell, dtype=None if cell else jnp.bfloat16, rngs=nnx.Rngs(0))
-    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(layer, nnx.Param))} == {jnp.dtype("float32")}
+    chex.assert_type(jax.tree.leaves(nnx.state(layer, nnx.Param)), jnp.float32)
     inputs = jax.random.normal(jax.random.key(0), (2, STEPS, INPUTS))
     with jax.numpy_dtype_promotion("standard" if cell else "strict"):  # flax's LSTM mixes them itself
         carry, outputs = layer(inputs, return_carry=True)
@@ -613,7 +609,7 @@ def test_bfloat16_computes_with_float32_parameters(cell):
     if cell is None:
         assert outputs.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(outputs, np.float32), np.asarray(stepwise, np.float32), atol=2e-2)
-    assert {leaf.dtype for leaf in jax.tree.leaves(grads)} == {jnp.dtype("float32")}
+    chex.assert_type(jax.tree.leaves(grads), jnp.float32)
 
 
 def test_initialisers():
@@ -635,7 +631,7 @@ def test_initialisers():
     inputs = jax.random.normal(jax.random.key(0), (2, STEPS, 3))
     np.testing.assert_allclose(ours(inputs), theirs(inputs), atol=1e-6)
     half = ClockworkCell(clock, 3, **FLAX, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0)).weights
-    assert {leaf.dtype for leaf in jax.tree.leaves(half)} == {jnp.dtype("bfloat16")}
+    chex.assert_type(jax.tree.leaves(half), jnp.bfloat16)
 
 
 def test_an_activation_is_an_argument():
