@@ -1,4 +1,4 @@
-"""The checks of arguments that all parts of the library share; each failure is one sentence."""
+"""The checks of arguments that all parts of the library share. Each error is one sentence."""
 
 import math
 import operator
@@ -14,7 +14,7 @@ import numpy as np
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 80
-SHOWN = 5  # names that a sentence lists before it only counts the rest
+SHOWN = 5  # a sentence lists this many names and counts the rest
 # The letter of each dimension of an array, in every docstring and check of this library.
 DIMENSIONS = {
     "R": "runs", "B": "batch", "T": "time steps", "I": "inputs", "N": "hidden units", "G": "modules", "O": "outputs",
@@ -25,7 +25,7 @@ KINDS = {float: "floating point numbers", int: "integers"}
 class ArgumentError(ValueError):
     """An argument that cannot be used.
 
-    The name is kept apart from the problem, so that the command line can name its option instead.
+    The error keeps the name apart from the problem, so that the command line can name its option instead.
 
     Args:
         name: the argument, such as ``"clip_norm"``.
@@ -45,7 +45,7 @@ class ArgumentError(ValueError):
 
 
 def integer(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
-    """The value as Python's integer, if it is one within the bounds, else `ArgumentError`.
+    """Return the value as a Python integer; raise `ArgumentError` unless it is an integer within the bounds.
 
     Example:
         >>> integer("runs", np.int64(3), least=1)
@@ -64,7 +64,7 @@ def integer(name: str, value: Any, least: int | None = None, most: int | None = 
 
 
 def integers(name: str, values: Iterable[Any]) -> tuple[int, ...]:
-    """The values as Python's integers, if they are, else `ArgumentError`."""
+    """Return the values as Python integers; raise `ArgumentError` unless all are integers."""
     try:
         values = tuple(values)
         return tuple(integer(name, value) for value in values)
@@ -73,7 +73,7 @@ def integers(name: str, values: Iterable[Any]) -> tuple[int, ...]:
 
 
 def static_integer(name: str, value: Any, least: int | None = None) -> int:
-    """The value as Python's integer, if it is one that is known before compilation, else `ArgumentError`."""
+    """Return the value as a Python integer; raise `ArgumentError` unless it is an integer that is not traced."""
     try:
         found = operator.index(value)
     except TypeError:
@@ -86,7 +86,7 @@ def static_integer(name: str, value: Any, least: int | None = None) -> int:
 def finite(
     name: str, value: Any, *, above: float = -math.inf, least: float = -math.inf, most: float = math.inf
 ) -> float:
-    """The value as Python's float, if it is a finite number within the bounds, else `ArgumentError`.
+    """Return the value as a Python float; raise `ArgumentError` unless it is a finite number within the bounds.
 
     Example:
         >>> finite("stddev", 0.1, least=0)
@@ -107,7 +107,7 @@ def finite(
 
 
 def float32(name: str, value: Any) -> float:
-    """The value as Python's float, if it is positive and single precision holds it, else `ArgumentError`.
+    """Return the value as a Python float; raise `ArgumentError` unless it is positive and float32 can hold it.
 
     Example:
         >>> float32("clip_norm", 30)
@@ -129,7 +129,7 @@ def shaped(
     hint: str = "",
     **sizes: int,
 ) -> Any:
-    """The array, if it has these dimensions, else `ArgumentError`.
+    """Return the array; raise `ArgumentError` unless it has these dimensions.
 
     The assertions are those of chex, so that ``chex.disable_asserts()`` turns this check off.
 
@@ -199,10 +199,10 @@ def _expected(
 
 
 def typed(name: str, value: Any, hint: Any) -> Any:
-    """The value as a field of this type annotation holds it, else `ArgumentError`.
+    """Convert the value to this type annotation; raise `ArgumentError` if it does not fit.
 
-    Lists and arrays become tuples, numbers of NumPy and JAX those of Python, paths strings. An annotation that is
-    neither a class, nor a tuple or union of classes, takes every value as it is.
+    Lists and arrays become tuples, numbers of NumPy and JAX become Python's, and paths become strings. An annotation
+    that is neither a class, nor a tuple or union of classes, accepts every value unchanged.
 
     Example:
         >>> typed("sizes", [100, 250], tuple[int, ...])
@@ -247,7 +247,7 @@ def _described(hint: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value for a sentence: dtype and shape of an array, else what it looks like, shortened where it is long or deep.
+    """Describe a value in an error: an array by its dtype and shape, anything else by its shortened ``repr``.
 
     Example:
         >>> shown(list(range(1000))), shown(np.zeros((3, 4)))
@@ -259,7 +259,7 @@ def shown(value: Any) -> str:
 
 
 def chosen(name: str, values: Sequence[Any], known: Sequence[Any], hint: str = "") -> None:
-    """Raise ``ValueError`` unless at least one value is chosen, all are known, and each is there once."""
+    """Raise ``ValueError`` unless at least one value is chosen, all are known, and none is repeated."""
     if not values:
         raise ValueError(f"at least one {name} must be chosen, of {', '.join(map(str, known))}{hint}")
     for one in values:
@@ -269,14 +269,14 @@ def chosen(name: str, values: Sequence[Any], known: Sequence[Any], hint: str = "
 
 
 def distinct(name: str, values: Sequence[Any]) -> None:
-    """Raise ``ValueError`` if a value is there twice."""
+    """Raise ``ValueError`` if a value is repeated."""
     if len(set(values)) < len(values):
         twice = [value for value in dict.fromkeys(values) if values.count(value) > 1]
         raise ValueError(f"each {name} can be chosen once, got {listed(values if len(values) <= SHOWN else twice)}")
 
 
 def listed(names: Iterable[Any], most: int = SHOWN) -> str:
-    """Names for a sentence: the first few, and how many more there are.
+    """List names in a sentence: the first few, and how many more there are.
 
     Example:
         >>> listed(["one", "two", "three", "four"], most=2)
@@ -289,7 +289,7 @@ def listed(names: Iterable[Any], most: int = SHOWN) -> str:
 
 
 def counted(number: object, noun: str) -> str:
-    """A number, or a range of numbers in words, and its noun, singular or plural.
+    """A number, or a range of numbers in words, followed by its noun in singular or plural.
 
     Example:
         >>> counted(1, "run"), counted(2, "run")

@@ -1,4 +1,4 @@
-"""What a clockwork layer learns."""
+"""The weights of a clockwork layer."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,11 +17,10 @@ from clockwork.clock import Clock, check_clock
 class Weights(NamedTuple):
     """The weights of a clockwork layer in sender blocks, without the zeros of the triangle.
 
-    Module j has k_j units, the first of them unit a_j. ``recurrent[j]`` is what module j sends
-    to every faster module and, in its last k_j columns, to itself, so that
-    ``y_j @ recurrent[j]`` is all that a new value of module j causes. The blocks hold exactly
-    the paper's N_H recurrent weights (Koutník et al. 2014, appendix). A tuple of arrays of
-    floating point numbers, and so a pytree: ``jax.grad``, ``jax.vmap`` and optax take it as it is.
+    Module j has k_j units, the first of them unit a_j. ``recurrent[j]`` holds the weights from module j to every faster
+    module and, in its last k_j columns, to itself: ``y_j @ recurrent[j]`` is the whole contribution of module j to the
+    pre-activations. The blocks hold exactly the paper's N_H recurrent weights (Koutník et al. 2014, appendix). The
+    weights are a tuple of floating-point arrays, and so a pytree that ``jax.grad``, ``jax.vmap`` and optax accept.
 
     Attributes:
         input: ``(I, N)``; I is 0 for a layer without inputs.
@@ -51,7 +50,7 @@ class Weights(NamedTuple):
             paper's ``W_H``, which is applied from the left, is their transpose), ``(N,)`` bias.
 
         Raises:
-            ValueError: if the weights are not those of a layer with this clock.
+            ValueError: if the weights do not fit the clock.
 
         Example:
             >>> import clockwork as cw, jax
@@ -73,7 +72,7 @@ class Weights(NamedTuple):
             clock: the layer's clock.
             input: ``(I, N)``.
             recurrent: ``(N, N)``, zero wherever a faster module would send to a slower one.
-                Entries can only be checked where their values are known, not under ``jit``.
+                Traced entries, as under ``jit``, are not checked.
             bias: ``(N,)``.
 
         Returns:
@@ -108,7 +107,7 @@ class Weights(NamedTuple):
         """The same weights as a flat dictionary, as safetensors and other formats keep them.
 
         Args:
-            prefix: before every name, such as ``"encoder."``.
+            prefix: put before every name, such as ``"encoder."``.
 
         Returns:
             ``input``, ``recurrent.0`` to ``recurrent.{G - 1}`` (fastest first) and ``bias``.
@@ -128,14 +127,14 @@ class Weights(NamedTuple):
 
         Args:
             clock: the layer's clock.
-            arrays: by name; names that do not begin with the prefix are left alone.
-            prefix: before every name.
+            arrays: the arrays by name; those whose name does not begin with the prefix are ignored.
+            prefix: what every name begins with.
 
         Returns:
             The weights, each array in its own dtype.
 
         Raises:
-            ValueError: if a name is missing or unknown, or the weights are not those of a layer with this clock.
+            ValueError: if a name is missing or unknown, or the weights do not fit the clock.
         """
         check_clock(clock, "Weights.from_flat(clock, arrays)")
         wanted = [f"{prefix}input", *(f"{prefix}recurrent.{j}" for j in range(clock.modules)), f"{prefix}bias"]
@@ -158,14 +157,14 @@ def init(key: Array, clock: Clock, inputs: int = 0, stddev: float = 0.1, dtype: 
         clock: the layer's clock.
         inputs: ``I``, the number of inputs; 0 for none.
         stddev: the standard deviation.
-        dtype: of the weights, a type of floating point numbers. They are drawn in at least float32 and rounded.
+        dtype: the dtype of the weights, floating point. They are drawn in at least float32 and rounded.
 
     Returns:
         The weights of a layer with this clock.
 
     Raises:
-        ValueError: if the clock is none, ``inputs`` is not an integer of at least 0, ``stddev`` is negative or
-            not finite, or ``dtype`` is no type of floating point numbers.
+        ValueError: if ``clock`` is not a clock, ``inputs`` is not an integer of at least 0, ``stddev`` is negative or
+            not finite, or ``dtype`` is not floating point.
 
     Example:
         >>> import clockwork as cw, jax
@@ -194,14 +193,14 @@ def initialize(
         clock: the layer's clock.
         inputs: ``I``, the number of inputs; 0 for none.
         kernel_init: draws the input weights ``(I, N)``.
-        recurrent_kernel_init: draws, for each module i with a key of its own, the weights of everything that the
-            module receives, ``(N - a_i, k_i)``: an initialiser that counts the inputs of a matrix counts them
-            right. A `Normal` draws all modules at once, as one ``(N, N)`` matrix whose upper triangle is dropped.
+        recurrent_kernel_init: draws all weights to module i, ``(N - a_i, k_i)``, for each i with a key of its own, so
+            that initialisers that scale by the number of inputs see the right number. A `Normal` draws all modules at
+            once, as one ``(N, N)`` matrix whose upper triangle is dropped.
         bias_init: draws the biases ``(N,)``.
-        dtype: of the weights. They are drawn in at least float32 and rounded.
+        dtype: the dtype of the weights, floating point. They are drawn in at least float32 and rounded.
 
     Raises:
-        ValueError: if ``dtype`` is no type of floating point numbers.
+        ValueError: if ``dtype`` is not floating point.
 
     Example:
         >>> import clockwork as cw, jax
@@ -245,7 +244,7 @@ class Normal(NamedTuple):
 
 
 def draw(initializer: Initializer, key: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-    """What the initialiser draws in at least float32, rounded to ``dtype``, which must be of floating point numbers."""
+    """Call an initialiser in at least float32 and round to ``dtype``, which must be floating point."""
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ArgumentError("dtype", f"must be a type of floating point numbers, got {jnp.dtype(dtype)}")
     at_least_float32 = dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
@@ -258,7 +257,7 @@ def block_shapes(clock: Clock) -> Sequence[tuple[int, int]]:
 
 
 def as_weights(weights: Weights) -> Weights:
-    """The weights, if they are such, else ``ValueError``."""
+    """Return the weights; raise ``ValueError`` if they are not `Weights`."""
     if isinstance(weights, Weights):
         return weights
     hint = "; weights come first, then the clock" if isinstance(weights, Clock) else ""
@@ -268,7 +267,7 @@ def as_weights(weights: Weights) -> Weights:
 
 
 def check_weights(weights: Weights, clock: Clock) -> None:
-    """Raise ``ValueError`` unless the weights are those of a layer with this clock."""
+    """Raise ``ValueError`` unless the weights fit the clock."""
     shapes = [tuple(block.shape) for block in as_weights(weights).recurrent]
     check_clock(clock)
     if shapes != block_shapes(clock):

@@ -83,7 +83,7 @@ BAD = {
     "activation: linen": (lambda: linen.Clockwork(CLOCK, activation="tanh"), "activation must be a function"),
     "cell: linen's inputs": (
         lambda: linen.Clockwork(CLOCK, 13),
-        r"cell must be a class or function .*, got 13; the number of inputs is not given",
+        r"cell must be a class or function .*, got 13; linen cells take the number of inputs from the first call",
     ),
     "a layer for a cell": (
         lambda: nnx.RNN(layer())(X),

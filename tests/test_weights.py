@@ -1,5 +1,6 @@
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +24,7 @@ def test_dense_weights_are_block_lower_triangular_and_come_back():
     assert not w_rec[:4, 4:].any()
     assert not w_rec[4:8, 8:].any()
     assert w_rec[8:, :].all()
-    jax.tree.map(np.testing.assert_array_equal, cw.Weights.from_dense(CLOCK, w_in, w_rec, bias), weights)
+    chex.assert_trees_all_equal(cw.Weights.from_dense(CLOCK, w_in, w_rec, bias), weights, strict=True)
 
 
 def test_stored_weights_are_exactly_the_papers_number():
@@ -39,7 +40,7 @@ def test_weights_are_drawn_from_the_given_normal():
         assert abs(float(leaf.std()) - 0.1) < 0.1 * 5 / np.sqrt(2 * leaf.size)
         assert abs(float(leaf.mean())) < 0.1 * 5 / np.sqrt(leaf.size)
     again = cw.init(jax.random.key(0), clock, inputs=100)
-    jax.tree.map(np.testing.assert_array_equal, weights, again)
+    chex.assert_trees_all_equal(weights, again, strict=True)
 
 
 def test_from_dense_under_jit_takes_the_blocks():
@@ -98,16 +99,15 @@ def test_the_same_key_gives_cells_and_layers_the_weights_of_init(inputs, dtype):
     for make in (nn.ClockworkCell, functools.partial(nn.ClockworkCell, **nn.PAPER), nn.Clockwork):
         module = make(CLOCK, inputs, param_dtype=dtype, rngs=nnx.Rngs(7))
         cell = module if isinstance(module, nn.ClockworkCell) else module.cell
-        jax.tree.map(np.testing.assert_array_equal, cell.weights, want)
-        assert cell.weights.bias.dtype == dtype
+        chex.assert_trees_all_equal(cell.weights, want, strict=True)
 
 
 @pytest.mark.parametrize("inputs", [0, 3])
 def test_the_same_key_gives_networks_the_weights_of_init(inputs):
     network = nn.ClockworkRNN(CLOCK, inputs, stddev=0.7, rngs=nnx.Rngs(7))
-    jax.tree.map(np.testing.assert_array_equal, network.weights, cw.init(MODULE_KEY, CLOCK, inputs, 0.7))
+    chex.assert_trees_all_equal(network.weights, cw.init(MODULE_KEY, CLOCK, inputs, 0.7), strict=True)
     simple = nn.SimpleRNN(5, inputs, rngs=nnx.Rngs(7))
-    jax.tree.map(np.testing.assert_array_equal, simple.weights, cw.init(MODULE_KEY, cw.Clock((1,), (5,)), inputs))
+    chex.assert_trees_all_equal(simple.weights, cw.init(MODULE_KEY, cw.Clock((1,), (5,)), inputs), strict=True)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -117,10 +117,10 @@ def test_the_same_key_gives_linen_modules_the_weights_of_init(inputs, dtype):
     cell = linen.ClockworkCell(CLOCK, param_dtype=dtype)
     drawn = cell.init(KEY, cell.initialize_carry(None, (inputs,)), sequence[0, 0])["params"]
     want = cw.init(cell_key(cell, lambda cell: cell), CLOCK, inputs, dtype=dtype)
-    jax.tree.map(np.testing.assert_array_equal, linen.weights(drawn), want)
+    chex.assert_trees_all_equal(linen.weights(drawn), want, strict=True)
     for layer in (linen.Clockwork(CLOCK, param_dtype=dtype), flax_linen.RNN(cell)):
         key, drawn = cell_key(layer, lambda layer: layer.cell), layer.init(KEY, sequence)["params"]["cell"]
-        jax.tree.map(np.testing.assert_array_equal, linen.weights(drawn), cw.init(key, CLOCK, inputs, dtype=dtype))
+        chex.assert_trees_all_equal(linen.weights(drawn), cw.init(key, CLOCK, inputs, dtype=dtype), strict=True)
 
 
 def test_the_same_key_gives_a_layer_inside_linens_modules_the_weights_of_init():
@@ -129,18 +129,18 @@ def test_the_same_key_gives_a_layer_inside_linens_modules_the_weights_of_init():
     keys = [cell_key(stack, lambda stack, layer=layer: stack.layers[layer].cell) for layer in (0, 1)]
     for layer, inputs in ((0, 3), (1, CLOCK.width)):
         want = cw.init(keys[layer], CLOCK, inputs)
-        jax.tree.map(np.testing.assert_array_equal, linen.weights(drawn[f"layers_{layer}"]["cell"]), want)
+        chex.assert_trees_all_equal(linen.weights(drawn[f"layers_{layer}"]["cell"]), want, strict=True)
     assert (cw.init(keys[0], CLOCK).bias != cw.init(keys[1], CLOCK).bias).any()
 
 
 def test_the_same_key_gives_both_apis_the_same_weights_by_flaxs_initialisers():
     want = initialize(MODULE_KEY, CLOCK, 3, **nn.FLAX)
     cell = nn.ClockworkCell(CLOCK, 3, **nn.FLAX, rngs=nnx.Rngs(7))
-    jax.tree.map(np.testing.assert_array_equal, cell.weights, want)
+    chex.assert_trees_all_equal(cell.weights, want, strict=True)
     layer = linen.Clockwork(CLOCK, **nn.FLAX)
     drawn = layer.init(KEY, jnp.zeros((4, 3)))["params"]["cell"]
     want = initialize(cell_key(layer, lambda layer: layer.cell), CLOCK, 3, **nn.FLAX)
-    jax.tree.map(np.testing.assert_array_equal, linen.weights(drawn), want)
+    chex.assert_trees_all_equal(linen.weights(drawn), want, strict=True)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -148,20 +148,28 @@ def test_the_same_key_gives_both_apis_the_same_weights_by_flaxs_initialisers():
 def test_the_same_key_gives_lstms_the_weights_of_lstm_init(inputs, dtype):
     want = nn.lstm_init(MODULE_KEY, 5, inputs, forget_bias=5.0, dtype=dtype)
     cell = nn.PeepholeLSTMCell(inputs, 5, forget_bias=5.0, param_dtype=dtype, rngs=nnx.Rngs(7))
-    jax.tree.map(np.testing.assert_array_equal, cell.weights, want)
+    chex.assert_trees_all_equal(cell.weights, want, strict=True)
     if dtype == jnp.float32:
         network = nn.PeepholeLSTM(5, inputs, forget_bias=5.0, rngs=nnx.Rngs(7))
-        jax.tree.map(np.testing.assert_array_equal, network.weights, want)
+        chex.assert_trees_all_equal(network.weights, want, strict=True)
     layer = flax_linen.RNN(linen.PeepholeLSTMCell(5, forget_bias=5.0, param_dtype=dtype))
     drawn = layer.init(KEY, jnp.zeros((2, 4, inputs)))["params"]["cell"]
     want = nn.lstm_init(cell_key(layer, lambda layer: layer.cell), 5, inputs, forget_bias=5.0, dtype=dtype)
-    jax.tree.map(np.testing.assert_array_equal, drawn, {k: v for k, v in want._asdict().items() if v.size})
+    chex.assert_trees_all_equal(drawn, {k: v for k, v in want._asdict().items() if v.size}, strict=True)
+
+
+def test_the_same_key_gives_each_run_of_a_batch_the_weights_of_init():
+    keys = jax.random.split(KEY, 3)
+    for draw in (lambda key: cw.init(key, CLOCK, 3), lambda key: nn.lstm_init(key, 5, 3)):
+        each = [draw(key) for key in keys]
+        runs = jax.jit(jax.vmap(draw))(keys)
+        chex.assert_trees_all_close(runs, jax.tree.map(lambda *leaves: jnp.stack(leaves), *each), rtol=1e-6)
 
 
 def test_weights_of_few_bits_are_drawn_in_float32_and_rounded():
     for draw in (lambda dtype: cw.init(KEY, CLOCK, 3, dtype=dtype), lambda dtype: nn.lstm_init(KEY, 5, 3, dtype=dtype)):
         rounded = jax.tree.map(lambda w: w.astype(jnp.bfloat16), draw(jnp.float32))
-        jax.tree.map(np.testing.assert_array_equal, draw(jnp.bfloat16), rounded)
+        chex.assert_trees_all_equal(draw(jnp.bfloat16), rounded, strict=True)
 
 
 def test_the_papers_weights_are_drawn_by_one_draw_of_each_kind():

@@ -1,4 +1,4 @@
-"""The functional core over batches, as cells and layers call it. Independent of a Flax API."""
+"""The functional core over batches, as cells and layers call it. This file uses no Flax API."""
 
 import math
 
@@ -18,7 +18,7 @@ from clockwork.weights import Weights
 def step_clockwork(
     weights: Weights, clock: Clock, state: State, x_t: ArrayLike, dtype: DTypeLike, activation: Activation
 ) -> tuple[State, Array]:
-    """A clockwork cell's step: ``clockwork.step`` over any batch dimensions."""
+    """One step of a clockwork cell: ``clockwork.step`` over any batch dimensions."""
     x_t = jnp.asarray(x_t).astype(dtype)
     shaped("inputs", x_t, "*batch I", I=weights.input.shape[0])
     batch, width = x_t.shape[:-1], x_t.shape[-1]
@@ -48,7 +48,7 @@ def unroll_clockwork(
     method: Method,
     activation: Activation,
 ) -> tuple[State, Array]:
-    """A clockwork layer's `Unroll`: ``clockwork.unroll`` over a batch, with a carry ``(B, N)``, ``(B, 1)``."""
+    """The `Unroll` of a clockwork layer: ``clockwork.unroll`` over a batch; the carry is ``(B, N)`` and ``(B, 1)``."""
     steps, _, width = inputs.shape
     begin, hidden = start_of(clock, state.time, start, method), state.hidden.astype(weights.bias.dtype)
 
@@ -73,7 +73,7 @@ def unroll_clockwork(
 def step_lstm(
     weights: LSTMWeights, carry: tuple[Array, Array], inputs: ArrayLike, dtype: DTypeLike
 ) -> tuple[tuple[Array, Array], Array]:
-    """One step of peephole LSTM cells: ``c`` and ``h``, ``(*batch, N)`` each, and ``(*batch, I)``."""
+    """One step of peephole LSTM cells: a carry of ``c`` and ``h``, ``(*batch, N)`` each, and inputs ``(*batch, I)``."""
     x = jnp.asarray(inputs)
     shaped("inputs", x, "*batch I", I=weights.input.shape[0])
     batch, cells = x.shape[:-1], weights.recurrent.shape[0]
@@ -89,7 +89,7 @@ def step_lstm(
 def unroll_lstm(
     weights: LSTMWeights, inputs: Array, carry: tuple[Array, Array], dtype: DTypeLike
 ) -> tuple[tuple[Array, Array], Array]:
-    """`lstm_unroll` over a batch ``(T, B, I)``, with flax's order of the carry, ``c`` and ``h`` ``(B, N)``."""
+    """`lstm_unroll` over a batch ``(T, B, I)``, with a carry in flax's order: ``c`` and ``h``, ``(B, N)`` each."""
     weights, inputs, (c, h) = jax.tree.map(lambda x: x.astype(dtype), (weights, inputs, carry))
     steps, _, width = inputs.shape
 

@@ -1,4 +1,4 @@
-"""The carry of a clockwork cell: its checks, and the time that it holds. Independent of a Flax API."""
+"""The carry of a clockwork cell: its checks, and the time that it holds. This file uses no Flax API."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ PyTree = Any
 
 
 def check_carry(carry: PyTree, like: PyTree) -> None:
-    """Raise ``ValueError`` unless a carry has the structure and shapes of another, and integers where that has."""
+    """Raise ``ValueError`` unless the carry has the structure, the shapes and the integer leaves of ``like``."""
 
     def kind(leaf: Any) -> jax.ShapeDtypeStruct:
         integers = jnp.issubdtype(jnp.result_type(leaf), jnp.integer)
@@ -45,26 +45,26 @@ class _Words(str):
 
 
 def known_values(x: ArrayLike) -> np.ndarray | None:
-    """The values of an array, None while they are not known."""
+    """The values of an array; None for a tracer."""
     return None if isinstance(x, Tracer) else np.asarray(x)
 
 
 def start_for(clock: Clock, initial_carry: PyTree | None, start: int | None) -> int | None:
-    """What the caller says of the clock, if it is a number of steps: without a carry, that it stands at zero.
+    """Check a layer's ``start`` against its ``initial_carry``; without a carry the start is 0.
 
     Args:
         clock: the layer's clock.
-        initial_carry: what the layer is called with; None for none.
-        start: what the layer is called with; None for nothing said.
+        initial_carry: the layer's argument.
+        start: the layer's argument; None if the caller does not know the time.
 
     Raises:
-        ValueError: if ``start`` is not a number of steps or there is no carry that it is the time of, or if the time
-            of the carry cannot count the clock's cycle.
+        ValueError: if ``start`` is not a number of steps, is given without a carry, or if the dtype of the carry's time
+            cannot hold the clock's cycle.
     """
     if start is not None:
         start = static_integer("start", start, least=0)
     if initial_carry is not None:
-        time = getattr(initial_carry, "time", np.int32(0))  # another carry is refused by its structure
+        time = getattr(initial_carry, "time", np.int32(0))  # check_carry refuses a carry without a time
         check_time(clock, np.dtype(getattr(time, "dtype", np.int32)))
         return start
     if start:
@@ -73,20 +73,20 @@ def start_for(clock: Clock, initial_carry: PyTree | None, start: int | None) -> 
 
 
 def start_of(clock: Clock, time: ArrayLike, start: int | None, method: Method) -> int | Array:
-    """Where the clock stands: a number if it is known and serves a compiled program again, else ``(B,)``.
+    """The time of the first step: an integer if the kernels may be compiled for it, else an array ``(B,)``.
 
-    A program for each of the places that a sequence may be cut at would be compiled for each of them,
-    so that only the beginning of the clock's cycle is taken as known, what the caller says, and any
-    place where the caller insists on the cascade.
+    Each integer compiles a program of its own. To compile few, the time of the carry counts as known only at the
+    beginning of the clock's cycle, or where the method insists on a known time. The caller's ``start`` always counts as
+    known.
 
     Args:
         clock: the layer's clock.
-        time: of the carry, ``(B, 1)``.
-        start: what the caller says; None for nothing.
-        method: how the layer is to be evaluated.
+        time: the carry's time, ``(B, 1)``.
+        start: the carry's time modulo ``clock.cycle``; None if the caller does not know it.
+        method: the layer's method.
 
     Raises:
-        ValueError: if the carry's time is known and is not ``start``, up to whole cycles.
+        ValueError: if the carry's time is not traced and differs from ``start`` modulo the cycle.
     """
     known = known_values(time)
     known = None if known is None else known.astype(object)  # a cycle may be longer than int32 can count
@@ -102,13 +102,19 @@ def start_of(clock: Clock, time: ArrayLike, start: int | None, method: Method) -
 
 
 def time_zero(batch: tuple[int, ...]) -> Any:
-    """The time of a carry before the first step, ``(*batch, 1)``: known, but for a batch of any size (`jax.export`)."""
+    """The time of a carry before the first step, ``(*batch, 1)``.
+
+    It is an array of NumPy, so that ``jit`` knows its values, unless a size of the batch is symbolic (`jax.export`).
+    """
     numpy = all(isinstance(size, int) for size in batch)
     return (np if numpy else jnp).zeros((*batch, 1), np.int32)
 
 
 def time_after(clock: Clock, time: ArrayLike, steps: int, lengths: Array | None) -> Array:
-    """The time of a carry ``(B, 1)`` after ``steps``, or after each sequence's length; known if it was known."""
+    """The time of a carry ``(B, 1)`` after ``steps``, or after each sequence's length.
+
+    Without lengths, the result is traced only if ``time`` is.
+    """
     known = known_values(time)
     if known is not None and lengths is None:
         return advance(clock, known, steps)
@@ -117,6 +123,6 @@ def time_after(clock: Clock, time: ArrayLike, steps: int, lengths: Array | None)
 
 
 def last_of(y: Array, lengths: Array, first: Array) -> Array:
-    """The row of ``y (T, B, N)`` at each sequence's last step, ``(B, N)``; that of ``first`` where it has no step."""
+    """The rows of ``y (T, B, N)`` at each sequence's last step, ``(B, N)``; that of ``first`` for a length of 0."""
     last = jax.vmap(lambda y, length: y[length - 1], in_axes=(1, 0))(y, lengths)
     return jnp.where(lengths[:, None] > 0, last, first)

@@ -22,22 +22,23 @@ class ClockworkCell(ClockworkParameters, nnx.RNNCellBase):
 
     ``h_t = f(W_H h_{t-1} + W_I x_t + b)`` for the modules whose period divides t; the others keep
     their value (Koutník et al. 2014, eqs. 1 and 4). The carry holds the clock as well as the values.
-    Over whole sequences, `Clockwork` is the same function with the same parameters, and faster.
+    Over whole sequences, `Clockwork` computes the same faster, with the same parameters.
 
     Args:
         clock: when each module updates.
         in_features: ``I``, the number of inputs.
         activation: ``f``, elementwise; ``jnp.tanh`` if None.
-        dtype: of computation and carry; that of the parameters if None.
-        param_dtype: of the parameters.
-        kernel_init: of the input weights ``(I, N)``; the paper's N(0, 0.1²) if None. All three as Flax
-            has them: ``**clockwork.nn.FLAX``.
-        recurrent_kernel_init: of what each module receives, ``(N - a_i, k_i)``.
-        bias_init: of the biases ``(N,)``.
-        rngs: the source of the key, stream ``params``.
+        dtype: the dtype of computation and carry; that of the parameters if None.
+        param_dtype: the dtype of the parameters.
+        kernel_init: draws the input weights ``(I, N)``; N(0, 0.1²) as in the paper if None. ``**clockwork.nn.FLAX``
+            sets all three initialisers to Flax's.
+        recurrent_kernel_init: draws all weights to module i, ``(N - a_i, k_i)``, for each i.
+        bias_init: draws the biases ``(N,)``.
+        rngs: the source of the random key, its stream ``params``. With the default initialisers, the cell's weights
+            are ``clockwork.init(rngs.params(), clock, in_features)``.
 
     Raises:
-        ValueError: if ``clock`` is no clock, ``in_features`` is negative, or ``activation`` is no function.
+        ValueError: if ``clock`` is not a clock, ``in_features`` is negative, or ``activation`` is not a function.
 
     Example:
         >>> import clockwork as cw, jax.numpy as jnp
@@ -81,7 +82,7 @@ class ClockworkCell(ClockworkParameters, nnx.RNNCellBase):
             The next carry, and its hidden values ``(*batch, N)``.
 
         Raises:
-            ValueError: if the inputs have another width, or the carry is of another clock or batch.
+            ValueError: if the inputs have the wrong number of features, or the carry belongs to another clock or batch.
         """
         return step_clockwork(self.weights, self.clock, carry, inputs, self.dtype, self.activation)
 
@@ -94,7 +95,7 @@ class ClockworkCell(ClockworkParameters, nnx.RNNCellBase):
         """The carry before the first step: zeros, at time zero.
 
         Args:
-            input_shape: of the inputs of a step, ``(*batch, I)``.
+            input_shape: the shape of one step's inputs, ``(*batch, I)``.
             rngs: the key for ``carry_init``, stream ``carry``.
             carry_init: draws the hidden state; zeros if None.
 
@@ -114,7 +115,7 @@ class ClockworkCell(ClockworkParameters, nnx.RNNCellBase):
         rngs: nnx.Rngs | nnx.RngStream | None = None,
         carry_init: Initializer | None = None,
     ) -> State:
-        """The same of any clock, for a call that does not go on from a carry."""
+        """The carry before the first step, whatever the clock's cycle, for a call that starts at step 0."""
         shape = (*input_shape[:-1], self.clock.width)
         if carry_init is None:
             hidden = jnp.zeros(shape, self.dtype)
@@ -126,20 +127,20 @@ class ClockworkCell(ClockworkParameters, nnx.RNNCellBase):
 
     @property
     def num_feature_axes(self) -> int:
-        """How many of the last axes are features: one."""
+        """The number of trailing feature axes, one."""
         return 1
 
     def unroll(
         self, inputs: Array, carry: State, lengths: Array | None, *, start: int | None, method: Method
     ) -> tuple[State, Array]:
-        """The fast kernels over a batch; what `Clockwork` calls.
+        """Run the fast kernels over a batch; `Clockwork` calls this.
 
         Args:
             inputs: ``(T, B, I)``.
-            carry: with B its one batch dimension.
-            lengths: ``(B,)``, the steps after which the returned carry is taken; None for all.
-            start: what the caller knows of the carry's time, up to whole cycles; None for nothing.
-            method: as of `Clockwork`.
+            carry: the carry, with one batch dimension B.
+            lengths: ``(B,)``, the number of steps after which each sequence's carry is returned; None for all steps.
+            start: the carry's time modulo ``clock.cycle``; None if the caller does not know it.
+            method: that of `Clockwork`.
 
         Returns:
             The carry, and the outputs ``(T, B, N)``.
@@ -154,16 +155,17 @@ class ClockworkCell(ClockworkParameters, nnx.RNNCellBase):
 class PeepholeLSTMCell(LSTMParameters, nnx.RNNCellBase):
     """One step of a layer of LSTM cells with peepholes (Graves 2008; Gers et al. 2002), as a cell for ``nnx.RNN``.
 
-    The equations are those of `lstm_unroll`. As the cell of a `Clockwork`, its modules run that kernel.
+    The equations are those of `lstm_unroll`. A `Clockwork` of these cells runs the kernel of `lstm_unroll`.
 
     Args:
         in_features: ``I``, the number of inputs.
         hidden_features: ``N``, the number of LSTM cells.
-        stddev: all weights and biases are drawn from N(0, stddev²).
+        stddev: the standard deviation σ of the initial weights and biases, drawn from N(0, σ²).
         forget_bias: the initial bias of every forget gate; None to draw it like all others.
-        dtype: of computation and carry; that of the parameters if None.
-        param_dtype: of the parameters.
-        rngs: the source of the key, stream ``params``.
+        dtype: the dtype of computation and carry; that of the parameters if None.
+        param_dtype: the dtype of the parameters.
+        rngs: the source of the random key, its stream ``params``. The cell's weights are
+            ``lstm_init(rngs.params(), hidden_features, in_features)``.
 
     Raises:
         ValueError: if ``in_features``, ``hidden_features`` or ``stddev`` is out of range.
@@ -203,7 +205,7 @@ class PeepholeLSTMCell(LSTMParameters, nnx.RNNCellBase):
             The next carry, and ``h``.
 
         Raises:
-            ValueError: if the inputs have another width, or the carry another shape.
+            ValueError: if the inputs have the wrong number of features, or the carry has the wrong shape.
         """
         return step_lstm(self.weights, carry, inputs, self.dtype)
 
@@ -217,7 +219,7 @@ class PeepholeLSTMCell(LSTMParameters, nnx.RNNCellBase):
 
         Args:
             rngs: the keys for ``carry_init``, stream ``carry``.
-            input_shape: of the inputs of a step, ``(*batch, I)``.
+            input_shape: the shape of one step's inputs, ``(*batch, I)``.
             carry_init: draws both; zeros if None.
 
         Returns:
@@ -236,9 +238,9 @@ class PeepholeLSTMCell(LSTMParameters, nnx.RNNCellBase):
 
     @property
     def num_feature_axes(self) -> int:
-        """How many of the last axes are features: one."""
+        """The number of trailing feature axes, one."""
         return 1
 
     def unroll(self, inputs: Array, carry: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
-        """The fast kernel over ``(T, B, I)``: the last carry, ``(B, N)`` each, and the outputs ``(T, B, N)``."""
+        """Run the fast kernel over ``(T, B, I)``; return the last carry, ``(B, N)`` each, and ``(T, B, N)``."""
         return unroll_lstm(self.weights, inputs, carry, self.dtype)

@@ -1,4 +1,4 @@
-"""What the layers of both Flax APIs check when they are made. Independent of a Flax API."""
+"""The checks that the layers of both Flax APIs make in their constructors. This file uses no Flax API."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -13,24 +13,24 @@ Merge = str | Callable[[Array, Array], Array]
 
 
 class Layer:
-    """A base of layers, which says that they are layers where ``RNN`` wants a cell."""
+    """The base class of layers. Where ``RNN`` expects a cell, a layer raises an error that says so."""
 
     @property
     def num_feature_axes(self) -> int:
-        """What ``RNN`` asks of a cell first: raises ``ValueError``."""
+        """Raise ``ValueError``: ``RNN`` reads this property of a cell first, and a layer is not a cell."""
         kind = type(self).__name__
         raise ValueError(f"RNN takes a cell, and {kind} is a layer, which takes whole sequences: call it without RNN")
 
 
 def check_layers(layers: Any) -> list[Any]:
-    """The layers of a stack, if there are any and they are layers, else ``ValueError``."""
+    """Return the layers of a stack; raise ``ValueError`` if there is none, or an element is not a layer."""
     if not isinstance(layers, Iterable) or not (made := list(layers)):
         raise ValueError(f"a stack must have at least one layer, as in Stack([layer, ...]), got {shown(layers)}")
     return [check_layer(layer) for layer in made]
 
 
 def check_layer(layer: Any) -> Any:
-    """The layer, if it may have the call of ``RNN``, else ``ValueError``."""
+    """Return the layer; raise ``ValueError`` if it cannot have the call of ``RNN``."""
     if isinstance(layer, Layer):
         return layer
     cell = hasattr(layer, "num_feature_axes")
@@ -41,14 +41,14 @@ def check_layer(layer: Any) -> Any:
 
 
 def check_method(method: Method) -> Method:
-    """The method, if there is such a one, else ``ValueError``."""
+    """Return the method; raise ``ValueError`` if it is unknown."""
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}, got {method!r}")
     return method
 
 
 def own_modules_only(options: Mapping[str, Any]) -> None:
-    """Raise ``ValueError`` if one of the options of a clockwork's own modules is given along with a cell."""
+    """Raise ``ValueError`` if an option of `ClockworkCell` is given along with a cell of another kind."""
     for name, value in options.items():
         if value is not None:
             raise ValueError(
@@ -57,7 +57,7 @@ def own_modules_only(options: Mapping[str, Any]) -> None:
 
 
 def merge_function(merge: Merge) -> Callable[[Array, Array], Array]:
-    """What a bidirectional layer does with its two outputs, by name."""
+    """Return the function that merges the two outputs of a bidirectional layer, by its name."""
     if callable(merge):
         return merge
     if merge not in MERGES:

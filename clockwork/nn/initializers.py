@@ -1,6 +1,6 @@
-"""How the weights of a clockwork layer are drawn: the paper's way and Flax's.
+"""Initialisers of a clockwork layer's weights: the paper's and Flax's.
 
-Both are keyword arguments of the cells and layers: ``Clockwork(clock, 13, **FLAX, rngs=rngs)``.
+Pass either to a cell or layer as keyword arguments: ``Clockwork(clock, 13, **FLAX, rngs=rngs)``.
 """
 
 from typing import TypedDict
@@ -11,7 +11,7 @@ from clockwork.weights import Normal
 
 
 class Initializers(TypedDict):
-    """What draws input weights, recurrent weights and biases."""
+    """The initialisers of input weights, recurrent weights and biases."""
 
     kernel_init: Initializer
     recurrent_kernel_init: Initializer
@@ -19,8 +19,8 @@ class Initializers(TypedDict):
 
 
 PAPER = Initializers(kernel_init=Normal(0.1), recurrent_kernel_init=Normal(0.1), bias_init=Normal(0.1))
-"""The paper's: all weights and biases from N(0, 0.1²) (Koutník et al. 2014, sec. 4). What layers and cells take if
-they are given none."""
+"""The paper's initialisers: all weights and biases from N(0, 0.1²) (Koutník et al. 2014, sec. 4). They are the defaults
+of layers and cells."""
 
 FLAX = Initializers(kernel_init=lecun_normal(), recurrent_kernel_init=orthogonal(), bias_init=zeros)
-"""Those of flax's ``SimpleCell``: ``Clockwork(clock, 13, **FLAX, rngs=rngs)``."""
+"""The initialisers of flax's ``SimpleCell``: ``Clockwork(clock, 13, **FLAX, rngs=rngs)``."""

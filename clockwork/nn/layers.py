@@ -31,37 +31,39 @@ class Clockwork(Layer, nnx.Module):
     """A clockwork layer, with the call of ``nnx.RNN`` and the fast kernels.
 
     ``h_t = f(W_H h_{t-1} + W_I x_t + b)`` for the modules whose period divides t; the others keep
-    their value (Koutník et al. 2014, eqs. 1 to 4). Or, with ``cell``, a clockwork whose modules are cells of any
-    kind; see `ClockworkOfCells`. It is ``nnx.RNN(layer.cell)`` with the same parameters under the same names,
-    so that a state of one is a state of the other; only what is beyond the length of a sequence differs.
+    their value (Koutník et al. 2014, eqs. 1 to 4). With ``cell``, the modules are cells of any kind instead; see
+    `ClockworkOfCells`. It computes what ``nnx.RNN(layer.cell)`` computes, with the same parameters under the same
+    names, so that the state of one fits the other. Only the outputs beyond the length of a sequence differ.
 
-    NaN or infinity in a fast module can reach slower ones, as in `clockwork.unroll`. A clock whose cycle an int32
-    cannot count takes whole sequences alone: it is refused with an ``initial_carry``.
+    NaN or infinity in a fast module can reach slower ones, as in `clockwork.unroll`. If the clock's cycle does not fit
+    an int32, the layer runs whole sequences only and refuses an ``initial_carry``.
 
     Args:
         clock: when each module updates.
         in_features: ``I``, the number of inputs.
         cell: makes the cell of each module, as ``cell(in_features, hidden_features, rngs=rngs)``; None for the
             clockwork layer itself.
-        activation: ``f``, elementwise; ``jnp.tanh`` if None. This and the next five are those of `ClockworkCell`; to
-            cells of another kind, give theirs with ``functools.partial``.
-        dtype: of computation and carry; that of the parameters if None.
-        param_dtype: of the parameters; float32 if None.
-        kernel_init: of the input weights ``(I, N)``; the paper's N(0, 0.1²) if None. All three as Flax
-            has them: ``**clockwork.nn.FLAX``.
-        recurrent_kernel_init: of what each module receives, ``(N - a_i, k_i)``.
-        bias_init: of the biases ``(N,)``.
-        method: how the layer is evaluated; see `clockwork.unroll`. Of a clockwork of cells, ``"masked"`` calls every
-            cell at every step.
-        time_major: whether time is the first axis of inputs and outputs; the default of the call, like the next three.
-        return_carry: whether to return the last carry too.
-        reverse: whether to go from the last step to the first.
-        keep_order: whether the outputs of ``reverse`` are in the order of the inputs nonetheless.
-        rngs: the source of the keys, stream ``params``.
+        activation: ``f``, elementwise; ``jnp.tanh`` if None. This and the next five are passed to `ClockworkCell`; give
+            options to other cells with ``functools.partial``.
+        dtype: the dtype of computation and carry; that of the parameters if None.
+        param_dtype: the dtype of the parameters; float32 if None.
+        kernel_init: draws the input weights ``(I, N)``; N(0, 0.1²) as in the paper if None. ``**clockwork.nn.FLAX``
+            sets all three initialisers to Flax's.
+        recurrent_kernel_init: draws all weights to module i, ``(N - a_i, k_i)``, for each i.
+        bias_init: draws the biases ``(N,)``.
+        method: how the layer is evaluated; see `clockwork.unroll`. With ``cell``, ``"masked"`` calls every cell at
+            every step.
+        time_major: whether time is the first axis of inputs and outputs. This and the next three are defaults, which a
+            call can override.
+        return_carry: whether to return the carry after the last step too.
+        reverse: whether to process each sequence from its last step to its first.
+        keep_order: whether ``reverse`` returns the outputs in the order of the inputs.
+        rngs: the source of the random keys, its stream ``params``. With the default options, the layer's weights are
+            ``clockwork.init(rngs.params(), clock, in_features)``.
 
     Raises:
-        ValueError: if ``clock`` is no clock, ``in_features`` is negative, ``activation`` is no function, the method is
-            unknown, or ``cell`` makes no cell.
+        ValueError: if ``clock`` is not a clock, ``in_features`` is negative, ``activation`` is not a function, the
+            method is unknown, or ``cell`` does not make a cell.
 
     Example:
         >>> import clockwork as cw, jax.numpy as jnp
@@ -137,25 +139,26 @@ class Clockwork(Layer, nnx.Module):
 
         Args:
             inputs: ``(*batch, T, I)``, or ``(T, *batch, I)`` where ``time_major``; any batch dimensions or none.
-            initial_carry: a carry that was returned, to continue; None for that of the first step.
-            seq_lengths: ``(*batch)`` integers of 0 to T. What is beyond a sequence's length is not read, whatever is
-                there, and the outputs there are zeros; a sequence of length 0 returns its carry unchanged.
-            return_carry: whether to return the carry after the last step of each sequence too; like the
-                next three, as constructed if None.
-            time_major: where the axis of time is.
-            reverse: whether to go from the last step of each sequence to its first.
-            keep_order: whether outputs are in the order of the inputs nonetheless.
-            rngs: for the initial carry of cells that draw theirs.
-            start: what the clock of ``initial_carry`` shows, up to whole cycles, for use under ``jit``. There it is
-                not known before compilation, and each step then computes every module; with
-                chunks of a multiple of ``clock.cycle`` steps, ``start=0`` is true and the fast kernels serve.
+            initial_carry: the carry to continue from, as an earlier call returned it; None to start at step 0.
+            seq_lengths: ``(*batch)``, integers from 0 to T. The layer ignores the steps beyond a sequence's length and
+                outputs zeros there; a sequence of length 0 returns its carry unchanged.
+            return_carry: whether to return the carry after the last step of each sequence too. This and the next three
+                are those of the constructor if None.
+            time_major: whether time is the first axis.
+            reverse: whether to process each sequence from its last step to its first.
+            keep_order: whether ``reverse`` returns the outputs in the order of the inputs.
+            rngs: the source of the keys for cells that draw their initial carry.
+            start: the time of ``initial_carry`` modulo ``clock.cycle``. Pass it under ``jit``, where the time is traced
+                and would force the masked scan. Chunks of a multiple of ``clock.cycle`` steps all have ``start=0``, and
+                use the fast kernels.
 
         Returns:
-            Outputs ``(*batch, T, N)``, or ``(T, *batch, N)``; before them the carry where asked for.
+            The outputs ``(*batch, T, N)``, or ``(T, *batch, N)``. With ``return_carry``, the carry comes before them.
 
         Raises:
-            ValueError: if the inputs have another width or no step, the carry is of another clock, a length is
-                out of range, or ``start`` is not the carry's time, as far as these are known before compilation.
+            ValueError: if the inputs have the wrong number of features or no step, the carry belongs to another clock,
+                a length is out of range, or ``start`` is not the carry's time. Lengths and times that are traced are
+                not checked.
         """
         start = start_for(self.clock, initial_carry, start)
         return over_sequences(
@@ -176,19 +179,21 @@ class Clockwork(Layer, nnx.Module):
 class Bidirectional(Layer, nnx.Bidirectional):
     """Two layers, one forwards and one backwards in time, and how their outputs are merged.
 
-    ``nnx.Bidirectional`` with the usual merges by name, and no random state of its own. It is called as `Clockwork` is,
-    but ``reverse`` and ``keep_order`` mean nothing to it, as in flax. Outputs are ``(*batch, T, N_1 + N_2)``, or what
-    else ``merge`` makes of them; with ``return_carry`` a pair of carries comes before them.
+    It is ``nnx.Bidirectional`` with the usual merges by name, and without a random state. It is called as `Clockwork`
+    is, but ignores ``reverse`` and ``keep_order``, as in flax. It returns ``merge`` of both outputs, by default
+    ``(*batch, T, N_1 + N_2)``; with ``return_carry`` it returns a pair of carries before them.
 
     Args:
-        forward_rnn: a layer with the call of ``nnx.RNN``: `Clockwork`, ``nnx.RNN``, `Stack`, ...
-        backward_rnn: another.
+        forward_rnn: the layer that runs forwards in time, with the call of ``nnx.RNN``: `Clockwork`, ``nnx.RNN``,
+            `Stack`, ...
+        backward_rnn: the layer that runs backwards in time.
         merge: ``"concatenate"``, ``"sum"`` or a function of both outputs.
         time_major: whether time is the first axis of inputs and outputs.
         return_carry: whether to return both carries too.
 
     Raises:
-        ValueError: if one is no layer, for an unknown merge, and when called if a sum is of different widths.
+        ValueError: if ``forward_rnn`` or ``backward_rnn`` is not a layer, or the merge is unknown; when called, if
+            outputs to be summed differ in width.
 
     Example:
         >>> import clockwork as cw, jax.numpy as jnp
@@ -223,14 +228,15 @@ class Stack(Layer, nnx.Module):
     ``y^l = layer_l([x, y^{l-1}])`` and the output is ``[y^1, ..., y^L]``.
 
     Args:
-        layers: with the call of ``nnx.RNN``: `Clockwork`, ``nnx.RNN``, `Bidirectional`, ...; each must take the
-            features that the one below puts out, and with ``skip`` those of the inputs before them.
+        layers: with the call of ``nnx.RNN``: `Clockwork`, ``nnx.RNN``, `Bidirectional`, ...; each must take as many
+            features as the layer below outputs, and with ``skip`` the inputs' features besides.
         skip: whether there are skip connections.
         time_major: whether time is the first axis of inputs and outputs.
         return_carry: whether to return a tuple of the layers' carries too.
 
     Raises:
-        ValueError: if there is no layer, or one is none, and when called if there is not one carry for each.
+        ValueError: if there is no layer or an element is not a layer; when called, if there is not one carry for each
+            layer.
 
     Example:
         >>> import clockwork as cw, jax.numpy as jnp
@@ -269,8 +275,8 @@ class Stack(Layer, nnx.Module):
         each layer.
 
         Returns:
-            Outputs ``(*batch, T, N)`` of the last layer, with ``skip`` of all, side by side; before them a tuple of
-            the layers' carries where asked for.
+            The outputs ``(*batch, T, N)`` of the last layer, or with ``skip`` those of all layers, concatenated. With
+            ``return_carry``, a tuple of the layers' carries comes before them.
         """
         return stacked(
             self.layers, jnp.asarray(inputs), skip=self.skip, initial_carry=initial_carry, seq_lengths=seq_lengths,

@@ -1,10 +1,10 @@
 """A clockwork of any cell: each module is a recurrent cell that runs at its own period.
 
-At the ticks of module i, ``c_i, y_i = cell_i(c_i, [x_t, y_{i+1}, ..., y_G])`` with the outputs that slower
-modules held before; at all other steps the module holds its output and its whole carry. With cells
-``y = f(W x + R y + b)`` that is the clockwork layer (Koutník et al. 2014, eqs. 1 and 4).
+At the ticks of module i, ``c_i, y_i = cell_i(c_i, [x_t, y_{i+1}, ..., y_G])``, where ``y_{i+1}, ..., y_G`` are the
+slower modules' outputs of the step before. At all other steps the module keeps its output and its whole carry. With
+cells ``y = f(W x + R y + b)`` that is the clockwork layer (Koutník et al. 2014, eqs. 1 and 4).
 
-Independent of a Flax API: how a cell is called, or scanned over time, is an argument.
+This file uses no Flax API: functions that call a cell, or scan it over time, are arguments.
 """
 
 from collections.abc import Callable
@@ -30,8 +30,8 @@ class CellsState(NamedTuple):
     """A clockwork of cells between two steps.
 
     Attributes:
-        cells: the carry of each module's cell, fastest first.
-        hidden: ``(*batch, N)``, the output that each module holds.
+        cells: the carries of the modules' cells, fastest first.
+        hidden: ``(*batch, N)``, the latest output of each module.
         time: ``(*batch, 1)``, int32, the clock's value at the next step, as in `clockwork.State`.
     """
 
@@ -41,14 +41,14 @@ class CellsState(NamedTuple):
 
 
 def initial(clock: Clock, carries: tuple[PyTree, ...], batch: tuple[int, ...]) -> CellsState:
-    """The carry before the first step: of each cell its own, no output yet, time zero."""
+    """The carry before the first step: the initial carry of each cell, outputs of zero, time zero."""
     floats = [leaf.dtype for leaf in jax.tree.leaves(carries) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     dtype = jnp.result_type(*floats) if floats else jnp.float32
     return CellsState(carries, jnp.zeros((*batch, clock.width), dtype), time_zero(batch))
 
 
 def widths(clock: Clock, inputs: int) -> list[int]:
-    """The inputs of each module's cell: the layer's, and the outputs of all slower modules."""
+    """The number of inputs of each module's cell: those of the layer, and the outputs of all slower modules."""
     return [inputs + clock.width - a - k for a, k in zip(clock.starts, clock.sizes, strict=True)]
 
 
@@ -63,7 +63,7 @@ def choose(on: Array, new: PyTree, old: PyTree) -> PyTree:
 
 
 def step(clock: Clock, carry: CellsState, x_t: Array, call: Call) -> tuple[CellsState, Array]:
-    """One step, ``(*batch, I)`` to ``(*batch, N)``: every cell is called, those of active modules are kept."""
+    """One step, ``(*batch, I)`` to ``(*batch, N)``: call every cell, and keep the results of active modules."""
     time, held = as_time(clock, carry.time), carry.hidden
     check_time(clock, time.dtype)
     x_t = x_t.astype(held.dtype)
@@ -93,22 +93,23 @@ def unroll(
 ) -> tuple[CellsState, Array]:
     """The `clockwork.nn.rnn_call.Unroll` of a clockwork of cells.
 
-    The cascade, slowest module first, each cell scanned over its own ticks alone; where the clock's
-    value is not known before compilation, step by step.
+    It runs the cascade: each cell, slowest module first, is scanned over its own ticks only. Where the time is traced,
+    it calls every cell at every step.
 
     Args:
         clock: the layer's clock.
         inputs: ``(T, B, I)``.
-        carry: with B its one batch dimension.
-        lengths: ``(B,)``, the steps after which the returned carry is taken; None for all.
-        start: the clock's value at the first step, as far as the caller knows it.
-        method: ``"masked"``: step by step; ``"auto"``: the cascade where the clock's value is known.
-        scan: module, carry, ``(S, B, I_j)`` and, if not None, the ticks ``(B,)`` after which the carry no longer
-            changes, to carry and ``(S, B, k_j)``.
-        stepwise: the same for the clockwork itself, step by step.
+        carry: the carry, with one batch dimension B.
+        lengths: ``(B,)``, the number of steps after which each sequence's carry is returned; None for all steps.
+        start: the carry's time modulo ``clock.cycle``; None if the caller does not know it.
+        method: ``"masked"`` calls every cell at every step; ``"auto"`` runs the cascade unless the time is traced.
+        scan: maps the number j of a module, its carry, its inputs ``(S, B, I_j)`` at S ticks, and the numbers of ticks
+            ``(B,)`` after which a sequence's carry no longer changes, or None, to the last carry and the outputs
+            ``(S, B, k_j)``.
+        stepwise: scans the clockwork of cells itself over all steps.
 
     Raises:
-        ValueError: for ``"cascade"`` where the clock's value is not known.
+        ValueError: for ``"cascade"`` if the time is traced.
     """
     steps, count, _ = inputs.shape
     begin = start_of(clock, carry.time, start, method)
@@ -121,7 +122,7 @@ def unroll(
         return carry._replace(time=time), outputs
     every = TickGrid.of(1, begin, steps)
     cells: list[PyTree] = list(carry.cells)
-    held: dict[int, Array] = {}  # (T + 1, B, k_j): before the first step, then after each
+    held: dict[int, Array] = {}  # (T + 1, B, k_j): the outputs before the first step, then after each step
     for j in reversed(range(clock.modules)):
         own = TickGrid.of(clock.periods[j], begin, steps)
         slower = [before_ticks(held[m], every, own) for m in range(j + 1, clock.modules)]
@@ -141,7 +142,7 @@ def unroll(
 
 
 def scan_ticks(call: Callable[[PyTree, Array], tuple[PyTree, Array]], ticks: Array | None) -> Callable:
-    """The body of a scan: a call of a cell that no longer changes its carry after so many ticks."""
+    """The body of a scan over a cell's ticks, which changes the carry in the first ``ticks`` of them; all if None."""
 
     def tick(carry: PyTree, xs: tuple[Array, Array]) -> tuple[PyTree, Array]:
         s, x = xs

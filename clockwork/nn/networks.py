@@ -1,7 +1,7 @@
 """The paper's three networks and a clockwork of LSTMs: one hidden layer and a linear readout, as Flax (nnx) modules.
 
-Each takes one sequence ``(T, I)``, or a number of steps where it has no inputs, and returns
-``(T, O)``. Batches and runs are the caller's ``jax.vmap``.
+Each network maps one sequence ``(T, I)``, or a number of steps if it has no inputs, to ``(T, O)``. For batches and
+runs, use ``jax.vmap``.
 """
 
 import functools
@@ -26,7 +26,7 @@ from clockwork.weights import init
 
 
 class Network(Protocol):
-    """What the networks have in common: all that a `clockwork.tasks.Task` needs of one."""
+    """The interface of a network that a `clockwork.tasks.Task` needs."""
 
     @property
     def num_parameters(self) -> int:
@@ -36,7 +36,7 @@ class Network(Protocol):
     def __call__(
         self, inputs: ArrayLike | None = None, *, steps: int | None = None, at: ArrayLike | None = None
     ) -> Array:
-        """``(T, I)``, or ``steps``, to ``(T, O)``; or to the output of step ``at`` alone, ``(O,)``."""
+        """Map ``(T, I)``, or a number of ``steps``, to ``(T, O)``; with ``at``, to that step's output ``(O,)``."""
         ...
 
 
@@ -45,9 +45,9 @@ class Readout(nnx.Module):
 
     Args:
         width: ``N``.
-        outputs: ``O``.
+        outputs: ``O``, the number of outputs.
         stddev: of the initial weights and biases, N(0, stddev²).
-        rngs: the source of the key, stream ``params``.
+        rngs: the source of the random key, its stream ``params``.
     """
 
     def __init__(self, width: int, outputs: int, *, stddev: float, rngs: nnx.Rngs) -> None:
@@ -56,7 +56,7 @@ class Readout(nnx.Module):
         self.bias = nnx.Param(stddev * jax.random.normal(rngs.params(), (outputs,)))
 
     def __call__(self, hidden: Array, at: ArrayLike) -> Array:
-        """The output ``(O,)`` of one step of ``(T, N)``; ``at`` is checked where it is known before compilation."""
+        """The output ``(O,)`` of one step of ``(T, N)``. The step ``at`` is checked unless it is traced."""
         if known_values(at) is not None:
             at = integer("at", at, least=-hidden.shape[0], most=hidden.shape[0] - 1)
         return matmul(hidden[jnp.asarray(at)][None], self.kernel[...])[0] + self.bias[...]
@@ -67,11 +67,12 @@ class ClockworkRNN(ClockworkParameters):
 
     Args:
         clock: the layer's clock.
-        inputs: ``I``; 0 for none.
-        outputs: ``O``.
-        stddev: all weights and biases are drawn from N(0, stddev²).
+        inputs: ``I``, the number of inputs; 0 for none.
+        outputs: ``O``, the number of outputs.
+        stddev: the standard deviation σ of the initial weights and biases, drawn from N(0, σ²).
         method: how the layer is evaluated; see `clockwork.unroll`.
-        rngs: the source of the keys, stream ``params``.
+        rngs: the source of the random keys, its stream ``params``. The layer's weights are
+            ``clockwork.init(rngs.params(), clock, inputs, stddev)``.
 
     Raises:
         ValueError: if ``inputs``, ``outputs`` or ``stddev`` is out of range.
@@ -101,16 +102,16 @@ class ClockworkRNN(ClockworkParameters):
 
     @property
     def num_parameters(self) -> int:
-        """The number of parameters as Table 1 counts them: the ``G`` periods are among them."""
+        """The number of parameters as Table 1 counts them, the ``G`` periods included."""
         inputs = 0 if self.input is None else self.input.shape[0]
         return self.clock.parameters(inputs, self.readout.bias.shape[0])
 
     def __call__(
         self, inputs: ArrayLike | None = None, *, steps: int | None = None, at: ArrayLike | None = None
     ) -> Array:
-        """``(T, I)``, or ``steps`` where there are no inputs, to ``(T, O)``, or to step ``at`` of it, ``(O,)``.
+        """Map ``(T, I)``, or ``steps`` without inputs, to ``(T, O)``; with ``at``, to that step's output ``(O,)``.
 
-        Errors are as of `clockwork.unroll`, and if there is no step ``at``, where it is known before compilation.
+        Errors are those of `clockwork.unroll`, and for a step ``at`` outside the sequence, unless it is traced.
         """
         if at is not None:
             return self.readout(unroll(self.weights, self.clock, inputs, steps=steps, method=self.method)[0], at)
@@ -124,10 +125,10 @@ class SimpleRNN(ClockworkRNN):
 
     Args:
         width: ``N``.
-        inputs: ``I``; 0 for none.
-        outputs: ``O``.
-        stddev: all weights and biases are drawn from N(0, stddev²).
-        rngs: the source of the keys, stream ``params``.
+        inputs: ``I``, the number of inputs; 0 for none.
+        outputs: ``O``, the number of outputs.
+        stddev: the standard deviation σ of the initial weights and biases, drawn from N(0, σ²).
+        rngs: the source of the random keys, its stream ``params``.
 
     Raises:
         ValueError: if ``width``, ``inputs``, ``outputs`` or ``stddev`` is out of range.
@@ -152,11 +153,12 @@ class PeepholeLSTM(LSTMParameters):
 
     Args:
         cells: ``N``.
-        inputs: ``I``; 0 for none.
-        outputs: ``O``.
-        stddev: all weights and biases are drawn from N(0, stddev²).
+        inputs: ``I``, the number of inputs; 0 for none.
+        outputs: ``O``, the number of outputs.
+        stddev: the standard deviation σ of the initial weights and biases, drawn from N(0, σ²).
         forget_bias: the initial bias of every forget gate; None to draw it like all others.
-        rngs: the source of the keys, stream ``params``.
+        rngs: the source of the random keys, its stream ``params``. The layer's weights are
+            ``lstm_init(rngs.params(), cells, inputs, stddev, forget_bias)``.
 
     Raises:
         ValueError: if ``cells``, ``inputs``, ``outputs`` or ``stddev`` is out of range.
@@ -188,9 +190,9 @@ class PeepholeLSTM(LSTMParameters):
     def __call__(
         self, inputs: ArrayLike | None = None, *, steps: int | None = None, at: ArrayLike | None = None
     ) -> Array:
-        """``(T, I)``, or ``steps`` where there are no inputs, to ``(T, O)``, or to step ``at`` of it, ``(O,)``.
+        """Map ``(T, I)``, or ``steps`` without inputs, to ``(T, O)``; with ``at``, to that step's output ``(O,)``.
 
-        Errors are as of `lstm_unroll`, and if there is no step ``at``, where it is known before compilation.
+        Errors are those of `lstm_unroll`, and for a step ``at`` outside the sequence, unless it is traced.
         """
         if at is not None:
             return self.readout(lstm_unroll(self.weights, inputs, steps=steps)[0], at)
@@ -203,11 +205,11 @@ class ClockworkLSTM(nnx.Module):
 
     Args:
         clock: the clock; ``sizes`` are the LSTM cells of each module.
-        inputs: ``I``; 0 for none.
-        outputs: ``O``.
-        stddev: all weights and biases are drawn from N(0, stddev²).
+        inputs: ``I``, the number of inputs; 0 for none.
+        outputs: ``O``, the number of outputs.
+        stddev: the standard deviation σ of the initial weights and biases, drawn from N(0, σ²).
         forget_bias: the initial bias of every forget gate; None to draw it like all others.
-        rngs: the source of the keys, stream ``params``.
+        rngs: the source of the random keys, its stream ``params``.
 
     Raises:
         ValueError: if ``inputs``, ``outputs`` or ``stddev`` is out of range.
@@ -243,9 +245,9 @@ class ClockworkLSTM(nnx.Module):
     def __call__(
         self, inputs: ArrayLike | None = None, *, steps: int | None = None, at: ArrayLike | None = None
     ) -> Array:
-        """``(T, I)``, or ``steps`` where there are no inputs, to ``(T, O)``, or to step ``at`` of it, ``(O,)``.
+        """Map ``(T, I)``, or ``steps`` without inputs, to ``(T, O)``; with ``at``, to that step's output ``(O,)``.
 
-        Errors are as of `Clockwork`, and if there is no step ``at``, where it is known before compilation.
+        Errors are those of `Clockwork`, and for a step ``at`` outside the sequence, unless it is traced.
         """
         if (inputs is None) == (steps is None):
             raise ValueError(f"give either inputs or steps, got {'neither' if inputs is None else 'both'}")

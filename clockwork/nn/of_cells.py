@@ -24,21 +24,21 @@ PyTree = Any
 class ClockworkOfCells(nnx.RNNCellBase):
     """One step of a clockwork whose modules are cells of any kind, itself a cell for ``nnx.RNN``.
 
-    At the ticks of module i, ``c_i, y_i = cell_i(c_i, [x_t, y_{i+1}, ..., y_G])`` with the outputs that the
-    slower modules held before; at all other steps it holds its output and its whole carry. With
+    At the ticks of module i, ``c_i, y_i = cell_i(c_i, [x_t, y_{i+1}, ..., y_G])``, where ``y_{i+1}, ..., y_G`` are the
+    slower modules' outputs of the step before. At all other steps the module keeps its output and its whole carry. With
     ``nnx.SimpleCell`` that is the clockwork layer (Koutník et al. 2014, eqs. 1 and 4).
-    Over whole sequences, ``Clockwork(clock, in_features, cell=...)`` is the same function, and faster.
+    Over whole sequences, ``Clockwork(clock, in_features, cell=...)`` computes the same faster.
 
     Args:
         clock: when each module updates; ``sizes`` are the features of the cells.
         in_features: ``I``, the number of inputs of the layer.
         cell: makes a cell, called as ``cell(in_features, hidden_features, rngs=rngs)``: ``nnx.LSTMCell``,
-            ``nnx.GRUCell``, ``nnx.SimpleCell``, `PeepholeLSTMCell`, one's own; other arguments by
+            ``nnx.GRUCell``, ``nnx.SimpleCell``, `PeepholeLSTMCell`, or a cell of your own. Pass other arguments with
             ``functools.partial``.
         rngs: for the cells.
 
     Raises:
-        ValueError: if ``clock`` is no clock, ``in_features`` is negative, or ``cell`` makes no cell.
+        ValueError: if ``clock`` is not a clock, ``in_features`` is negative, or ``cell`` does not make a cell.
 
     Example:
         >>> import clockwork as cw, jax.numpy as jnp
@@ -59,15 +59,15 @@ class ClockworkOfCells(nnx.RNNCellBase):
         """One step.
 
         Args:
-            carry: of the cells, their held outputs ``(*batch, N)`` and time ``(*batch, 1)``.
+            carry: the carries of the cells, their outputs ``(*batch, N)`` and the time ``(*batch, 1)``.
             inputs: ``(*batch, I)``.
 
         Returns:
-            The next carry, and the held outputs ``(*batch, N)``.
+            The next carry, and the outputs of all modules ``(*batch, N)``.
 
         Raises:
-            ValueError: if the inputs have another width, the carry is of another clock or batch, or a cell
-                puts out another shape than it should.
+            ValueError: if the inputs have the wrong number of features, the carry belongs to another clock or batch, or
+                the outputs of a cell have the wrong shape.
         """
         x = jnp.asarray(inputs)
         shaped("inputs", x, "*batch I", I=self.in_features)
@@ -80,10 +80,10 @@ class ClockworkOfCells(nnx.RNNCellBase):
         rngs: nnx.Rngs | nnx.RngStream | None = None,
         carry_init: Initializer | None = None,
     ) -> CellsState:
-        """The carry before the first step: of each cell its own, no outputs yet, at time zero.
+        """The carry before the first step: the initial carry of each cell, outputs of zero, time zero.
 
         Args:
-            input_shape: of the inputs of a step, ``(*batch, I)``.
+            input_shape: the shape of one step's inputs, ``(*batch, I)``.
             rngs: for the cells' carries; ``nnx.Rngs(0)`` if None.
             carry_init: for the cells' carries.
 
@@ -99,7 +99,7 @@ class ClockworkOfCells(nnx.RNNCellBase):
         rngs: nnx.Rngs | nnx.RngStream | None = None,
         carry_init: Initializer | None = None,
     ) -> CellsState:
-        """The same of any clock, for a call that does not go on from a carry."""
+        """The carry before the first step, whatever the clock's cycle, for a call that starts at step 0."""
         batch, rngs = input_shape[:-1], nnx.Rngs(0) if rngs is None else rngs
         shapes = [(*batch, width) for width in modules.widths(self.clock, self.in_features)]
         carries = [
@@ -110,20 +110,20 @@ class ClockworkOfCells(nnx.RNNCellBase):
 
     @property
     def num_feature_axes(self) -> int:
-        """How many of the last axes are features: one."""
+        """The number of trailing feature axes, one."""
         return 1
 
     def unroll(
         self, inputs: Array, carry: CellsState, lengths: Array | None, *, start: int | None, method: Method
     ) -> tuple[CellsState, Array]:
-        """The cascade over a batch; what `Clockwork` calls.
+        """Run the cascade over a batch; `Clockwork` calls this.
 
         Args:
             inputs: ``(T, B, I)``.
-            carry: with B its one batch dimension.
-            lengths: ``(B,)``, the steps after which the returned carry is taken; None for all.
-            start: what the caller knows of the carry's time, up to whole cycles; None for nothing.
-            method: as of `Clockwork`.
+            carry: the carry, with one batch dimension B.
+            lengths: ``(B,)``, the number of steps after which each sequence's carry is returned; None for all steps.
+            start: the carry's time modulo ``clock.cycle``; None if the caller does not know it.
+            method: that of `Clockwork`.
 
         Returns:
             The carry, and the outputs ``(T, B, N)``.
@@ -150,7 +150,7 @@ def _make(cell: Callable[..., nnx.RNNCellBase], width: int, size: int, rngs: nnx
 
 
 def _scan(cell: nnx.RNNCellBase, carry: PyTree, inputs: Array, ticks: Array | None) -> tuple[PyTree, Array]:
-    """A cell over ``(S, B, I)``, with whatever state of its own it has."""
+    """Scan a cell over ``(S, B, I)``, and keep whatever state it has besides its carry."""
     if isinstance(cell, PeepholeLSTMCell) and ticks is None:
         return cell.unroll(inputs, carry)
     graph, params, rest = nnx.split(cell, nnx.Param, ...)

@@ -29,10 +29,11 @@ class ClockworkParameters(nnx.Module):
         """Replace the layer's weights.
 
         Args:
-            weights: of the same clock and number of inputs; converted to the dtype of the parameters.
+            weights: those of a layer with the same clock and number of inputs; they are converted to the parameters'
+                dtype.
 
         Raises:
-            ValueError: if they are those of another clock or number of inputs.
+            ValueError: if the weights belong to another clock or number of inputs.
         """
         check_weights(weights, self.clock)
         inputs = 0 if self.input is None else self.input.shape[0]
@@ -61,7 +62,7 @@ class LSTMParameters(nnx.Module):
 
 
 def _unless_empty(weights: Array) -> nnx.Param[Array] | None:
-    """A parameter, or None for weights of no inputs: arrays without elements crash XLA when spread over devices."""
+    """A parameter, or None for weights without elements, which crash XLA when they are spread over devices."""
     return nnx.Param(weights) if weights.size else None
 
 

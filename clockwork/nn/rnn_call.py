@@ -1,4 +1,4 @@
-"""The call of ``RNN``, around a function of time-major batches. Independent of a Flax API."""
+"""The call of ``RNN``, around a function of time-major batches. This file uses no Flax API."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from clockwork.nn.carry import check_carry, known_values
 from clockwork.ops.sharded import spread, spread_over
 
 PyTree = Any
-# Inputs (T, B, I), a carry, lengths (B,) or None: to the carry after so many steps, None for all, and (T, B, N).
+# Maps inputs (T, B, I), a carry, and lengths (B,) or None, to the carry after each sequence's steps, and (T, B, N).
 Unroll = Callable[[Array, PyTree, Array | None], tuple[PyTree, Array]]
 
 
@@ -35,24 +35,24 @@ def over_sequences(
 ) -> Array | tuple[PyTree, Array]:
     """The call of ``nnx.RNN`` and ``nn.RNN``: any batch dimensions, lengths, order and axis of time.
 
-    What is beyond a sequence's length is not read, whatever is there, and the outputs there are zeros.
+    Steps beyond a sequence's length are ignored, even if they hold NaN, and their outputs are zeros.
 
     Args:
-        run: see `Unroll`; where there are no batch dimensions B is 1.
-        initialize_carry: the shape of the inputs without time to a carry.
-        carry_like: the same, for its shapes alone.
+        run: an `Unroll`. Without batch dimensions, B is 1.
+        initialize_carry: makes the carry before the first step from the shape of one step's inputs.
+        carry_like: like ``initialize_carry``, but called for the shapes of its result only.
         inputs: ``(*batch, T, I)``, or ``(T, *batch, I)`` where ``time_major``.
         features: ``I``.
-        initial_carry: leaves ``(*batch, ...)``; None for what ``initialize_carry`` makes.
-        seq_lengths: ``(*batch)`` integers of 0 to T; a sequence of length 0 leaves its carry as it was.
-        return_carry: whether to return the last carry too, that after the last step of each sequence.
-        time_major: where the axis of time is.
-        reverse: whether to go from the last step of each sequence to its first.
-        keep_order: whether outputs are in the order of the inputs nonetheless.
+        initial_carry: the carry to continue from, leaves ``(*batch, ...)``; None to call ``initialize_carry``.
+        seq_lengths: ``(*batch)``, integers from 0 to T; a sequence of length 0 returns its carry unchanged.
+        return_carry: whether to return the carry after the last step of each sequence too.
+        time_major: whether time is the first axis.
+        reverse: whether to process each sequence from its last step to its first.
+        keep_order: whether ``reverse`` returns the outputs in the order of the inputs.
 
     Raises:
-        ValueError: if the inputs have another shape or no step, if the carry is another network's, or if a length
-            is out of range (where its value is known, not under ``jit``).
+        ValueError: if the inputs have the wrong shape or no step, the carry belongs to another network, or a length is
+            out of range. Traced lengths are not checked.
     """
     inputs = jnp.asarray(inputs)
     shaped("inputs", inputs, "T *batch I" if time_major else "*batch T I", I=features)
@@ -68,7 +68,7 @@ def over_sequences(
         check_carry(initial_carry, jax.eval_shape(lambda: carry_like((*batch, width))))
         carry = jax.tree.map(lambda leaf: leaf.reshape(count, *leaf.shape[len(batch) :]), initial_carry)
     x = x.reshape(steps, count, width)  # (T, B, I)
-    over = spread_over(x, 1)  # a carry and lengths go where the inputs are
+    over = spread_over(x, 1)  # place carry and lengths on the devices of the inputs
     carry = jax.tree.map(lambda leaf: leaf if isinstance(leaf, np.ndarray) else spread(leaf, 0, over), carry)
     lengths = None if lengths is None else spread(lengths.reshape(count), 0, over)
     if reverse:
@@ -101,7 +101,8 @@ def stacked(
     keep_order: bool,
     options: Mapping[str, Any],
 ) -> Array | tuple[tuple[PyTree, ...], Array]:
-    """Layers on layers: the outputs of the last, or with ``skip`` of all; before them their carries if asked for."""
+    """Run layers on layers: return the outputs of the last, or with ``skip`` of all, and before them the carries if
+    asked for."""
     carries: list[PyTree] = [None] * len(layers) if initial_carry is None else list(initial_carry)
     if len(carries) != len(layers):
         raise ValueError(f"initial_carry must have one carry for each of the {len(layers)} layers, got {len(carries)}")
@@ -130,7 +131,8 @@ def stacked(
 
 
 def check_lengths(seq_lengths: ArrayLike, batch: tuple[int, ...], steps: int) -> Array:
-    """The lengths, if they are integers of this shape from 0 to the steps, as far as is known, else ``ValueError``."""
+    """Return the lengths; raise ``ValueError`` unless they are integers of this shape from 0 to ``steps``. Traced
+    values are clipped."""
     given = seq_lengths if isinstance(seq_lengths, np.ndarray) else jnp.asarray(seq_lengths)
     shaped("seq_lengths", given, "*batch", batch=batch, kind=int)
     known = known_values(given)
@@ -142,12 +144,12 @@ def check_lengths(seq_lengths: ArrayLike, batch: tuple[int, ...], steps: int) ->
 
 
 def reversed_in_time(x: Array, lengths: Array | None, *, time_major: bool) -> Array:
-    """Each sequence from its last step to its first; what is beyond its length stays there.
+    """Each sequence from its last step to its first; the padding beyond its length stays behind it.
 
     Args:
         x: ``(*batch, T, I)``, or ``(T, *batch, I)`` where ``time_major``.
-        lengths: ``(*batch)``, integers of 0 to T; None where each sequence has T steps.
-        time_major: where the axis of time is.
+        lengths: ``(*batch)``, integers from 0 to T; None if every sequence has T steps.
+        time_major: whether time is the first axis.
     """
     axis = 0 if time_major else x.ndim - 2
     if lengths is None:

@@ -1,10 +1,10 @@
-"""The cells and layers of `clockwork.nn` for Flax's linen: the same functions, with the same names of parameters.
+"""The cells and layers of `clockwork.nn` for Flax's linen API, with the same names of parameters.
 
-The number of inputs is that of the first call. `weights` and `params` go from the parameters of a cell to the
-functional `clockwork.Weights` and back, and so to and from the nnx modules.
+A cell takes the number of its inputs from its first call. `weights` and `params` convert the parameters of a cell to
+the functional `clockwork.Weights` and back, and so to and from the nnx modules.
 
-A cell draws all its parameters with one key, the first that flax's ``make_rng("params")`` gives it. Flax makes this key
-of the one that ``init`` is called with and of the cell's place in the model. `params` shows how to get this key, and
+A cell draws all its parameters with one key, the first that flax's ``make_rng("params")`` gives it. Flax computes this
+key from the key given to ``init`` and from the cell's path in the model. `params` shows how to get this key, and
 with it the same weights from `clockwork.init`.
 """
 

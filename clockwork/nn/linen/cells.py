@@ -21,17 +21,17 @@ class ClockworkCell(nn.RNNCellBase):
 
     ``h_t = f(W_H h_{t-1} + W_I x_t + b)`` for the modules whose period divides t; the others keep
     their value (Koutník et al. 2014, eqs. 1 and 4). The carry holds the clock as well as the values.
-    Over whole sequences, `Clockwork` is the same function with the same parameters, and faster.
+    Over whole sequences, `Clockwork` computes the same faster, with the same parameters.
 
     Attributes:
         clock: when each module updates.
         activation: ``f``, elementwise; ``jnp.tanh`` if None.
-        dtype: of computation and carry; that of the parameters if None.
-        param_dtype: of the parameters; float32 if None.
-        kernel_init: of the input weights ``(I, N)``; the paper's N(0, 0.1²) if None. All three as Flax
-            has them: ``**clockwork.nn.FLAX``.
-        recurrent_kernel_init: of what each module receives, ``(N - a_i, k_i)``.
-        bias_init: of the biases ``(N,)``.
+        dtype: the dtype of computation and carry; that of the parameters if None.
+        param_dtype: the dtype of the parameters; float32 if None.
+        kernel_init: draws the input weights ``(I, N)``; N(0, 0.1²) as in the paper if None. ``**clockwork.nn.FLAX``
+            sets all three initialisers to Flax's.
+        recurrent_kernel_init: draws all weights to module i, ``(N - a_i, k_i)``, for each i.
+        bias_init: draws the biases ``(N,)``.
 
     Example:
         >>> import clockwork as cw, jax, jax.numpy as jnp
@@ -67,7 +67,7 @@ class ClockworkCell(nn.RNNCellBase):
             The next carry, and its hidden values ``(*batch, N)``.
 
         Raises:
-            ValueError: if the inputs have another width, or the carry is of another clock or batch.
+            ValueError: if the inputs have the wrong number of features, or the carry belongs to another clock or batch.
         """
         weights = self._weights(jnp.shape(inputs)[-1])
         return step_clockwork(weights, self.clock, carry, inputs, self._dtype, self.activation or jnp.tanh)
@@ -78,7 +78,7 @@ class ClockworkCell(nn.RNNCellBase):
 
         Args:
             rng: not used.
-            input_shape: of the inputs of a step, ``(*batch, I)``.
+            input_shape: the shape of one step's inputs, ``(*batch, I)``.
 
         Raises:
             ValueError: if the clock's cycle is longer than an int32 can count.
@@ -88,26 +88,26 @@ class ClockworkCell(nn.RNNCellBase):
 
     @nn.nowrap
     def first_carry(self, rng: Array | None, input_shape: tuple[int, ...]) -> State:
-        """The same of any clock, for a call that does not go on from a carry."""
+        """The carry before the first step, whatever the clock's cycle, for a call that starts at step 0."""
         hidden = jnp.zeros((*input_shape[:-1], self.clock.width), self._dtype)
         return State(hidden, time_zero(input_shape[:-1]))
 
     @property
     def num_feature_axes(self) -> int:
-        """How many of the last axes are features: one."""
+        """The number of trailing feature axes, one."""
         return 1
 
     def unroll(
         self, inputs: Array, carry: State, lengths: Array | None, *, start: int | None, method: Method
     ) -> tuple[State, Array]:
-        """The fast kernels over a batch; what `Clockwork` calls.
+        """Run the fast kernels over a batch; `Clockwork` calls this.
 
         Args:
             inputs: ``(T, B, I)``.
-            carry: with B its one batch dimension.
-            lengths: ``(B,)``, the steps after which the returned carry is taken; None for all.
-            start: what the caller knows of the carry's time, up to whole cycles; None for nothing.
-            method: as of `Clockwork`.
+            carry: the carry, with one batch dimension B.
+            lengths: ``(B,)``, the number of steps after which each sequence's carry is returned; None for all steps.
+            start: the carry's time modulo ``clock.cycle``; None if the caller does not know it.
+            method: that of `Clockwork`.
 
         Returns:
             The carry, and the outputs ``(T, B, N)``.
@@ -134,14 +134,15 @@ class ClockworkCell(nn.RNNCellBase):
 class PeepholeLSTMCell(nn.RNNCellBase):
     """One step of a layer of LSTM cells with peepholes (Graves 2008; Gers et al. 2002), as a cell for ``nn.RNN``.
 
-    The equations are those of `clockwork.nn.lstm_unroll`. As the cell of a `Clockwork`, its modules run that kernel.
+    The equations are those of `clockwork.nn.lstm_unroll`. A `Clockwork` of these cells runs the kernel of
+    `lstm_unroll`.
 
     Attributes:
         features: ``N``, the number of LSTM cells.
-        stddev: all weights and biases are drawn from N(0, stddev²).
+        stddev: the standard deviation σ of the initial weights and biases, drawn from N(0, σ²).
         forget_bias: the initial bias of every forget gate; None to draw it like all others.
-        dtype: of computation and carry; that of the parameters if None.
-        param_dtype: of the parameters.
+        dtype: the dtype of computation and carry; that of the parameters if None.
+        param_dtype: the dtype of the parameters.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -168,7 +169,7 @@ class PeepholeLSTMCell(nn.RNNCellBase):
             The next carry, and ``h``.
 
         Raises:
-            ValueError: if the inputs have another width, or the carry another shape.
+            ValueError: if the inputs have the wrong number of features, or the carry has the wrong shape.
         """
         return step_lstm(self._weights(jnp.shape(inputs)[-1]), carry, inputs, self._dtype)
 
@@ -178,7 +179,7 @@ class PeepholeLSTMCell(nn.RNNCellBase):
 
         Args:
             rng: not used.
-            input_shape: of the inputs of a step, ``(*batch, I)``.
+            input_shape: the shape of one step's inputs, ``(*batch, I)``.
 
         Returns:
             Two arrays ``(*batch, N)``.
@@ -188,11 +189,11 @@ class PeepholeLSTMCell(nn.RNNCellBase):
 
     @property
     def num_feature_axes(self) -> int:
-        """How many of the last axes are features: one."""
+        """The number of trailing feature axes, one."""
         return 1
 
     def unroll(self, inputs: Array, carry: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
-        """The fast kernel over ``(T, B, I)``: the last carry, ``(B, N)`` each, and the outputs ``(T, B, N)``."""
+        """Run the fast kernel over ``(T, B, I)``; return the last carry, ``(B, N)`` each, and ``(T, B, N)``."""
         return unroll_lstm(self._weights(inputs.shape[-1]), inputs, carry, self._dtype)
 
     @nn.compact

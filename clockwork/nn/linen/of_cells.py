@@ -23,18 +23,18 @@ PyTree = Any
 class ClockworkOfCells(nn.RNNCellBase):
     """One step of a clockwork whose modules are cells of any kind, itself a cell for ``nn.RNN``.
 
-    At the ticks of module i, ``c_i, y_i = cell_i(c_i, [x_t, y_{i+1}, ..., y_G])`` with the outputs that the
-    slower modules held before; at all other steps it holds its output and its whole carry. With
+    At the ticks of module i, ``c_i, y_i = cell_i(c_i, [x_t, y_{i+1}, ..., y_G])``, where ``y_{i+1}, ..., y_G`` are the
+    slower modules' outputs of the step before. At all other steps the module keeps its output and its whole carry. With
     ``nn.SimpleCell`` that is the clockwork layer (Koutník et al. 2014, eqs. 1 and 4).
-    Over whole sequences, ``Clockwork(clock, cell=...)`` is the same function, and faster.
+    Over whole sequences, ``Clockwork(clock, cell=...)`` computes the same faster.
 
     Attributes:
         clock: when each module updates; ``sizes`` are the features of the cells.
         cell: makes a cell, called as ``cell(features)``: ``nn.LSTMCell``, ``nn.GRUCell``, ``nn.SimpleCell``,
-            `PeepholeLSTMCell`, one's own; other arguments by ``functools.partial``.
+            `PeepholeLSTMCell`, or a cell of your own. Pass other arguments with ``functools.partial``.
 
     Raises:
-        ValueError: if ``clock`` is no clock or ``cell`` no function, and when called if it makes no cell.
+        ValueError: if ``clock`` is not a clock or ``cell`` not a function; when called, if it does not make a cell.
 
     Example:
         >>> import clockwork as cw, jax, jax.numpy as jnp
@@ -53,7 +53,7 @@ class ClockworkOfCells(nn.RNNCellBase):
         if not callable(self.cell):
             raise ValueError(
                 f"cell must be a class or function such as nn.LSTMCell, got {shown(self.cell)}; "
-                "the number of inputs is not given, but that of the first call"
+                "linen cells take the number of inputs from the first call"
             )
         super().__post_init__()
 
@@ -65,25 +65,25 @@ class ClockworkOfCells(nn.RNNCellBase):
         """One step.
 
         Args:
-            carry: of the cells, their held outputs ``(*batch, N)`` and time ``(*batch, 1)``.
+            carry: the carries of the cells, their outputs ``(*batch, N)`` and the time ``(*batch, 1)``.
             inputs: ``(*batch, I)``.
 
         Returns:
-            The next carry, and the held outputs ``(*batch, N)``.
+            The next carry, and the outputs of all modules ``(*batch, N)``.
 
         Raises:
-            ValueError: if the carry is of another clock or batch, or a cell puts out another shape than it should.
+            ValueError: if the carry belongs to another clock or batch, or the outputs of a cell have the wrong shape.
         """
         check_carry(carry, jax.eval_shape(lambda: self.initialize_carry(None, jnp.shape(inputs))))
         return modules.step(self.clock, carry, jnp.asarray(inputs), lambda j, c, x: self.cells[j](c, x))
 
     @nn.nowrap
     def initialize_carry(self, rng: Array | None, input_shape: tuple[int, ...]) -> CellsState:
-        """The carry before the first step: of each cell its own, no outputs yet, at time zero.
+        """The carry before the first step: the initial carry of each cell, outputs of zero, time zero.
 
         Args:
             rng: for the cells' carries; ``jax.random.key(0)`` if None.
-            input_shape: of the inputs of a step, ``(*batch, I)``.
+            input_shape: the shape of one step's inputs, ``(*batch, I)``.
 
         Raises:
             ValueError: if the clock's cycle is longer than an int32 can count.
@@ -93,7 +93,7 @@ class ClockworkOfCells(nn.RNNCellBase):
 
     @nn.nowrap
     def first_carry(self, rng: Array | None, input_shape: tuple[int, ...]) -> CellsState:
-        """The same of any clock, for a call that does not go on from a carry."""
+        """The carry before the first step, whatever the clock's cycle, for a call that starts at step 0."""
         *batch, features = input_shape
         cells = self.cells if self.scope is not None else [_make(self.cell, size) for size in self.clock.sizes]
         keys = jax.random.split(jax.random.key(0) if rng is None else rng, len(cells))
@@ -103,20 +103,20 @@ class ClockworkOfCells(nn.RNNCellBase):
 
     @property
     def num_feature_axes(self) -> int:
-        """How many of the last axes are features: one."""
+        """The number of trailing feature axes, one."""
         return 1
 
     def unroll(
         self, inputs: Array, carry: CellsState, lengths: Array | None, *, start: int | None, method: Method
     ) -> tuple[CellsState, Array]:
-        """The cascade over a batch; what `Clockwork` calls.
+        """Run the cascade over a batch; `Clockwork` calls this.
 
         Args:
             inputs: ``(T, B, I)``.
-            carry: with B its one batch dimension.
-            lengths: ``(B,)``, the steps after which the returned carry is taken; None for all.
-            start: what the caller knows of the carry's time, up to whole cycles; None for nothing.
-            method: as of `Clockwork`.
+            carry: the carry, with one batch dimension B.
+            lengths: ``(B,)``, the number of steps after which each sequence's carry is returned; None for all steps.
+            start: the carry's time modulo ``clock.cycle``; None if the caller does not know it.
+            method: that of `Clockwork`.
 
         Returns:
             The carry, and the outputs ``(T, B, N)``.
@@ -139,7 +139,7 @@ def _make(cell: Callable[..., nn.RNNCellBase], size: int) -> nn.RNNCellBase:
 
 
 def _scan(cell: nn.RNNCellBase, carry: PyTree, inputs: Array, ticks: Array | None) -> tuple[PyTree, Array]:
-    """A cell over ``(S, B, I)``."""
+    """Scan a cell over ``(S, B, I)``."""
     if isinstance(cell, PeepholeLSTMCell) and ticks is None:
         return cell.unroll(inputs, carry)
 

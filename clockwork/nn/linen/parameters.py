@@ -14,10 +14,10 @@ def weights(params: Mapping[str, Array]) -> Weights:
     """The functional weights from the parameters of a `ClockworkCell`.
 
     Args:
-        params: of the cell: ``variables["params"]``, and of a layer or ``nn.RNN`` its ``["cell"]``.
+        params: ``variables["params"]`` of a cell, or ``variables["params"]["cell"]`` of a layer or an ``nn.RNN``.
 
     Raises:
-        ValueError: if these are no such parameters.
+        ValueError: if these are not the parameters of a `ClockworkCell`.
 
     Example:
         >>> import clockwork as cw, jax, jax.numpy as jnp
@@ -36,13 +36,13 @@ def weights(params: Mapping[str, Array]) -> Weights:
 
 
 def params(weights: Weights) -> dict[str, Array]:
-    """The inverse of `weights`: the parameters of a `ClockworkCell`, and under ``["cell"]`` of a layer.
+    """The inverse of `weights`: the parameters of a `ClockworkCell`, which a layer has under ``["cell"]``.
 
     Args:
-        weights: of the layer.
+        weights: those of the layer.
 
     Raises:
-        ValueError: if these are no weights.
+        ValueError: if these are not `clockwork.Weights`.
 
     Example:
         >>> import clockwork as cw, jax, jax.numpy as jnp
@@ -66,7 +66,7 @@ def params(weights: Weights) -> dict[str, Array]:
 
 
 def parameters_of(module: nn.Module, features: int, draw: Callable[[Array], Mapping[str, Array]]) -> dict[str, Array]:
-    """The parameters of a cell that are drawn together, from one key; to be called from its ``compact`` method."""
+    """The parameters of a cell, all drawn with one key. The ``compact`` method of the cell calls this."""
     if module.has_variable("params", "bias"):
         known = module.get_variable("params", "input")
         if features != (0 if known is None else known.shape[0]):
