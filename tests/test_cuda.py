@@ -267,7 +267,7 @@ def test_over_explicit_axes_each_device_runs_kernels_on_its_share():
     assert "@mosaic_gpu" in lowered
 
 
-def test_a_long_sequence_goes_in_pieces(interpreted, monkeypatch):
+def test_a_long_sequence_goes_in_chunks(interpreted, monkeypatch):
     monkeypatch.setattr(chunked, "GPU_CHUNK_MIN_STEPS", 8)
     held_to_the_oracle(CLOCKS["one unit each"], 37, 4, 2)
 

@@ -32,7 +32,7 @@ def test_the_lstms_batches_share_the_gradient_of_their_weights(float64, read):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-11), *found)
 
 
-def test_long_sequences_of_many_lstms_go_piece_by_piece(float64, monkeypatch):
+def test_long_sequences_of_many_lstms_go_chunk_by_chunk(float64, monkeypatch):
     rng = np.random.default_rng(3)
     weights = jax.vmap(lambda key: lstm_init(key, 4, INPUTS, 0.7, dtype=jnp.float64))(
         jax.random.split(jax.random.key(0), 3)

@@ -298,7 +298,7 @@ def test_gradients_taken_inside_a_shard_are_summed_over_the_devices(float64):
     assert_methods_agree(make, weights, inputs, hidden)
 
 
-def test_checkpointed_pieces_equal_the_whole(float64):
+def test_checkpointed_chunks_equal_the_whole(float64):
     clock = CLOCKS[0]
     length = clock.cycle
     weights, readout, _, hidden = arguments(clock)
@@ -308,15 +308,15 @@ def test_checkpointed_pieces_equal_the_whole(float64):
         outputs, _ = cw.unroll(weights, clock, inputs, hidden=hidden, readout=readout)
         return jnp.sin(outputs).sum()
 
-    def pieces(weights):
+    def chunks(weights):
         @jax.checkpoint
-        def piece(hidden, inputs):
+        def chunk(hidden, inputs):
             outputs, hidden = cw.unroll(weights, clock, inputs, hidden=hidden, readout=readout)
             return hidden, jnp.sin(outputs).sum()
 
-        return jax.lax.scan(piece, hidden, inputs.reshape(3, length, INPUTS))[1].sum()
+        return jax.lax.scan(chunk, hidden, inputs.reshape(3, length, INPUTS))[1].sum()
 
-    a, b = (jax.jit(jax.value_and_grad(f))(weights) for f in (whole, pieces))
+    a, b = (jax.jit(jax.value_and_grad(f))(weights) for f in (whole, chunks))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-11), a, b)
 
 
@@ -339,7 +339,7 @@ def test_a_layer_is_exported_and_lowers_for_accelerators():
 
 @pytest.mark.parametrize("clock", CLOCKS, ids=str)
 @pytest.mark.parametrize("read", [True, False])
-def test_long_sequences_of_many_runs_go_piece_by_piece(float64, monkeypatch, clock, read):
+def test_long_sequences_of_many_runs_go_chunk_by_chunk(float64, monkeypatch, clock, read):
     monkeypatch.setattr(chunked, "CHUNK_MIN_STEPS", 3)
     weights, readout, _, hidden = arguments(clock, runs=(3,), batch=(3,))
     inputs = jnp.asarray(np.random.default_rng(1).normal(size=(2 * clock.cycle + 5, INPUTS)))
@@ -353,7 +353,7 @@ def test_long_sequences_of_many_runs_go_piece_by_piece(float64, monkeypatch, clo
     assert_methods_agree(make, weights, readout, inputs, hidden)
 
 
-def test_long_sequences_of_many_runs_keep_the_states_between_pieces_alone():
+def test_long_sequences_of_many_runs_keep_the_states_between_chunks_alone():
     clock = cw.Clock.exponential(width=16, modules=4)
     weights = jax.vmap(lambda key: cw.init(key, clock))(jax.random.split(jax.random.key(0), 8))
 
