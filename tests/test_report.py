@@ -35,7 +35,8 @@ def made_up(task, levels, lost=(), exploded=0, rate=8000):
             curve=(error * (1 + 9 * np.exp(-moments / 5))[:, None]).astype(np.float32),
             curve_epochs=moments,
             outputs=(target + 0.1 * rng.normal(size=(task.runs, 50))).astype(np.float32),
-            parameters=np.asarray(condition.size),
+            kept=np.arange(task.runs),
+            num_parameters=np.asarray(condition.size),
             data={"target": target.astype(np.float32), "rate": np.asarray(rate)},
             best={},
         )
