@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from figures import kept, within_and_apart
 
-from clockwork.report import FORMATS, draw_outputs, figures, table, write_report
+from clockwork.report import FORMATS, figures, table, write_report
 from clockwork.report.fonts import FONT, _letters, families, legible, names
 from clockwork.tasks import Generation
+from clockwork.tasks.generation import draw_outputs
 from clockwork.training import ConditionResult, Results
 
 LEVEL = {"srn": 0.9, "lstm": 0.2, "cwrnn": 0.006, "cwlstm": 0.05}

@@ -18,6 +18,8 @@ from clockwork.checks import ArgumentError, chosen, float32, listed
 from clockwork.data.audio import CLIP_NAMES, Clip, check_span, clip_names, embedded_clips, read_clip, scale
 from clockwork.nn import Network
 from clockwork.tasks.paper import Experiment, Protocol
+from clockwork.report import Description
+from clockwork.training import Results
 from clockwork.training.task import Condition, Loss, Step
 
 # Table 1: hidden units (cells of the LSTM) by nominal number of parameters. The clockwork of LSTMs is not in it: as
@@ -201,6 +203,12 @@ class Generation(Experiment):
         rates = sorted({clip.rate for clip in self.sounds.values()})
         files = listed(clip.file for clip in self.sounds.values())
         return f"{files} ({self.samples} samples from {self.audio_start:g} s at {listed(rates)} Hz)"
+
+    def report(self, results: Results) -> Description:
+        """What a report says and draws of the results."""
+        from clockwork.tasks.generation.report import describe  # which itself imports this class
+
+        return describe(self, results)
 
     def data(self, condition: Condition) -> Array:
         """The target of a condition, ``(T,)`` in [-1, 1]."""

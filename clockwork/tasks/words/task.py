@@ -19,6 +19,8 @@ from clockwork.data.speech import PAPER_WORDS
 from clockwork.data.words import Corpus, Split, embedded_words, read_words, split
 from clockwork.nn import Network
 from clockwork.tasks.paper import LABELS, Experiment, Protocol
+from clockwork.report import Description
+from clockwork.training import Results
 from clockwork.training.task import Condition, Loss, Step
 
 # Table 1: hidden units (cells of the LSTM) by nominal number of parameters. The clockwork of LSTMs is not in it: as
@@ -272,6 +274,12 @@ class Words(Experiment):
                 f"Split {number}: {len(side.train)} tokens for training, {len(side.test)} for test by {tested}."
             )
         return [*lines, *(f"Note: {note}." for note in corpus.notes)]
+
+    def report(self, results: Results) -> Description:
+        """What a report says and draws of the results."""
+        from clockwork.tasks.words.report import describe  # which itself imports this class
+
+        return describe(self, results)
 
     def data(self, condition: Condition) -> Data:
         """The split of a condition, and what normalises its features.
