@@ -11,9 +11,9 @@ from flax import nnx
 
 from clockwork.data import mfcc
 from clockwork.data.recording import resample
-from clockwork.report import classify as classify_one
-from clockwork.report import classify_all, describe, describe_all
 from clockwork.tasks import Generation, Words
+from clockwork.tasks.words import classify as classify_one
+from clockwork.tasks.words import classify_all, describe, describe_all
 from clockwork.tasks.words.classify import MOMENTS, SHORTEST
 from clockwork.training import Condition, ConditionResult, Results
 

@@ -142,7 +142,8 @@ class Description(NamedTuple):
         >>> from clockwork.training import Task
         >>> class Copying(Task):
         ...     def report(self, results):
-        ...         return describe(results)._replace(title="Copying", measure=Measure("wrong symbols", "%", 100, percent))
+        ...         wrong = Measure("wrong symbols", unit="%", factor=100, number=percent)
+        ...         return describe(results)._replace(measure=wrong)
         >>> description_of(Results(Copying(), {})).measure.label
         'wrong symbols (%)'
     """
@@ -152,8 +153,8 @@ class Description(NamedTuple):
     measure: Measure
     learnt: str = ""
     piece: str = "data"
-    labels: Mapping[str, str] = {}  # noqa: RUF012
-    hyperparameters: Mapping[str, str] = {}  # noqa: RUF012
+    labels: Mapping[str, str] = {}
+    hyperparameters: Mapping[str, str] = {}
     columns: Sequence[Column] = ()
     watched: str = "watched error"
     uses: str = "the figures use"

@@ -95,7 +95,9 @@ def _panels(results: Results, best: dict[tuple[str, int], Row], said: Descriptio
     sizes = sorted({size for _, size in best})
     return [
         _Panel(
-            said.label(name), "number of parameters", {(name, size): str(size) for size in sizes if (name, size) in best}
+            said.label(name),
+            "number of parameters",
+            {(name, size): str(size) for size in sizes if (name, size) in best},
         )
         for name in names
     ]
@@ -288,9 +290,7 @@ def _points(results: Results, found: list[Row], name: str) -> dict[float, Row]:
     best: dict[float, Row] = {}
     for row in found:
         value = dict(row.hyperparameters).get(name)
-        if value is not None and (
-            value not in best or watched_end(results, row) < watched_end(results, best[value])
-        ):
+        if value is not None and (value not in best or watched_end(results, row) < watched_end(results, best[value])):
             best[value] = row
     return dict(sorted(best.items()))
 
@@ -304,7 +304,9 @@ def _draw_points(
         return np.zeros(0)
     errors = [measure.factor * points[value].converged for value in values]
     low, middle, high = np.array([np.quantile(error, [0.25, 0.5, 0.75]) for error in errors]).T
-    axis.errorbar([places[value] for value in values], middle, [middle - low, high - middle], capsize=3, elinewidth=1, **style)
+    axis.errorbar(
+        [places[value] for value in values], middle, [middle - low, high - middle], capsize=3, elinewidth=1, **style
+    )
     every = np.concatenate([low, middle, high])
     return every[np.isfinite(every)]
 
