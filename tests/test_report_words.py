@@ -8,9 +8,9 @@ import pytest
 from figures import kept, within_and_apart
 
 from clockwork.data.speech import PAPER_WORDS
-from clockwork.report import table, write_report
+from clockwork.report import figures, table, write_report
 from clockwork.report.aggregate import best_rows, rows
-from clockwork.tasks import Experiment, Words
+from clockwork.tasks import Words
 from clockwork.tasks.words import confusion
 from clockwork.training import Condition, ConditionResult, Results
 from clockwork.training.task import Task
@@ -266,10 +266,13 @@ def test_a_search_names_its_choice():
         assert row.learning_rate == min(losses, key=losses.__getitem__)
 
 
-def test_other_tasks_are_refused(tmp_path):
-    class Other(Experiment):
-        name = "other"
-        units = {100: {"srn": 9}}  # noqa: RUF012
-
-    with pytest.raises(ValueError, match="got 'other'"):
-        write_report(made_up_results()._replace(task=Other(sizes=(100,))), tmp_path)
+def test_a_search_is_drawn_too(tmp_path, monkeypatch):
+    drawn = kept(monkeypatch, figures)
+    written = write_report(made_up_results(dataclasses.replace(TASK, learning_rates=(1e-4, 3e-4))), tmp_path)
+    assert [path.name for path in written] == [*FILES, "search.png"]
+    within_and_apart(drawn[-1])
+    above, below = drawn[-1].axes[:2], drawn[-1].axes[2:]
+    assert [axes.get_title() for axes in above] == ["1000 parameters", "10000 parameters"]
+    assert [axes.get_ylabel() for axes in drawn[-1].axes] == ["test error (%)", "", "diverged", ""]
+    counts = {line.get_color(): line.get_ydata() for line in below[1].lines}
+    np.testing.assert_array_equal(counts["C0"], [4, 4])  # two of the SRN's runs on each of two splits

@@ -20,7 +20,8 @@ DPI = 150
 PANEL_WIDTH = 3.6  # inches, of each of several panels
 FIGURE_WIDTH = 5.4  # inches, at least
 DECADE = 10  # values whose largest is as many times the least are drawn on a logarithmic axis
-TICKS = 7  # values that are written at an axis, at most
+TICK_SIZE, TICK_LETTER = 8, 0.075  # of the values at an axis: size, and inches of a letter
+INSIDE = 0.75  # of a panel's width, for its axis
 APART = 0.012  # of the width of a panel, between points at the same value
 LETTER, MARK = 0.07, 0.55  # inches, of a letter in a legend and of the mark before a text
 FOOTNOTE_SIZE = 7
@@ -77,15 +78,24 @@ def set_values(axis: Any, values: Sequence[float]) -> None:
             axis.set_xscale("symlog", linthresh=positive[0], linscale=0.5)
         else:
             axis.set_xscale("log")
-    every = -(-len(ordered) // TICKS)
-    shown = ordered[::every]
-    axis.xaxis.set_major_locator(ticker.FixedLocator(shown))
-    axis.xaxis.set_major_formatter(ticker.FixedFormatter([f"{value:g}" for value in shown]))
-    axis.xaxis.set_minor_locator(ticker.NullLocator())
     transform = axis.xaxis.get_transform()
     low, high = transform.transform([ordered[0], ordered[-1]])
     margin = 0.05 * (high - low)
     axis.set_xlim(*transform.inverted().transform([low - margin, high + margin]))
+    inches = INSIDE * axis.figure.get_figwidth() / axis.get_subplotspec().get_gridspec().ncols
+    places = inches * (transform.transform(ordered) - low) / (high - low)
+    texts = [f"{value:.3g}" for value in ordered]
+    lengths = np.array([TICK_LETTER * len(f" {text} ") for text in texts])
+    fitting = (
+        every
+        for every in range(1, len(ordered) + 1)
+        if (np.diff(places[::every]) >= (lengths[::every][1:] + lengths[::every][:-1]) / 2).all()
+    )
+    every = next(fitting)  # at the latest the one that leaves the first alone
+    axis.xaxis.set_major_locator(ticker.FixedLocator(ordered[::every]))
+    axis.xaxis.set_major_formatter(ticker.FixedFormatter(texts[::every]))
+    axis.xaxis.set_minor_locator(ticker.NullLocator())
+    axis.tick_params(axis="x", labelsize=TICK_SIZE)
 
 
 def beside(axis: Any, values: Sequence[float], position: int, count: int) -> np.ndarray:

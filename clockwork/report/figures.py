@@ -17,7 +17,7 @@ from clockwork.training import Results
 # Errors that span a larger factor are drawn on a logarithmic axis: on a linear one the least were lines at 0.
 LINEAR_FACTOR = 10
 REMARK = 12  # letters of a line below a box
-BOX_WIDTH = 0.8  # inches, of a box with a network's name below it
+BOX_WIDTH = 1.0  # inches, of a box with the name of a network below it
 MEDIAN = {"color": "tab:orange", "linewidth": 1.5}
 MEAN = {"marker": "D", "markersize": 4, "markerfacecolor": "tab:red", "markeredgecolor": "tab:red"}
 OUTLIER = {"marker": "+", "markersize": 4, "markeredgecolor": "tab:blue"}
@@ -61,7 +61,7 @@ def draw_errors(results: Results, path: str | Path) -> None:
     scale = _scale([error for error in errors.values() if error.size], measure)
     boxes = max(len(panel.members) for panel in panels)
     width = PANEL_WIDTH if len({size for _, size in best}) < 5 else 4.4
-    figure, axes = canvas(1, len(panels), width if len(panels) > 1 else max(width, BOX_WIDTH * boxes), 3.9)
+    figure, axes = canvas(1, len(panels), width if len(panels) > 1 else max(width, BOX_WIDTH * (boxes + 1)), 3.9)
     for axis, panel in zip(axes[0], panels, strict=True):
         axis.boxplot(
             [errors[key] for key in panel.members],
