@@ -101,9 +101,10 @@ class TaskCommand:
         words, names = ["clockwork", self.kind.name], option_names(self.kind)
         fields: Any = dataclasses.fields(self)  # pyright: ignore[reportArgumentType]
         for field in sorted(fields, key=lambda field: field.name == "out"):
-            value = getattr(self, field.name)
-            if value != field.default:
-                option = names.get(field.name, f"--{field.name}")
+            value, option = getattr(self, field.name), names.get(field.name, f"--{field.name}")
+            if isinstance(value, bool) and value != field.default:
+                words.append(option if value else option.replace("--", "--no-", 1))
+            elif value != field.default:
                 words += [option, *map(str, value if isinstance(value, tuple) else (value,))]
         return shlex.join(words)
 
@@ -146,12 +147,18 @@ class InfoCommand:
     """Print versions, devices, and the networks of the experiments with their parameter counts."""
 
     def run(self) -> int:
-        from clockwork.training.config import environment
-
-        versions = [f"{name:<10} {', '.join(v) if isinstance(v, list) else v}" for name, v in environment().items()]
         told = [getattr(kind, "info", None) for kind in TASKS.values()]
-        print(*["\n".join(versions), *(tell() for tell in told if tell)], sep="\n\n")
+        sections = [_versions(), *(tell() for tell in told if tell)]
+        print("\n\n".join(sections))
         return 0
+
+
+def _versions() -> str:
+    """Versions and devices, a line each."""
+    from clockwork.training.config import environment
+
+    known = {name: ", ".join(value) if isinstance(value, list) else value for name, value in environment().items()}
+    return "\n".join(f"{name:<10} {value}" for name, value in known.items())
 
 
 def commands(asked: str) -> Any:

@@ -10,7 +10,7 @@ from figures import kept, within_and_apart
 
 from clockwork import options
 from clockwork.cli import main
-from clockwork.report import FORMATS, describe, draw_search, figures, table, write_report
+from clockwork.report import FORMATS, Column, describe, draw_search, figures, table, write_report
 from clockwork.report.aggregate import best_rows
 from clockwork.tasks import TASKS, Generation
 from clockwork.training import Condition, ConditionResult, Results, Task, open_results
@@ -308,6 +308,15 @@ def test_every_option_is_there_and_explained(name):
     for field in options.option_names(kind):
         assert field in described or field in getattr(kind, "actions", ())
     assert "``" not in options.description_of(kind)
+
+
+def test_a_column_has_one_of_three_places():
+    class Wrong(Adding):
+        def report(self, results):
+            return describe(results)._replace(columns=[Column("slope", lambda row: "1", after="median")])
+
+    with pytest.raises(ValueError, match="unknown place of a column 'median'; choose of size, error, diverged"):
+        table(made_up(Wrong()))
 
 
 def test_the_generic_description_serves_the_papers_tasks_too():

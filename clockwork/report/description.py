@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -113,9 +113,10 @@ class Column(NamedTuple):
 
 
 class Description(NamedTuple):
-    """What a report says and draws of a task's results: what the task's `report` method returns.
+    """What a report says and draws of a task's results: what the task's method ``report(results)`` returns.
 
-    Each attribute has a default that serves any task; `describe` gives that of a task without such a method.
+    A task without such a method has the description that `describe` makes; one that differs in a few words changes that
+    one by ``_replace``.
 
     Attributes:
         title: of the table.
@@ -170,9 +171,11 @@ class Description(NamedTuple):
 
 
 def description_of(results: Results) -> Description:
-    """What a task says of its results by a method ``report(results)``; if it has none, `describe`."""
-    own = getattr(results.task, "report", None)
-    return describe(results) if own is None else own(results)
+    """What a task's ``report`` says, a method of the results or a `Description`; `describe` if it has none."""
+    own: Any = getattr(results.task, "report", None)
+    if own is None:
+        return describe(results)
+    return own if isinstance(own, Description) else own(results)
 
 
 def describe(results: Results) -> Description:
@@ -192,7 +195,9 @@ def describe(results: Results) -> Description:
     stopping = task.patience is not None
     training = counted(task.epochs, "epoch")
     if stopping:
-        training = f"at most {training}, early stopping after {counted(task.patience, 'epoch')} without a lower error"
+        training = (
+            f"at most {training}, early stopping after {counted(task.patience, 'epoch')} without a lower watched error"
+        )
     return Description(
         title=getattr(task, "title", None) or task.name.replace("_", " ").capitalize(),
         training=training,

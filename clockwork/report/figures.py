@@ -55,8 +55,8 @@ def draw_errors(results: Results, path: str | Path) -> None:
         >>> from clockwork.training import open_results
         >>> draw_errors(open_results("results/words"), "figure4.png")
     """
-    best, said = best_rows(results), description_of(results)
-    measure, panels = said.measure, _panels(results, best, said)
+    best, description = best_rows(results), description_of(results)
+    measure, panels = description.measure, _panels(results, best, description)
     errors = {key: measure.factor * row.converged for key, row in best.items()}
     scale = _scale([error for error in errors.values() if error.size], measure)
     boxes = max(len(panel.members) for panel in panels)
@@ -86,16 +86,16 @@ def draw_errors(results: Results, path: str | Path) -> None:
     save(figure, results, path)
 
 
-def _panels(results: Results, best: dict[tuple[str, int], Row], said: Description) -> list[_Panel]:
+def _panels(results: Results, best: dict[tuple[str, int], Row], description: Description) -> list[_Panel]:
     """A panel for each network with its sizes, or a single one with all networks if none has a size."""
-    names = networks(results, said.labels)
+    names = networks(results, description.labels)
     if not any(size for _, size in best):
-        labels = drawn_names([said.label(name) for name in names], 2 * REMARK)
+        labels = drawn_names([description.label(name) for name in names], 2 * REMARK)
         return [_Panel("", "", {(name, 0): label for name, label in zip(names, labels, strict=True)})]
     sizes = sorted({size for _, size in best})
     return [
         _Panel(
-            said.label(name),
+            description.label(name),
             "number of parameters",
             {(name, size): str(size) for size in sizes if (name, size) in best},
         )
@@ -153,8 +153,8 @@ def draw_curves(results: Results, path: str | Path) -> None:
         >>> from clockwork.training import open_results
         >>> draw_curves(open_results("results/generation"), "curves.pdf")
     """
-    best, said = best_rows(results), description_of(results)
-    measure, panels = said.measure, _panels(results, best, said)
+    best, description = best_rows(results), description_of(results)
+    measure, panels = description.measure, _panels(results, best, description)
     figure, axes = canvas(1, len(panels), PANEL_WIDTH, 3.6, sharey=True)
     sized = any(size for _, size in best)
     colors = {key: f"C{i}" for i, key in enumerate(sorted({size for _, size in best}) if sized else panels[0].members)}
@@ -230,10 +230,10 @@ def draw_search(results: Results, path: str | Path) -> None:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     draw_search(sweep(task, folder), f"{folder}/search.png")
     """
-    said, found, sought = description_of(results), rows(results), searched(results)
+    description, found, sought = description_of(results), rows(results), searched(results)
     if not sought:
         raise ValueError("there is no search to draw: one value alone of each hyper-parameter was trained")
-    names, sizes = networks(results, said.labels), sorted({row.size for row in found})
+    names, sizes = networks(results, description.labels), sorted({row.size for row in found})
     lost = any(row.diverged.any() for row in found)
     each = 2 if lost else 1  # rows of panels for each hyper-parameter
     figure, axes = canvas(
@@ -250,7 +250,7 @@ def draw_search(results: Results, path: str | Path) -> None:
             for position, network in enumerate(names):
                 points = _points(results, [r for r in found if (r.network, r.size) == (network, size)], name)
                 places = dict(zip(points, beside(panels[0], list(points), position, len(names)), strict=True))
-                drawn.append(_draw_points(panels[0], places, points, said.measure, _point_style(position)))
+                drawn.append(_draw_points(panels[0], places, points, description.measure, _point_style(position)))
                 if lost:
                     counts = [int(row.diverged.sum()) for row in points.values()]
                     panels[1].plot(list(places.values()), counts, **_point_style(position))
@@ -267,7 +267,7 @@ def draw_search(results: Results, path: str | Path) -> None:
         axis.set_ylim(*_limits(drawn, log))
         set_scale(axis, log)
     for first in axes[::each, 0]:
-        first.set_ylabel(said.measure.label + " (log scale)" * log)
+        first.set_ylabel(description.measure.label + " (log scale)" * log)
     remarks = ["Lines: median over the runs; bars: quartiles."]
     if lost:
         most = max(int(row.diverged.sum()) for row in found)
@@ -276,7 +276,7 @@ def draw_search(results: Results, path: str | Path) -> None:
         for first in axes[1::each, 0]:
             first.set_ylabel("diverged")
         remarks.append(f"Diverged: number of runs, of {max(row.diverged.size for row in found)}.")
-    labels = drawn_names([said.label(name) for name in names], 2 * REMARK)
+    labels = drawn_names([description.label(name) for name in names], 2 * REMARK)
     legend(figure, [(_point_style(position), label) for position, label in enumerate(labels)])
     save(figure, results, path, remarks)
 

@@ -16,7 +16,7 @@ FIGURES = {"errors": draw_errors, "curves": draw_curves}  # of a task that names
 
 
 def write_report(results: Results, folder: str | Path, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Write ``table.md``, the figures and, of generated sequences, the best as sound into a results folder.
+    """Write ``table.md``, the figures, and what else the task writes, such as sounds, into a results folder.
 
     Args:
         results: of a sweep of any task; at least one finished condition.
@@ -44,8 +44,8 @@ def write_report(results: Results, folder: str | Path, formats: Sequence[str] = 
     chosen("format", formats, FORMATS)
     if not results.conditions:
         raise ValueError(f"{folder} holds no finished results yet")
-    said = description_of(results)
-    figures = dict(FIGURES if said.figures is None else said.figures)
+    description = description_of(results)
+    figures = dict(FIGURES if description.figures is None else description.figures)
     if searched(results):
         figures["search"] = draw_search
     write_text(folder / "table.md", table(results))
@@ -54,4 +54,4 @@ def write_report(results: Results, folder: str | Path, formats: Sequence[str] = 
         for form in formats:
             written.append(folder / f"{name}.{form}")
             draw(results, written[-1])
-    return written + (said.files(results, folder) if said.files else [])
+    return written + (description.files(results, folder) if description.files else [])

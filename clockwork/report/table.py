@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from clockwork.checks import counted
+from clockwork.checks import chosen, counted
 from clockwork.report.aggregate import Row, rows, searched
 from clockwork.report.description import Column, Description, Measure, description_of
 from clockwork.report.fonts import columns as width_of
@@ -33,51 +33,54 @@ def table(results: Results) -> str:
         0 of 120 training runs are finished: 2 runs of each network, size and clip; 2000 epochs, gradient norm clipped
         at 30, seed 0.
     """
-    task, said = results.task, description_of(results)
+    task, description = results.task, description_of(results)
     conditions, choices = task.conditions(), [name.replace("_", " ") for name in searched(results)]
     sizes, pieces = any(condition.size for condition in conditions), any(condition.data for condition in conditions)
-    each = _joined(["network", *["size"] * sizes, *[said.piece] * pieces, *choices])
+    each = _joined(["network", *["size"] * sizes, *[description.piece] * pieces, *choices])
     finished, planned = len(results.conditions) * task.runs, len(conditions) * task.runs
     progress = f"{finished} of {planned} training runs are finished: {counted(task.runs, 'run')} of each {each}"
-    lines = [f"# {said.title}", "", f"{progress}; {said.training}, seed {task.seed}.", ""]
-    for sentence in (said.learnt, " ".join(said.remarks)):
+    lines = [f"# {description.title}", "", f"{progress}; {description.training}, seed {task.seed}.", ""]
+    for sentence in (description.learnt, " ".join(description.remarks)):
         lines += [sentence, ""] if sentence else []
-    which = _identity(results, said)
-    lines += _written(_columns(results, said, which), rows(results))
+    which = _identity(results, description)
+    lines += _written(_columns(results, description, which), rows(results))
     names = list(dict.fromkeys(condition.data for condition in results.conditions))
     if len(names) > 1:
-        means = [Column(name, _mean_on(name, said.measure)) for name in names]
-        lines += ["", f"{said.measure.header(f'Mean {said.measure.name}')} by {said.piece}:", ""]
+        means = [Column(name, _mean_on(name, description.measure)) for name in names]
+        lines += ["", f"{description.measure.header(f'Mean {description.measure.name}')} by {description.piece}:", ""]
         lines += _written([*which.values(), *means], rows(results))
-    if said.comparison:
-        lines += ["", said.comparison]
+    if description.comparison:
+        lines += ["", description.comparison]
     if choices:
         one = _joined(["network", *["size"] * sizes])
-        rule = f"For each {one}, {said.uses} the {_joined(choices)} with the lowest mean {said.watched}."
+        rule = f"For each {one}, {description.uses} the {_joined(choices)} with the lowest mean {description.watched}."
         lines += ["", rule]
-    return "\n".join([*lines, "", said.notes])
+    return "\n".join([*lines, "", description.notes])
 
 
-def _identity(results: Results, said: Description) -> dict[str, Column]:
+def _identity(results: Results, description: Description) -> dict[str, Column]:
     """What tells rows apart."""
     conditions = results.task.conditions()
-    found = {"network": Column("network", lambda row: said.label(row.network))}
+    found = {"network": Column("network", lambda row: description.label(row.network))}
     if any(condition.size for condition in conditions):
         found["size"] = Column("size", lambda row: str(row.size))
     for name in dict.fromkeys(name for condition in conditions for name, _ in condition.hyperparameters):
-        found[f"={name}"] = Column(said.hyperparameters.get(name, name), _value_of(name))
+        found[f"={name}"] = Column(description.hyperparameters.get(name, name), _value_of(name))
     return found
 
 
-def _columns(results: Results, said: Description, which: dict[str, Column]) -> list[Column]:
+def _columns(results: Results, description: Description, which: dict[str, Column]) -> list[Column]:
     """All columns of the main table, those that the task adds in their places."""
-    task, measure = results.task, said.measure
-    own = {place: [c for c in said.columns if c.after == place] for place in ("size", "error", "diverged")}
+    task, measure = results.task, description.measure
+    own: dict[str, list[Column]] = {"size": [], "error": [], "diverged": []}
+    for column in description.columns:
+        chosen("place of a column", (column.after,), tuple(own))
+        own[column.after].append(column)
     first = [column for name, column in which.items() if not name.startswith("=")]
     values = [column for name, column in which.items() if name.startswith("=")]
     parameters = Column("parameters", lambda row: str(int(next(iter(row.conditions.values())).num_parameters)))
     error = [
-        Column(measure.header(f"{measure.name}") + " mean ± sd", lambda row: _mean(row, measure)),
+        Column(measure.header(measure.name) + " mean ± sd", lambda row: _mean(row, measure)),
         Column(measure.header("median"), lambda row: _of(row, lambda e: measure.number(float(np.median(e))))),
         Column(measure.header("best"), lambda row: _of(row, lambda e: measure.number(float(e.min())))),
     ]

@@ -29,7 +29,7 @@ Figure 5 outputs little more than the mean. So the paper's NMSE was normalised i
 TOP = 2.0
 
 
-def describe(task: Generation, results: Results) -> Description:
+def description(task: Generation, results: Results) -> Description:
     """The description of the results of a task."""
     paper = papers_data(results, task.audio)
     return Description(

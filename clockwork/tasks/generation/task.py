@@ -209,9 +209,9 @@ class Generation(Experiment):
 
     def report(self, results: Results) -> Description:
         """What a report says and draws of the results."""
-        from clockwork.tasks.generation.report import describe  # which itself imports this class
+        from clockwork.tasks.generation.report import description  # which itself imports this class
 
-        return describe(self, results)
+        return description(self, results)
 
     def data(self, condition: Condition) -> Array:
         """The target of a condition, ``(T,)`` in [-1, 1]."""

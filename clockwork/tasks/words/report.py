@@ -28,7 +28,7 @@ The paper's figures are those of its Table 2: mean and sd over 100 runs, on reco
 """
 
 
-def describe(task: Words, results: Results) -> Description:
+def description(task: Words, results: Results) -> Description:
     """The description of the results of a task: from what is stored with them, as the recordings may be gone."""
     paper = papers_data(results, task.data_folder)
     place = "on the last frame" if task.loss_at == "last" else "averaged over all frames"

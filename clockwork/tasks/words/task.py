@@ -283,9 +283,9 @@ class Words(Experiment):
 
     def report(self, results: Results) -> Description:
         """What a report says and draws of the results."""
-        from clockwork.tasks.words.report import describe  # which itself imports this class
+        from clockwork.tasks.words.report import description  # which itself imports this class
 
-        return describe(self, results)
+        return description(self, results)
 
     def data(self, condition: Condition) -> Data:
         """The split of a condition, and what normalises its features.
