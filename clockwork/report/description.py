@@ -115,8 +115,8 @@ class Column(NamedTuple):
 class Description(NamedTuple):
     """What a report says and draws of a task's results: what the task's method ``report(results)`` returns.
 
-    A task without such a method has the description that `describe` makes; one that differs in a few words changes that
-    one by ``_replace``.
+    A task without such a method has the description that `describe` makes. A task that differs in a few words takes
+    that one and changes these with ``_replace``.
 
     Attributes:
         title: of the table.
@@ -128,7 +128,7 @@ class Description(NamedTuple):
         hyperparameters: headers of their columns, by name; others have their own names.
         columns: further columns of the table.
         watched: what `clockwork.training.Task.watched` gives, such as ``"training loss"``.
-        uses: what uses the best hyper-parameters where several values were trained.
+        uses: subject and verb of the sentence that says which of several hyper-parameters the figures are made with.
         comparison: a sentence that compares the networks.
         remarks: whole sentences that must be said with every figure, such as that the data are synthetic.
         notes: what was measured, below the table.
@@ -138,14 +138,16 @@ class Description(NamedTuple):
         files: writes further files, such as sounds: a function of the results and a folder that returns their paths.
 
     Example:
-        A task that brings its own words:
+        A task whose error is called and written in its own way:
 
-        >>> from clockwork.training import Task
+        >>> from clockwork.report import Measure, describe
+        >>> from clockwork.training import Results, Task
         >>> class Copying(Task):
         ...     def report(self, results):
-        ...         wrong = Measure("wrong symbols", unit="%", factor=100, number=percent)
-        ...         return describe(results)._replace(measure=wrong)
-        >>> description_of(Results(Copying(), {})).measure.label
+        ...         wrong = Measure("wrong symbols", unit="%", factor=100, number=lambda error: f"{100 * error:.1f}")
+        ...         return describe(results)._replace(title="Copying", measure=wrong)
+        >>> task = Copying()
+        >>> task.report(Results(task, {})).measure.label
         'wrong symbols (%)'
     """
 
