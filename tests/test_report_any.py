@@ -144,6 +144,27 @@ def test_a_search_shows_medians_quartiles_and_how_many_diverged(tmp_path, monkey
         draw_search(made_up(Adding(rates=(1e-3,), noises=(0.0,))), tmp_path / "none.png")
 
 
+@pytest.mark.parametrize("finished", [1, 3])
+def test_a_search_is_drawn_while_it_is_under_way(finished, tmp_path, monkeypatch):
+    drawn, results = kept(monkeypatch, figures), made_up(Adding())
+    some = dict(list(results.conditions.items())[:finished])
+    write_report(results._replace(conditions=some), tmp_path)
+    within_and_apart(drawn[-1])
+    (line, *_) = drawn[-1].axes[0].lines
+    assert len(line.get_xdata()) == -(-finished // len(NOISES))
+
+
+def test_a_hyperparameter_of_which_nothing_is_finished_is_no_trouble(tmp_path):
+    class Mixed(Adding):
+        def conditions(self):
+            decays = [Condition("rnn", 0, "", (("decay", value),)) for value in (0.1, 0.2)]
+            return [*super().conditions(), *decays]
+
+    results = made_up(Adding())._replace(task=Mixed())
+    assert write_report(results, tmp_path)[-1].name == "search.png"
+    assert cells_of(table(results))[2][2:5] == ["0.0001", "0", ""]
+
+
 def test_the_best_of_a_search_is_that_of_the_watched_error():
     results = made_up(Adding())
     (gru, _) = best_rows(results).values()

@@ -72,6 +72,8 @@ def set_values(axis: Any, values: Sequence[float]) -> None:
     """
     ticker = require("matplotlib.ticker")
     ordered = sorted(values)
+    if not ordered:
+        return
     positive = [value for value in ordered if value > 0]
     if ordered[0] >= 0 and positive and positive[-1] >= DECADE * positive[0]:
         if ordered[0] == 0:
@@ -80,10 +82,11 @@ def set_values(axis: Any, values: Sequence[float]) -> None:
             axis.set_xscale("log")
     transform = axis.xaxis.get_transform()
     low, high = transform.transform([ordered[0], ordered[-1]])
-    margin = 0.05 * (high - low)
+    extent = (high - low) or 1.0  # one value alone, of a sweep that is under way
+    margin = 0.05 * extent
     axis.set_xlim(*transform.inverted().transform([low - margin, high + margin]))
     inches = INSIDE * axis.figure.get_figwidth() / axis.get_subplotspec().get_gridspec().ncols
-    places = inches * (transform.transform(ordered) - low) / (high - low)
+    places = inches * (transform.transform(ordered) - low) / extent
     texts = [f"{value:.3g}" for value in ordered]
     lengths = np.array([TICK_LETTER * len(f" {text} ") for text in texts])
     fitting = (
