@@ -77,7 +77,7 @@ def _shares(row: Row, words: int) -> np.ndarray:
     """Of each answer to each word said, ``(O, O)``; a row of zeros for a word that was never said."""
     counts = np.zeros((words, words))
     for result in row.conditions.values():
-        answers = result.outputs[~result.diverged].argmax(-1)  # (R, M)
+        answers = result.outputs[~result.diverged[result.kept]].argmax(-1)  # (K, M)
         np.add.at(counts, (np.broadcast_to(result.data["labels"], answers.shape), answers), 1)
     return counts / np.maximum(counts.sum(1, keepdims=True), 1)
 
