@@ -21,6 +21,8 @@ MODULES = (
     "clockwork.nn.linen",
     "clockwork.data",
     "clockwork.tasks",
+    "clockwork.tasks.generation",
+    "clockwork.tasks.words",
     "clockwork.training",
     "clockwork.report",
 )

@@ -7,15 +7,19 @@ from matplotlib.text import Text
 LEAST_OVERLAP = 1.0  # pixels in both directions; letters have air around them
 
 
-def kept(monkeypatch, module):
-    """The figures that a module draws from now on, as matplotlib has them; they are written all the same."""
-    figures, save = [], module.save
+def kept(monkeypatch, *modules):
+    """The figures that modules draw from now on, as matplotlib has them; they are written all the same."""
+    figures = []
 
-    def keep(figure, *arguments):
-        figures.append(figure)
-        save(figure, *arguments)
+    def keeping(save):
+        def keep(figure, *arguments):
+            figures.append(figure)
+            save(figure, *arguments)
 
-    monkeypatch.setattr(module, "save", keep)
+        return keep
+
+    for module in modules:
+        monkeypatch.setattr(module, "save", keeping(module.save))
     return figures
 
 

@@ -11,9 +11,9 @@ from flax import nnx
 
 from clockwork.data import mfcc
 from clockwork.data.recording import resample
-from clockwork.report import classify as classify_one
-from clockwork.report import classify_all, describe, describe_all
 from clockwork.tasks import Generation, Words
+from clockwork.tasks.words import classify as classify_one
+from clockwork.tasks.words import classify_all, describe, describe_all
 from clockwork.tasks.words.classify import MOMENTS, SHORTEST
 from clockwork.training import Condition, ConditionResult, Results
 
@@ -39,9 +39,11 @@ def result(condition: Condition, loss: float) -> ConditionResult:
         curve=curve,
         curve_epochs=np.arange(2),
         outputs=np.zeros((3, 50, 25), np.float32),
-        parameters=np.asarray(500),
+        kept=np.arange(3),
+        num_parameters=np.asarray(500),
         data=TASK.record(condition),
         best={".".join(map(str, place)): np.asarray(leaf[...]) for place, leaf in params},
+        state={},
     )
 
 
@@ -56,7 +58,7 @@ def results():
 
 def test_the_network_is_chosen_by_its_training_and_quoted_by_its_mean(results):
     answer = classify_one(results, SPEECH)
-    assert answer.condition == Condition("cwrnn", 500, "split0", 3e-4)
+    assert answer.condition == Condition("cwrnn", 500, "split0", (("learning_rate", 3e-4),))
     assert (answer.error, answer.sd, answer.runs) == (pytest.approx(0.7), pytest.approx(0.1), 3)
     assert answer.warnings == ()
     said = describe(answer).splitlines()[0]
@@ -65,7 +67,7 @@ def test_the_network_is_chosen_by_its_training_and_quoted_by_its_mean(results):
     only = {
         condition: r
         for condition, r in results.conditions.items()
-        if condition == Condition("srn", 500, "split0", 1e-4)
+        if condition == Condition("srn", 500, "split0", (("learning_rate", 1e-4),))
     }
     answer = classify_one(results._replace(conditions=only), SPEECH)
     assert (answer.error, answer.runs) == (pytest.approx(0.55), 2)  # without the run that diverged
@@ -74,7 +76,7 @@ def test_the_network_is_chosen_by_its_training_and_quoted_by_its_mean(results):
 @pytest.mark.parametrize("loss_at", ["last", "every"])
 def test_answers_are_those_of_the_unpadded_recording(results, loss_at):
     task = Words(**{**{name: getattr(TASK, name) for name in ("runs", "networks", "sizes")}, "loss_at": loss_at})
-    condition = Condition("cwrnn", 500, "split0", 3e-4)
+    condition = Condition("cwrnn", 500, "split0", (("learning_rate", 3e-4),))
     answer = classify_one(Results(task, {condition: results.conditions[condition]}), SPEECH)
     network = TASK.network("cwrnn", 500, nnx.Rngs(5))
     samples, rate = soundfile.read(SPEECH)

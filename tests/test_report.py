@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from figures import kept, within_and_apart
 
-from clockwork.report import FORMATS, draw_outputs, figures, table, write_report
+from clockwork.report import FORMATS, figures, table, write_report
 from clockwork.report.fonts import FONT, _letters, families, legible, names
 from clockwork.tasks import Generation
+from clockwork.tasks.generation import draw_outputs, outputs
 from clockwork.training import ConditionResult, Results
 
 LEVEL = {"srn": 0.9, "lstm": 0.2, "cwrnn": 0.006, "cwlstm": 0.05}
@@ -35,9 +36,11 @@ def made_up(task, levels, lost=(), exploded=0, rate=8000):
             curve=(error * (1 + 9 * np.exp(-moments / 5))[:, None]).astype(np.float32),
             curve_epochs=moments,
             outputs=(target + 0.1 * rng.normal(size=(task.runs, 50))).astype(np.float32),
-            parameters=np.asarray(condition.size),
+            kept=np.arange(task.runs),
+            num_parameters=np.asarray(condition.size),
             data={"target": target.astype(np.float32), "rate": np.asarray(rate)},
             best={},
+            state={},
         )
     return Results(task, conditions)
 
@@ -92,7 +95,10 @@ def test_the_table_names_file_start_rate_and_length_and_leaves_the_paper_out(aud
 def test_a_search_says_so_before_and_after_its_table():
     text = table(made_up(Generation(runs=1, sizes=(100,), learning_rates=(1e-4, 1e-3)), LEVEL))
     assert "1 run of each network, size, clip and learning rate;" in text
-    assert "use the learning rate with the lowest mean training NMSE." in text
+    assert (
+        "For each network and size, the figures and the comparison use the learning rate with the lowest mean training "
+        "NMSE."
+    ) in text
 
 
 CASES = {
@@ -113,7 +119,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_no_text_of_a_figure_is_cut_or_lies_on_another(case, tmp_path, monkeypatch, caplog):
     task, levels, arguments = CASES[case]
-    drawn = kept(monkeypatch, figures)
+    drawn = kept(monkeypatch, figures, outputs)
     write_report(made_up(task, levels, **arguments), tmp_path)
     assert len(drawn) == 3
     for figure in drawn:

@@ -8,14 +8,15 @@ import pytest
 from figures import kept, within_and_apart
 
 from clockwork.data.speech import PAPER_WORDS
-from clockwork.report import confusion, table, write_report
+from clockwork.report import figures, table, write_report
 from clockwork.report.aggregate import best_rows, rows
-from clockwork.tasks import Experiment, Words
+from clockwork.tasks import Words
+from clockwork.tasks.words import confusion
 from clockwork.training import Condition, ConditionResult, Results
 from clockwork.training.task import Task
 
 TASK = Words(runs=6, sizes=(1000, 10000), splits=(0, 3), learning_rates=(3e-4,))
-MISSING = Condition("lstm", 1000, "split3", 3e-4)
+MISSING = Condition("lstm", 1000, "split3", (("learning_rate", 3e-4),))
 NOTES = ("this is synthetic speech, not TIMIT", "its error rates cannot be compared")
 LEVEL = {"srn": 0.65, "lstm": 0.35, "cwrnn": 0.18, "cwlstm": 0.25}
 FILES = ["table.md", "figure4.png", "curves.png", "confusion.png"]
@@ -44,7 +45,8 @@ def made_up(condition, runs, rng, words=PAPER_WORDS, notes=NOTES, lost=(), **dat
         curve=curve.astype(np.float32),
         curve_epochs=np.arange(moments),
         outputs=scores.astype(np.float32),
-        parameters=np.asarray(condition.size + 7),
+        kept=np.arange(runs),
+        num_parameters=np.asarray(condition.size + 7),
         data={
             "labels": labels,
             "sources": np.asarray([f"{i}.wav" for i in labels]),
@@ -55,6 +57,7 @@ def made_up(condition, runs, rng, words=PAPER_WORDS, notes=NOTES, lost=(), **dat
             **data,
         },
         best={"readout.bias": np.zeros(count, np.float32)},
+        state={},
     )
 
 
@@ -130,7 +133,7 @@ def test_the_table_says_how_where_and_on_what():
     )
     assert said[6] == "This is synthetic speech, not TIMIT. Its error rates cannot be compared."
     by_split = text[text.index("Mean test error % by split:") :]
-    first = results.conditions[Condition("cwrnn", 10000, "split0", 3e-4)].error.astype(np.float64)
+    first = results.conditions[Condition("cwrnn", 10000, "split0", (("learning_rate", 3e-4),))].error.astype(np.float64)
     assert line_of(by_split, "CW-RNN", "10000", "0.0003")[3] == f"{100 * first.mean():.1f}"
     assert line_of(by_split, "LSTM", "1000", "0.0003")[4] == ""
     means = {row.network: 100 * row.converged.mean() for row in rows(results) if row.size == 10000}
@@ -142,7 +145,7 @@ def test_the_table_says_how_where_and_on_what():
 
 def test_the_table_counts_the_runs_that_the_limit_of_epochs_cut():
     results = made_up_results()
-    condition = Condition("cwrnn", 1000, "split0", 3e-4)  # its run 2 diverged
+    condition = Condition("cwrnn", 1000, "split0", (("learning_rate", 3e-4),))  # its run 2 diverged
     epochs = np.array([300, 300, 300, 20, 299, 300], np.int32)
     results.conditions[condition] = results.conditions[condition]._replace(epochs=epochs)
     header, line = (line_of(table(results), *start) for start in (["network", "size", "units"], ["CW-RNN", "1000"]))
@@ -264,10 +267,13 @@ def test_a_search_names_its_choice():
         assert row.learning_rate == min(losses, key=losses.__getitem__)
 
 
-def test_other_tasks_are_refused(tmp_path):
-    class Other(Experiment):
-        name = "other"
-        units = {100: {"srn": 9}}  # noqa: RUF012
-
-    with pytest.raises(ValueError, match="got 'other'"):
-        write_report(made_up_results()._replace(task=Other(sizes=(100,))), tmp_path)
+def test_a_search_is_drawn_too(tmp_path, monkeypatch):
+    drawn = kept(monkeypatch, figures)
+    written = write_report(made_up_results(dataclasses.replace(TASK, learning_rates=(1e-4, 3e-4))), tmp_path)
+    assert [path.name for path in written] == [*FILES, "search.png"]
+    within_and_apart(drawn[-1])
+    above, below = drawn[-1].axes[:2], drawn[-1].axes[2:]
+    assert [axes.get_title() for axes in above] == ["1000 parameters", "10000 parameters"]
+    assert [axes.get_ylabel() for axes in drawn[-1].axes] == ["test error (%)", "", "diverged", ""]
+    counts = {line.get_color(): line.get_ydata() for line in below[1].lines}
+    np.testing.assert_array_equal(counts["C0"], [4, 4])  # two of the SRN's runs on each of two splits

@@ -16,6 +16,7 @@ from clockwork.training import Progress, open_results, sweep
 
 PAGE = (Path(__file__).parent.parent / "docs/results.md").read_text(encoding="utf-8")
 TASKS = {"generation": Generation(), "words": Words()}
+SOMETIMES = ("partial/GROUP.npz", "runs.parquet", "search.png")  # runs in training, with pyarrow, of a search
 OTHER = {"generation": "words:", "words": "generation:"}  # how a row begins that is not of a task
 
 
@@ -81,7 +82,7 @@ def folders(finished):
 def test_every_file_is_named(folders, task):
     found = [path.relative_to(folders / task).as_posix() for path in (folders / task).rglob("*") if path.is_file()]
     names = [row[0] for row in FILES if not row[1].startswith(OTHER[task])]
-    agree([name for name in names if name != "partial/GROUP.npz"], found)  # nothing is in training
+    agree([name for name in names if name in found or name not in SOMETIMES], found)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -1,21 +1,36 @@
 """Which stored runs go into a row of a table, a box or a panel."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from clockwork.tasks.paper import LABELS
 from clockwork.training import Condition, ConditionResult, Results
+
+Hyperparameters = tuple[tuple[str, float], ...]
 
 
 class Row(NamedTuple):
-    """All runs of one network, size and learning rate, over all pieces of data together."""
+    """All runs of one network and size with the same hyper-parameters, over all pieces of data together.
+
+    Attributes:
+        network: its name.
+        size: the nominal number of parameters; 0 where networks have one size.
+        hyperparameters: pairs of a name and a value.
+        conditions: the finished ones, by piece of data.
+    """
 
     network: str
     size: int
-    learning_rate: float
-    conditions: dict[str, ConditionResult]  # by piece of data
+    hyperparameters: Hyperparameters
+    conditions: dict[str, ConditionResult]
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate; NaN if it is no hyper-parameter."""
+        return dict(self.hyperparameters).get("learning_rate", float("nan"))
 
     @property
     def error(self) -> np.ndarray:
@@ -32,6 +47,16 @@ class Row(NamedTuple):
         """Which runs diverged."""
         return np.concatenate([result.diverged for result in self.conditions.values()])
 
+    @property
+    def epochs(self) -> np.ndarray:
+        """How many epochs each run was trained."""
+        return np.concatenate([result.epochs for result in self.conditions.values()])
+
+    @property
+    def ends(self) -> np.ndarray:
+        """The last errors of the learning curves of the runs that did not diverge, ``(R, ...)``."""
+        return np.concatenate([result.curve[-1] for result in self.conditions.values()])[~self.diverged]
+
     def curves(self) -> tuple[np.ndarray, np.ndarray]:
         """Epochs ``(P,)``, and at each the errors ``(P, R, ...)`` of the runs that did not diverge.
 
@@ -42,62 +67,55 @@ class Row(NamedTuple):
         return epochs, np.concatenate(held, axis=1)[:, ~self.diverged]
 
 
-def networks(results: Results) -> list[str]:
-    """The networks that have a finished condition, in the order of `LABELS`."""
-    present = {condition.network for condition in results.conditions}
-    return [name for name in LABELS if name in present]
-
-
-def notes(results: Results) -> list[str]:
-    """What must be said with every figure of this data, such as that it is synthetic, as whole sentences."""
-    found = [str(note) for result in results.conditions.values() for note in result.data.get("notes", ())]
-    return [f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in dict.fromkeys(found) if note]
+def networks(results: Results, order: Iterable[str] = ()) -> list[str]:
+    """The networks that have a finished condition: those of ``order`` first, the others as the task has them."""
+    present = list(dict.fromkeys(condition.network for condition in results.conditions))
+    first = [name for name in order if name in present]
+    return first + [name for name in present if name not in first]
 
 
 def rows(results: Results) -> list[Row]:
-    """One row for each network, size and learning rate, in the order of the task."""
-    grouped: dict[tuple[str, int, float], dict[str, ConditionResult]] = {}
+    """One row for each network, size and choice of hyper-parameters, in the order of the task."""
+    grouped: dict[tuple[str, int, Hyperparameters], dict[str, ConditionResult]] = {}
     for condition, result in results.conditions.items():
-        grouped.setdefault((condition.network, condition.size, condition.learning_rate), {})[condition.data] = result
+        grouped.setdefault((condition.network, condition.size, condition.hyperparameters), {})[condition.data] = result
     return [Row(*key, conditions) for key, conditions in grouped.items()]
 
 
-def best_rows(results: Results) -> dict[tuple[str, int], Row]:
-    """By network and size, the row of the learning rate with the lowest mean training error.
+def searched(results: Results) -> list[str]:
+    """The hyper-parameters of which the task has several values for one network and size."""
+    values: dict[tuple[str, int, str], set[float]] = {}
+    for condition in results.task.conditions():
+        for name, value in condition.hyperparameters:
+            values.setdefault((condition.network, condition.size, name), set()).add(value)
+    return list(dict.fromkeys(name for (_, _, name), found in values.items() if len(found) > 1))
 
-    It is the error that stops a run (`clockwork.tasks.Task.watched`), at the end, of the runs that did not diverge:
-    nothing is chosen on a test set.
+
+def watched_end(results: Results, row: Row) -> float:
+    """The mean of the error that stops a run (`clockwork.training.Task.watched`) at the end of the training.
+
+    It is over the runs that did not diverge; infinite if all did.
     """
+    ends = row.ends
+    return float(np.mean(watched(results, ends), dtype=float)) if len(ends) else float("inf")
 
-    def trained(row: Row) -> float:
-        ends = np.concatenate([result.curve[-1] for result in row.conditions.values()])[~row.diverged]
-        return float(np.mean(results.task.watched(jnp.asarray(ends.T)), dtype=float)) if len(ends) else float("inf")
 
+def watched(results: Results, errors: np.ndarray) -> np.ndarray:
+    """Of errors ``(R, ...)`` of several runs, as learning curves have them, those that tell when to stop, ``(R,)``."""
+    return np.asarray(jax.vmap(results.task.watched)(jnp.asarray(errors)))
+
+
+def best_rows(results: Results) -> dict[tuple[str, int], Row]:
+    """By network and size, the row of the hyper-parameters with the lowest `watched_end`.
+
+    Nothing is chosen on a test set, unless the task watches one.
+    """
     best: dict[tuple[str, int], Row] = {}
     for row in rows(results):
         key = (row.network, row.size)
-        if key not in best or trained(row) < trained(best[key]):
+        if key not in best or watched_end(results, row) < watched_end(results, best[key]):
             best[key] = row
     return best
-
-
-def compared(results: Results, needed: str | None = None) -> tuple[int, dict[str, np.ndarray]]:
-    """The errors of the runs that did not diverge, by network, at the largest size where networks can be compared.
-
-    Args:
-        results: of a sweep.
-        needed: a network that must be among them.
-
-    Returns:
-        The size and the errors; size 0 and no errors if there is no size of which two networks or more are finished,
-        each with a run that did not diverge.
-    """
-    best = best_rows(results)
-    for size in sorted({size for _, size in best}, reverse=True):
-        errors = {name: best[name, size].converged for name in LABELS if (name, size) in best}
-        if len(errors) > 1 and (needed is None or needed in errors) and all(e.size for e in errors.values()):
-            return size, errors
-    return 0, {}
 
 
 def best_run(results: Results, network: str, data: str) -> tuple[Condition, np.ndarray, float] | None:
@@ -111,4 +129,5 @@ def best_run(results: Results, network: str, data: str) -> tuple[Condition, np.n
         return None
     error, condition = min(candidates, key=lambda candidate: candidate[0])
     result = results.conditions[condition]
-    return condition, result.outputs[np.nanargmin(result.error)], error
+    position = int(np.flatnonzero(result.kept == np.nanargmin(result.error))[0])
+    return condition, result.outputs[position], error

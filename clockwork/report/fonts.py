@@ -104,3 +104,13 @@ def _letters(family: str) -> frozenset[int]:
         return frozenset(require("matplotlib.font_manager").get_font(_installed()[family]).get_charmap())
     except (OSError, RuntimeError, ValueError):  # a font file that cannot be read
         return frozenset()
+
+
+def code(path: str) -> str:
+    """A path for the table, in a font of one width and on one line whatever its letters.
+
+    Example:
+        >>> code("a`.wav")
+        '`a?.wav`'
+    """
+    return "`" + "".join(letter if letter.isprintable() and letter != "`" else "?" for letter in path) + "`"

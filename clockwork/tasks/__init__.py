@@ -3,7 +3,8 @@
 from clockwork.tasks.generation import Generation
 from clockwork.tasks.paper import Experiment
 from clockwork.tasks.words import Words
+from clockwork.training import Task
 
 __all__ = ["TASKS", "Experiment", "Generation", "Words"]
 
-TASKS: dict[str, type[Experiment]] = {task.name: task for task in (Generation, Words)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Generation, Words)}

@@ -60,12 +60,12 @@ class Experiment(Task):
 
     Args:
         runs: training runs of each network, size and piece of data; the paper has 100.
-        networks: of ``"srn"``, ``"lstm"``, ``"cwrnn"``, which are the paper's and the default, and ``"cwlstm"``, a
+        networks: names of the networks: ``"srn"``, ``"lstm"`` and ``"cwrnn"`` are the paper's, ``"cwlstm"`` is a
             clockwork whose modules are LSTM cells.
         sizes: nominal numbers of parameters, of those in Table 1.
-        epochs: of each run, at most.
-        learning_rates: in place of the paper's, for every network; several make a search.
-        seed: from 0 to 2**32 - 1; run i draws its weights from ``fold_in(key(seed), i)``.
+        epochs: passes over the data in each run, at most.
+        learning_rates: learning rates for all networks in place of the paper's; several make a search.
+        seed: seed of all runs, from 0 to 2**32 - 1; run i draws its initial weights from this seed and i alone.
 
     Raises:
         ValueError: if a value is out of range or a name unknown.
@@ -83,10 +83,11 @@ class Experiment(Task):
     networks: tuple[str, ...] = NETWORKS
     sizes: tuple[int, ...] = ()
     epochs: int = 2000
-    learning_rates: tuple[float, ...] | None = None
+    learning_rates: tuple[float, ...] | None = dataclasses.field(default=None, metadata={"option": "learning-rate"})
     seed: int = 0
 
     title: ClassVar[str]
+    actions: ClassVar[tuple[str, ...]] = ()  # static methods (results, files) -> str that are options of the command
     units: ClassVar[dict[int, dict[str, int]]]  # Table 1: hidden units (cells of the LSTM) by size
     published: ClassVar[dict[str, tuple[float, float]]]  # Table 2: mean and sd over 100 runs of the largest
     inputs: ClassVar[int]
@@ -192,3 +193,19 @@ class Experiment(Task):
     def optimizer(self, hyperparameters: dict[str, Array]) -> optax.GradientTransformation:
         """The optimiser of `training`."""
         return self.training.optimizer(hyperparameters["learning_rate"])
+
+    @classmethod
+    def info(cls) -> str:
+        """What ``clockwork info`` prints of the experiment: Table 1, the clockwork of LSTMs beside it."""
+        task = cls()
+        lines = [
+            f"{task.title}, Table 1 and CW-LSTM: units and parameters (weights, biases, clocks' periods)",
+            "nominal " + "".join(f"{LABELS[name]:>20}" for name in LABELS),
+        ]
+        for size, units in task.units.items():
+            abstract = [nnx.eval_shape(lambda n=name, s=size: task.network(n, s, nnx.Rngs(0))) for name in LABELS]
+            parts = [
+                f"{units[name]:>3} units {net.num_parameters:>6}" for name, net in zip(LABELS, abstract, strict=True)
+            ]
+            lines.append(f"{size:>7} " + "".join(f"{part:>20}" for part in parts))
+        return "\n".join(lines)

@@ -120,15 +120,16 @@ class Store:
         found = Results(self.task, {c: results[c] for c in self.task.conditions() if c in results})
         columns, rows = found.columns, list(found.rows())
         text = io.StringIO()
-        file = csv.writer(text, lineterminator="\n")
-        file.writerow(columns)
-        file.writerows([_written(row[column]) for column in columns] for row in rows)
+        lines = csv.writer(text, lineterminator="\n")
+        lines.writerow(columns)
+        lines.writerows([_written(row[column]) for column in columns] for row in rows)
         write_text(self.folder / "runs.csv", text.getvalue())
         if rows and importlib.util.find_spec("pyarrow") is not None:
             arrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
             table = arrow.table({column: [row[column] for row in rows] for column in columns})
-            with replacing(self.folder / "runs.parquet") as whole:
-                parquet.write_table(table, whole)
+            # An open file: pyarrow takes no names that are not UTF-8.
+            with replacing(self.folder / "runs.parquet") as whole, whole.open("wb") as file:
+                parquet.write_table(table, file)
 
 
 def _written(value: Any) -> str:

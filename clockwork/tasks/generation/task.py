@@ -17,7 +17,9 @@ from jax import Array
 from clockwork.checks import ArgumentError, chosen, float32, listed
 from clockwork.data.audio import CLIP_NAMES, Clip, check_span, clip_names, embedded_clips, read_clip, scale
 from clockwork.nn import Network
-from clockwork.tasks.paper import Experiment, Protocol
+from clockwork.report import Description
+from clockwork.tasks.paper import LABELS, Experiment, Protocol
+from clockwork.training import Results
 from clockwork.training.task import Condition, Loss, Step
 
 # Table 1: hidden units (cells of the LSTM) by nominal number of parameters. The clockwork of LSTMs is not in it: as
@@ -43,26 +45,27 @@ PROTOCOLS = {
 
 @dataclasses.dataclass(frozen=True)
 class Generation(Experiment):
-    """The sequence generation experiment.
+    """Sequence generation: networks without input learn to reproduce a piece of sound (Koutník et al. 2014, sec. 4.1).
 
-    Every network is trained ``runs`` times on every clip at every size, each run from its own
-    random weights: ``len(networks) * len(sizes) * len(clips) * runs`` trained networks, times the
-    number of learning rates where several are given.
+    Every chosen network is trained at every size on every clip, ``runs`` times each and each run from its own random
+    weights, at every learning rate where several are given. The figures are the paper's 3 and 5 and learning curves;
+    the best outputs are written as sound.
 
     Args:
         runs: training runs of each network, size and clip; the paper has 100.
-        networks: of ``"srn"``, ``"lstm"``, ``"cwrnn"``, which are the paper's and the default, and ``"cwlstm"``, a
+        networks: names of the networks: ``"srn"``, ``"lstm"`` and ``"cwrnn"`` are the paper's, ``"cwlstm"`` is a
             clockwork whose modules are LSTM cells.
-        sizes: nominal numbers of parameters, of 100, 250, 500, 1000 (Table 1).
-        clips: names or numbers (from 1) of the embedded clips.
-        epochs: updates of each run; one epoch is one sequence.
-        protocol: ``"stable"``: no run of any network diverges; ``"paper"``: as published.
-        learning_rates: in place of the protocol's, for every network; several make a search.
-        clip_norm: in place of the protocol's, ``inf`` for no clipping.
-        audio: sound files to learn in place of the embedded clips, one target each; one may be given by itself.
-        audio_start: where in each file to begin, in seconds.
-        samples: how many samples of each to take.
-        seed: run i draws its weights from ``fold_in(key(seed), i)``.
+        sizes: nominal numbers of parameters: any of 100, 250, 500 and 1000 (Table 1).
+        epochs: updates of each run.
+        learning_rates: learning rates for all networks in place of the protocol's; several make a search.
+        seed: seed of all runs, from 0 to 2**32 - 1; run i draws its initial weights from this seed and i alone.
+        clips: embedded clips to learn: any of guitar, choir, mika, safari and tabla, or their numbers 1 to 5.
+        protocol: how the networks are trained: ``"stable"`` (gradient norm clipped at 30, the LSTM's learning rate
+            from a grid search; no run diverges) or ``"paper"`` (as published; some runs diverge).
+        clip_norm: gradient norm to clip at in place of the protocol's; ``inf`` turns clipping off.
+        audio: sound files to learn in place of the embedded clips, one target each.
+        audio_start: where in each sound file the target begins, in seconds.
+        samples: number of samples to learn of each sound file.
 
     Raises:
         ValueError: if a value is out of range or a name unknown.
@@ -80,8 +83,10 @@ class Generation(Experiment):
     clips: tuple[str | int, ...] = CLIP_NAMES
     protocol: str = "stable"
     clip_norm: float | None = None
-    audio: tuple[str | Path, ...] | str | Path | None = None
-    audio_start: float = 0.0
+    audio: tuple[str | Path, ...] | str | Path | None = dataclasses.field(
+        default=None, metadata={"files": True, "metavar": "FILE"}
+    )
+    audio_start: float = dataclasses.field(default=0.0, metadata={"option": "start"})
     samples: int = 320
 
     name = "generation"
@@ -202,6 +207,12 @@ class Generation(Experiment):
         files = listed(clip.file for clip in self.sounds.values())
         return f"{files} ({self.samples} samples from {self.audio_start:g} s at {listed(rates)} Hz)"
 
+    def report(self, results: Results) -> Description:
+        """What a report says and draws of the results."""
+        from clockwork.tasks.generation.report import description  # which itself imports this class
+
+        return description(self, results)
+
     def data(self, condition: Condition) -> Array:
         """The target of a condition, ``(T,)`` in [-1, 1]."""
         return jnp.asarray(scale(self.sounds[condition.data]))
@@ -236,3 +247,13 @@ class Generation(Experiment):
     def generated(self, network: Network, target: Array) -> Array:
         """The sequence that a network generates, ``(T,)``."""
         return network(steps=target.shape[0])[:, 0]
+
+    @classmethod
+    def info(cls) -> str:
+        """Table 1, and the protocols."""
+        lines = [super().info(), "", "Protocols: learning rates; gradient clipping"]
+        for name, protocol in PROTOCOLS.items():
+            rates = ", ".join(f"{LABELS[network]} {rate:g}" for network, rate in protocol.learning_rates.items())
+            norm = "none" if protocol.clip_norm is None else f"norm {protocol.clip_norm:g}"
+            lines.append(f"{name:<7} {rates}; {norm}")
+        return "\n".join(lines)

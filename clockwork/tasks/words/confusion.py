@@ -10,7 +10,7 @@ from clockwork.data.speech import PAPER_GROUPS, PAPER_WORDS
 from clockwork.optional import require
 from clockwork.report.aggregate import Row, best_rows
 from clockwork.report.aggregate import networks as networks_of
-from clockwork.report.canvas import canvas, save, say
+from clockwork.report.drawing import canvas, save, say
 from clockwork.report.fonts import columns, names
 from clockwork.tasks.paper import LABELS
 from clockwork.training import Results
@@ -31,13 +31,13 @@ def draw_confusion(results: Results, path: str | Path) -> None:
 
     Args:
         results: of a sweep of `clockwork.tasks.Words`; at least one finished condition.
-        path: as in `draw_errors`, whose errors are raised here too.
+        path: as in `clockwork.report.draw_errors`, whose errors are raised here too.
 
     Example:
         >>> from clockwork.training import open_results
         >>> draw_confusion(open_results("results/words"), "confusion.png")
     """
-    best, networks = best_rows(results), networks_of(results)
+    best, networks = best_rows(results), networks_of(results, LABELS)
     words = [str(word) for word in next(iter(results.conditions.values())).data["words"]]
     groups = _groups(words)
     order = [words.index(word) for group in groups.values() for word in group] or list(range(len(words)))
@@ -77,7 +77,7 @@ def _shares(row: Row, words: int) -> np.ndarray:
     """Of each answer to each word said, ``(O, O)``; a row of zeros for a word that was never said."""
     counts = np.zeros((words, words))
     for result in row.conditions.values():
-        answers = result.outputs[~result.diverged].argmax(-1)  # (R, M)
+        answers = result.outputs[~result.diverged[result.kept]].argmax(-1)  # (K, M)
         np.add.at(counts, (np.broadcast_to(result.data["labels"], answers.shape), answers), 1)
     return counts / np.maximum(counts.sum(1, keepdims=True), 1)
 

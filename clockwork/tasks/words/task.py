@@ -18,7 +18,9 @@ from clockwork.checks import ArgumentError, chosen, distinct, finite, float32, i
 from clockwork.data.speech import PAPER_WORDS
 from clockwork.data.words import Corpus, Split, embedded_words, read_words, split
 from clockwork.nn import Network
+from clockwork.report import Description
 from clockwork.tasks.paper import LABELS, Experiment, Protocol
+from clockwork.training import Results
 from clockwork.training.task import Condition, Loss, Step
 
 # Table 1: hidden units (cells of the LSTM) by nominal number of parameters. The clockwork of LSTMs is not in it: as
@@ -64,31 +66,36 @@ class Data(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Words(Experiment):
-    """The spoken word experiment.
+    """Spoken words: networks learn to tell words apart (Koutník et al. 2014, sec. 4.2).
 
-    The defaults are a quick one; the paper's is ``Words(runs=100, sizes=tuple(UNITS))``. One epoch is one
-    pass over the training set. All runs see the sequences in one order, drawn anew for each epoch: runs side by side
-    then have a sequence of one length at a time, and no time is spent on padding.
+    Every chosen network is trained at every size on every split, ``runs`` times each. The figures are the paper's 4,
+    learning curves and confusion matrices. Without ``data_folder`` the words are embedded, and synthetic. The defaults
+    make a quick experiment; the paper has 100 runs of the sizes 500, 1000, 2500, 5000 and 10000.
+
+    All runs see the sequences in one order, drawn anew for each epoch: runs side by side then have sequences of one
+    length at a time, and no time is spent on padding.
 
     Args:
         runs: training runs of each network, size and split; the paper has 100.
-        networks: of ``"srn"``, ``"lstm"``, ``"cwrnn"``, which are the paper's and the default, and ``"cwlstm"``.
-        sizes: nominal numbers of parameters, of 500, 1000, 2500, 5000, 10000 (Table 1).
-        epochs: at most, of each run.
-        learning_rates: in place of the paper's 3e-4, for every network; several make a search.
-        seed: run i draws weights and noise from ``fold_in(key(seed), i)``; the order is drawn from the seed.
-        data_folder: recordings: TIMIT, a folder of speakers, or a table (`clockwork.data.read_words`); None for the
-            embedded synthetic words.
-        word_list: the words to tell apart; None for the paper's in TIMIT, for all there are in other recordings.
-        per_word: how many speakers of each word are used; None for 7 in TIMIT, for all in other recordings.
-        test_per_word: how many of them are for test; the paper has 2 of 7.
-        splits: numbers of the splits into training and test set, which are drawn from these (`clockwork.data.split`).
+        networks: names of the networks: ``"srn"``, ``"lstm"`` and ``"cwrnn"`` are the paper's, ``"cwlstm"`` is a
+            clockwork whose modules are LSTM cells.
+        sizes: nominal numbers of parameters: any of 500, 1000, 2500, 5000 and 10000 (Table 1).
+        epochs: passes over the training set, at most.
+        learning_rates: learning rates for all networks in place of the paper's 3e-4; several make a search.
+        seed: seed of all runs, from 0 to 2**32 - 1; run i draws its initial weights and its input noise from this seed
+            and i alone.
+        data_folder: recordings to learn in place of the embedded words: the folder of TIMIT, a folder with a folder for
+            each speaker (SPEAKER/WORD.wav; takes are SPEAKER/WORD_2.wav or SPEAKER/WORD/2.wav), or a table words.csv
+            with the columns file, word, speaker.
+        word_list: words to tell apart; by default the paper's 25 of TIMIT, and all words of other recordings.
+        per_word: speakers of each word to use; by default 7 of TIMIT, as in the paper, and all of other recordings.
+        test_per_word: speakers of each word to keep for the test.
+        splits: numbers of the splits into training and test speakers; each split is drawn from its number.
         batch: sequences in an update.
-        noise: the standard deviation of what is added to the normalised inputs in training.
-        loss_at: ``"last"``: the loss is that of the last frame's output, which also answers; ``"every"``: the mean
-            over all frames, and the answer is by the mean of their log probabilities.
-        stop_on: training-set quantity watched for early stopping, without noise: ``"loss"`` or ``"error"``.
-        stop_after: a run stops after this many epochs without improvement of ``stop_on``.
+        noise: standard deviation of the noise on the normalised inputs in training.
+        loss_at: frames whose outputs are trained and give the answer: ``"last"``, or ``"every"`` for the mean over all.
+        stop_on: training-set quantity watched for early stopping: ``"loss"`` or ``"error"``.
+        stop_after: stop a run after this many epochs without improvement of ``stop_on``.
 
     Raises:
         ValueError: if a value is out of range or a name unknown.
@@ -102,7 +109,7 @@ class Words(Experiment):
     runs: int = 5
     sizes: tuple[int, ...] = (1000, 10000)
     epochs: int = 300
-    data_folder: str | None = None
+    data_folder: str | None = dataclasses.field(default=None, metadata={"option": "data", "metavar": "PATH"})
     word_list: tuple[str, ...] | None = None
     per_word: int | None = None
     test_per_word: int = 2
@@ -115,6 +122,7 @@ class Words(Experiment):
 
     name = "words"
     title = "Spoken words"
+    actions = ("classify",)
     columns = ("split", "test_error")
     units = UNITS
     published = {"srn": (0.668, 0.047), "lstm": (0.342, 0.056), "cwrnn": (0.168, 0.035)}  # noqa: RUF012
@@ -273,6 +281,12 @@ class Words(Experiment):
             )
         return [*lines, *(f"Note: {note}." for note in corpus.notes)]
 
+    def report(self, results: Results) -> Description:
+        """What a report says and draws of the results."""
+        from clockwork.tasks.words.report import description  # which itself imports this class
+
+        return description(self, results)
+
     def data(self, condition: Condition) -> Data:
         """The split of a condition, and what normalises its features.
 
@@ -416,3 +430,18 @@ class Words(Experiment):
             return jnp.where(there[:, None], scores, 0).sum(0) / length.astype(scores.dtype)
 
         return jax.vmap(score)(inputs, lengths)
+
+    @staticmethod
+    def classify(results: Results, files: tuple[str, ...]) -> str:
+        """The network in the results folder with the lowest training error names the word in each of these sound files.
+
+        Args:
+            results: of a sweep of this task.
+            files: sound files.
+
+        Raises:
+            ValueError: if there is no trained network, or a file cannot be used.
+        """
+        from clockwork.tasks.words.classify import classify_all, describe_all  # which itself imports this class
+
+        return describe_all(classify_all(results, files))

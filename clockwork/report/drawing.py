@@ -1,19 +1,17 @@
-"""What all figures have in common: the canvas, the scale of an axis of errors, and how a figure is written."""
+"""What all figures have in common: the canvas, the scale of an axis, and how a figure is written."""
 
-import math
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from clockwork.files import replacing
 from clockwork.optional import require
-from clockwork.report.aggregate import notes
+from clockwork.report.description import description_of
 from clockwork.report.fonts import columns as columns_of
 from clockwork.report.fonts import families, legible
-from clockwork.tasks import Words
 from clockwork.training import Results
 
 FORMATS = ("png", "pdf", "svg")
@@ -21,6 +19,11 @@ FORMATS = ("png", "pdf", "svg")
 DPI = 150
 PANEL_WIDTH = 3.6  # inches, of each of several panels
 FIGURE_WIDTH = 5.4  # inches, at least
+DECADE = 10  # values whose largest is as many times the least are drawn on a logarithmic axis
+TICK_SIZE, TICK_LETTER = 8, 0.075  # of the values at an axis: size, and inches of a letter
+INSIDE = 0.75  # of a panel's width, for its axis
+APART = 0.012  # of the width of a panel, between points at the same value
+LETTER, MARK = 0.07, 0.55  # inches, of a letter in a legend and of the mark before a text
 FOOTNOTE_SIZE = 7
 FOOTNOTE_LINE = 0.12  # inches
 CHARACTERS_PER_INCH = 17  # of a footnote, at most
@@ -28,33 +31,6 @@ FOOTNOTE_LINES = 6  # at most; the rest is in table.md
 # Without dates and random names in it, the same results give the same file.
 UNDATED: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
 SALT = {"svg.hashsalt": "clockwork"}
-
-
-class Look(NamedTuple):
-    """How an experiment's errors are drawn.
-
-    Attributes:
-        label: of the axis.
-        factor: from stored errors to drawn ones.
-        top: errors above are counted, not drawn, unless a box reaches higher.
-        lines: of the learning curves: what each shows, which number of a moment's errors, and its style.
-        log: whether the curves' axis is logarithmic.
-    """
-
-    label: str
-    factor: float
-    top: float
-    lines: tuple[tuple[str, int, str], ...]
-    log: bool
-
-
-GENERATION = Look("NMSE", 1, 2.0, lines=(("", 0, "-"),), log=True)
-WORDS = Look("test error (%)", 100, math.inf, lines=(("train", 0, "--"), ("test", 1, "-")), log=False)
-
-
-def look_of(results: Results) -> Look:
-    """How the errors of a task are drawn."""
-    return WORDS if isinstance(results.task, Words) else GENERATION
 
 
 def canvas(rows: int, columns: int, width: float, height: float, **kwargs: Any) -> tuple[Any, np.ndarray]:
@@ -89,9 +65,69 @@ def set_scale(axis: Any, log: bool) -> None:
     axis.yaxis.set_minor_formatter(ticker.NullFormatter())
 
 
+def set_values(axis: Any, values: Sequence[float]) -> None:
+    """Make the x axis logarithmic where values span decades, with ticks at the values as far as there is space.
+
+    Values of which the least is 0 have it at a place of its own, left of a logarithmic axis of the others.
+    """
+    ticker = require("matplotlib.ticker")
+    ordered = sorted(values)
+    if not ordered:
+        return
+    positive = [value for value in ordered if value > 0]
+    if ordered[0] >= 0 and positive and positive[-1] >= DECADE * positive[0]:
+        if ordered[0] == 0:
+            axis.set_xscale("symlog", linthresh=positive[0], linscale=0.5)
+        else:
+            axis.set_xscale("log")
+    transform = axis.xaxis.get_transform()
+    low, high = transform.transform([ordered[0], ordered[-1]])
+    extent = (high - low) or 1.0  # one value alone, of a sweep that is under way
+    margin = 0.05 * extent
+    axis.set_xlim(*transform.inverted().transform([low - margin, high + margin]))
+    inches = INSIDE * axis.figure.get_figwidth() / axis.get_subplotspec().get_gridspec().ncols
+    places = inches * (transform.transform(ordered) - low) / extent
+    texts = [f"{value:.3g}" for value in ordered]
+    lengths = np.array([TICK_LETTER * len(f" {text} ") for text in texts])
+    fitting = (
+        every
+        for every in range(1, len(ordered) + 1)
+        if (np.diff(places[::every]) >= (lengths[::every][1:] + lengths[::every][:-1]) / 2).all()
+    )
+    every = next(fitting)  # at the latest the one that leaves the first alone
+    axis.xaxis.set_major_locator(ticker.FixedLocator(ordered[::every]))
+    axis.xaxis.set_major_formatter(ticker.FixedFormatter(texts[::every]))
+    axis.xaxis.set_minor_locator(ticker.NullLocator())
+    axis.tick_params(axis="x", labelsize=TICK_SIZE)
+
+
+def beside(axis: Any, values: Sequence[float], position: int, count: int) -> np.ndarray:
+    """Where a line draws its points at these values of the x axis, so that the bars of several lines stay apart.
+
+    Args:
+        axis: whose values are those of `set_values`.
+        values: of the points.
+        position: of the line among the others, from 0.
+        count: how many lines there are.
+    """
+    transform = axis.xaxis.get_transform()
+    low, high = transform.transform(list(axis.get_xlim()))
+    shift = APART * (high - low) * (position - (count - 1) / 2)
+    return transform.inverted().transform(transform.transform(list(values)) + shift)
+
+
 def say(axis: Any, text: str) -> None:
     """Write into a panel why nothing is drawn there."""
     axis.text(0.5, 0.5, text, ha="center", va="center", fontsize=9, color="dimgray", transform=axis.transAxes)
+
+
+def legend(figure: Any, lines: Sequence[tuple[dict[str, Any], str]]) -> None:
+    """Explain lines above a figure: the style of each, and what it is."""
+    line = require("matplotlib.lines").Line2D
+    handles = [line([], [], **style) for style, _ in lines]
+    labels = [label for _, label in lines]
+    fitting = int(figure.get_figwidth() / (MARK + LETTER * max(map(columns_of, labels))))
+    figure.legend(handles, labels, loc="outside upper right", ncols=max(1, min(len(lines), fitting)), fontsize=8)
 
 
 def save(figure: Any, results: Results, path: str | Path, remarks: Sequence[str] = ()) -> None:
@@ -99,7 +135,7 @@ def save(figure: Any, results: Results, path: str | Path, remarks: Sequence[str]
 
     Args:
         figure: of `canvas`.
-        results: whose `clockwork.report.aggregate.notes` are written below it.
+        results: whose task's `clockwork.report.Description.remarks` are written below it.
         path: the file; its suffix says which format.
         remarks: sentences about this figure, for the footnote.
 
@@ -108,7 +144,7 @@ def save(figure: Any, results: Results, path: str | Path, remarks: Sequence[str]
         OSError: if it cannot be written.
     """
     path = Path(path)
-    if lines := _footnote([*remarks, *notes(results)], figure.get_figwidth()):
+    if lines := _footnote([*remarks, *description_of(results).remarks], figure.get_figwidth()):
         figure.set_figheight(figure.get_figheight() + FOOTNOTE_LINE * len(lines))
         figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=FOOTNOTE_SIZE)
     texts = figure.findobj(require("matplotlib.text").Text)

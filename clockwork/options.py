@@ -1,0 +1,106 @@
+"""The options of a task's command, made of the fields of its class and of their docstrings.
+
+A field is an option of the same name, ``--stop-after`` for ``stop_after``; its help is what the class's docstring says
+of it under ``Args:``. The metadata of a field may hold
+
+- ``option``: the name of the option where it differs;
+- ``metavar``: what stands for the value in the help, such as ``"PATH"``;
+- ``files``: True if the values are files: patterns such as ``"*.wav"`` are expanded.
+"""
+
+import dataclasses
+import inspect
+import re
+import types
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+from clockwork.optional import require
+from clockwork.training import Task
+
+PATTERNS = 'Patterns such as "*.wav" are expanded.'
+CONTINUED = (
+    "The results, a table and figures are written to --out. Started again, the same command skips what is done and "
+    "goes on where it was stopped."
+)
+
+
+def options_of(kind: type[Task]) -> list[tuple[str, Any, Any]]:
+    """The options of a task: name, annotation for tyro, and field of a dataclass of each."""
+    described = _described(kind)
+    hints = get_type_hints(kind)
+    options = []
+    for field in dataclasses.fields(kind):  # pyright: ignore[reportArgumentType]
+        text = _plain(described.get(field.name, ""), kind)
+        if field.metadata.get("files"):
+            text = f"{text} {PATTERNS}"
+        hint = _option_type(hints[field.name])
+        options.append(_option(field.name, hint, text, field, field.metadata))
+    for name in getattr(kind, "actions", ()):
+        text = f"Train nothing. {_plain(_summary(getattr(kind, name)), kind)} {PATTERNS}"
+        options.append(_option(name, tuple[str, ...], text, dataclasses.field(default=None), {"metavar": "FILE"}))
+    return options
+
+
+def option_names(kind: type[Task]) -> dict[str, str]:
+    """The options of a task, such as ``--learning-rate``, by the names of its fields."""
+    fields: Any = dataclasses.fields(kind)  # pyright: ignore[reportArgumentType]
+    names = {field.name: field.metadata.get("option", field.name) for field in fields}
+    names |= {name: name for name in getattr(kind, "actions", ())}
+    return {name: "--" + option.replace("_", "-") for name, option in names.items()}
+
+
+def description_of(kind: type[Task]) -> str:
+    """What the help of a task's command says above the options: the first two paragraphs of its docstring."""
+    found = require("docstring_parser").parse(inspect.getdoc(kind) or "")
+    texts = [found.short_description or "", (found.long_description or "").split("\n\n")[0]]
+    return "\n\n".join([*(_plain(text, kind) for text in texts if text), CONTINUED])
+
+
+def _option(name: str, hint: Any, text: str, field: Any, metadata: Any) -> tuple[str, Any, Any]:
+    default = {"default": field.default, "default_factory": field.default_factory}
+    default = {key: value for key, value in default.items() if value is not dataclasses.MISSING}
+    shown = {"name": metadata.get("option", name).replace("-", "_"), "help": text}
+    if field.default is None:  # or the help would say "(default: None)"
+        many = get_origin(hint) is tuple
+        one = get_args(hint)[0] if many else hint
+        metavar = metadata.get("metavar") or getattr(one, "__name__", "VALUE").upper()
+        shown |= {"metavar": f"[{metavar} [{metavar} ...]]" if many else metavar, "help_behavior_hint": ""}
+        hint = hint | None
+    elif "metavar" in metadata:
+        shown["metavar"] = metadata["metavar"]
+    return name, Annotated[hint, require("tyro").conf.arg(**shown)], dataclasses.field(**default)
+
+
+def _option_type(hint: Any) -> Any:
+    """The type of an option for a field of several types: the list, or else the text, as a shell gives these."""
+    if get_origin(hint) is tuple and get_args(hint)[-1] is Ellipsis:
+        return tuple[_option_type(get_args(hint)[0]), ...]
+    if get_origin(hint) not in (Union, types.UnionType):
+        return hint
+    members = [member for member in get_args(hint) if member is not types.NoneType]
+    lists = [member for member in members if get_origin(member) is tuple]
+    texts = [member for member in members if member in (str, Path)]
+    return _option_type((lists or texts or members)[0]) if lists or texts or len(members) == 1 else hint
+
+
+def _described(kind: type[Task]) -> dict[str, str]:
+    """What the docstrings of a class and of those that it inherits from say of their arguments."""
+    found: dict[str, str] = {}
+    for one in reversed(kind.__mro__):
+        parsed = require("docstring_parser").parse(inspect.cleandoc(one.__doc__ or ""))
+        found |= {param.arg_name: param.description or "" for param in parsed.params}
+    return found
+
+
+def _summary(thing: Any) -> str:
+    """The first paragraph of a docstring."""
+    return require("docstring_parser").parse(inspect.getdoc(thing) or "").short_description or ""
+
+
+def _plain(text: str, kind: type[Task]) -> str:
+    """A text of a docstring for a terminal: a sentence, without backticks, fields by their options' names."""
+    names = option_names(kind)
+    text = re.sub(r"``(.+?)``", lambda match: names.get(match[1], match[1].strip('"')), text)
+    text = " ".join(text.replace("`", "").split())
+    return f"{text[:1].upper()}{text[1:]}"
