@@ -15,6 +15,8 @@ import clockwork.nn
 import clockwork.nn.linen
 import clockwork.report
 import clockwork.tasks
+import clockwork.tasks.generation
+import clockwork.tasks.words
 import clockwork.training
 
 ROOT = Path(__file__).parent.parent
@@ -25,6 +27,8 @@ MODULES = (
     clockwork.nn.linen,
     clockwork.data,
     clockwork.tasks,
+    clockwork.tasks.generation,
+    clockwork.tasks.words,
     clockwork.training,
     clockwork.report,
 )

@@ -23,7 +23,7 @@ from clockwork.training import Results
 from clockwork.training.task import Condition, Loss, Step
 
 # Table 1: hidden units (cells of the LSTM) by nominal number of parameters. The clockwork of LSTMs is not in it: as
-# many conditions as come nearest.
+# many cells as come nearest.
 UNITS = {
     100: {"srn": 9, "lstm": 4, "cwrnn": 11, "cwlstm": 5},
     250: {"srn": 15, "lstm": 7, "cwrnn": 19, "cwlstm": 8},

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import hashlib
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,16 +15,16 @@ import numpy as np
 from jax import Array, lax
 
 from clockwork.checks import ArgumentError, chosen, distinct, finite, float32, integer, listed
-from clockwork.data.speech import PAPER_WORDS
 from clockwork.data.words import Corpus, Split, embedded_words, read_words, split
 from clockwork.nn import Network
 from clockwork.report import Description
 from clockwork.tasks.paper import LABELS, Experiment, Protocol
+from clockwork.tasks.words.data import Data, data_of, limits_of, record_of
 from clockwork.training import Results
 from clockwork.training.task import Condition, Loss, Step
 
 # Table 1: hidden units (cells of the LSTM) by nominal number of parameters. The clockwork of LSTMs is not in it: as
-# many conditions as come nearest.
+# many cells as come nearest.
 UNITS = {
     500: {"srn": 10, "lstm": 5, "cwrnn": 10, "cwlstm": 5},
     1000: {"srn": 18, "lstm": 8, "cwrnn": 19, "cwlstm": 9},
@@ -33,35 +33,7 @@ UNITS = {
     10000: {"srn": 84, "lstm": 41, "cwrnn": 102, "cwlstm": 49},
 }
 PROTOCOL = Protocol(dict.fromkeys(LABELS, 3e-4), momentum=0.9)
-# Sequences are computed as if they were as long as the longest of their bucket; each bucket is a program to compile.
-BUCKETS = 4
-# Sequences that are evaluated at a time: all at once would not fit into the processor's cache.
-CHUNK = 20
 ORDER = 0x72646572  # folded into the key that the orders of the sequences are drawn from
-
-
-class Data(NamedTuple):
-    """What the runs of a condition are trained on.
-
-    Attributes:
-        features: ``(S, T, 13)``, float32, all ``S`` sequences of the corpus.
-        lengths: ``(S,)``, int32, their numbers of frames.
-        labels: ``(S,)``, int32, their words.
-        train: ``(L,)``, int32, the sequences of the training set.
-        test: ``(M,)``, int32, others, by other speakers.
-        mean: ``(13,)``, float32, of each channel over all frames of the training set.
-        scale: ``(13,)``, float32, their standard deviations.
-        chunks: for each bucket of lengths ``(C, B)``, int32, its sequences, in rows that are evaluated together.
-    """
-
-    features: np.ndarray
-    lengths: np.ndarray
-    labels: np.ndarray
-    train: np.ndarray
-    test: np.ndarray
-    mean: np.ndarray
-    scale: np.ndarray
-    chunks: tuple[np.ndarray, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -287,72 +259,22 @@ class Words(Experiment):
 
         return description(self, results)
 
+    @functools.cached_property
+    def limits(self) -> np.ndarray:
+        """The longest sequence of each bucket, as of `limits_of`."""
+        return limits_of(self.corpus.lengths)
+
     def data(self, condition: Condition) -> Data:
         """The split of a condition, and what normalises its features.
 
         Raises:
             ValueError: if a normalised sequence is not finite.
         """
-        corpus, side = self.corpus, self.sides[condition.data]
-        frames = np.concatenate([corpus.features[i, : corpus.lengths[i]] for i in side.train]).astype(np.float64)
-        scale = frames.std(0)
-        scale[scale == 0] = 1  # a channel without variance is as good as none
-        data = Data(
-            corpus.features,
-            corpus.lengths,
-            corpus.labels,
-            side.train,
-            side.test,
-            frames.mean(0).astype(np.float32),
-            scale.astype(np.float32),
-            self.chunks,
-        )
-        for source, sequence, length in zip(corpus.sources, corpus.features, corpus.lengths, strict=True):
-            with np.errstate(over="ignore"):
-                normalised = (sequence[:length] - data.mean) / data.scale
-            if not np.isfinite(normalised).all():
-                raise ValueError(f"the features of {source} are not finite when normalised by the training set's")
-        return data
+        return data_of(self.corpus, self.sides[condition.data])
 
     def record(self, condition: Condition) -> dict[str, np.ndarray]:
-        """Labels, speakers and sources of the test sequences, whom the training set is of, words, normalisation.
-
-        ``corpus`` is its name, ``origin`` what it was read from; ``paper_data`` tells whether it is the paper's 25
-        words of TIMIT, ``embedded`` whether it is the stand-in; ``longest`` has the frames of the longest training
-        sequence.
-        """
-        data, corpus = self.data(condition), self.corpus
-        speakers = np.asarray(corpus.speakers)
-        return {
-            "labels": corpus.labels[data.test],
-            "speakers": speakers[data.test],
-            "train_labels": corpus.labels[data.train],
-            "train_speakers": speakers[data.train],
-            "longest": corpus.lengths[data.train].max(),
-            "corpus": np.asarray(corpus.name),
-            "origin": np.asarray(corpus.origin),
-            "embedded": np.asarray(corpus.origin == "embedded"),
-            "paper_data": np.asarray(corpus.origin == "timit" and set(corpus.words) == set(PAPER_WORDS)),
-            "sources": np.asarray([corpus.sources[i] for i in data.test]),
-            "words": np.asarray(corpus.words),
-            "notes": np.asarray(corpus.notes),
-            "mean": data.mean,
-            "scale": data.scale,
-            "rate": np.asarray(corpus.rate),
-        }
-
-    @functools.cached_property
-    def limits(self) -> np.ndarray:
-        """The longest sequence of each bucket, ascending; buckets hold about as many sequences each."""
-        ranks = np.linspace(0, 1, BUCKETS + 1)[1:]
-        return np.unique(np.quantile(self.corpus.lengths, ranks, method="higher"))
-
-    @functools.cached_property
-    def chunks(self) -> tuple[np.ndarray, ...]:
-        """The sequences of each bucket, in rows of at most `CHUNK`; the last row is filled up with the first ones."""
-        buckets = np.searchsorted(self.limits, self.corpus.lengths)
-        members = [np.flatnonzero(buckets == bucket).astype(np.int32) for bucket in range(len(self.limits))]
-        return tuple(np.resize(m, (math.ceil(len(m) / CHUNK), min(CHUNK, len(m)))) for m in members)
+        """What `record_of` says of the data of a condition."""
+        return record_of(self.corpus, self.data(condition))
 
     def batches(self, data: Data, epoch: Array, key: Array) -> Array:
         """The sequences of each update, ``(U, batch)``, in an order that all runs share; -1 fills up the last."""
