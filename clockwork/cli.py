@@ -144,11 +144,11 @@ class ReportCommand:
 
 @dataclasses.dataclass(frozen=True)
 class InfoCommand:
-    """Print versions, devices, and the networks of the experiments with their parameter counts."""
+    """Print versions, devices, which back end evaluates a layer here and why, and the networks of the experiments."""
 
     def run(self) -> int:
         told = [getattr(kind, "info", None) for kind in TASKS.values()]
-        sections = [_versions(), *(tell() for tell in told if tell)]
+        sections = [_versions(), _back_ends(), *(tell() for tell in told if tell)]
         print("\n\n".join(sections))
         return 0
 
@@ -159,6 +159,21 @@ def _versions() -> str:
 
     known = {name: ", ".join(value) if isinstance(value, list) else value for name, value in environment().items()}
     return "\n".join(f"{name:<10} {value}" for name, value in known.items())
+
+
+def _back_ends() -> str:
+    """Which back end evaluates the paper's largest layers on this machine, and why the others do not."""
+    import clockwork as cw
+    from clockwork import lstm, recurrence
+
+    layers = {
+        "a clockwork layer of 40 units in 9 modules": recurrence.explain(cw.Clock.exponential(40, 9), 320),
+        "an LSTM layer of 15 cells": lstm.explain(15, 320),
+    }
+    lines = ["Back ends, as the argument method chooses them (layers over 320 steps; logger clockwork.ops.backend)"]
+    for layer, choices in layers.items():
+        lines += [f"{layer}:", *(f"  {name:<8} {why}" for name, why in choices)]
+    return "\n".join(lines)
 
 
 def commands(asked: str) -> Any:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
+from clockwork.checks import shaped
 from clockwork.lstm import cuda, scan
 from clockwork.lstm.scan import LSTMCall
 from clockwork.lstm.weights import LSTMWeights, check_lstm_weights
@@ -67,10 +68,7 @@ def lstm_unroll(
         raise ValueError(f"give either inputs or steps, got {'neither' if inputs is None else 'both'}")
     if inputs is not None:
         inputs = jnp.asarray(inputs)
-        if inputs.ndim != 2 or inputs.shape[1] != weights.input.shape[0]:
-            raise ValueError(
-                f"inputs must have shape (T, {weights.input.shape[0]}), got {inputs.shape}; batch with jax.vmap"
-            )
+        shaped("inputs", inputs, "T I", I=weights.input.shape[0], hint="; batch with jax.vmap")
         steps = inputs.shape[0]
     elif weights.input.shape[0]:
         raise ValueError(f"weights are those of a layer with {weights.input.shape[0]} inputs, got none")
@@ -80,12 +78,11 @@ def lstm_unroll(
     if hidden is None:
         hidden = (jnp.zeros(cells, dtype), jnp.zeros(cells, dtype))
     h, c = (jnp.asarray(x).astype(dtype) for x in hidden)
-    if h.shape != (cells,) or c.shape != (cells,):
-        raise ValueError(f"hidden must be two arrays of shape {(cells,)}, got {h.shape} and {c.shape}")
+    for name, state in (("hidden[0]", h), ("hidden[1]", c)):
+        shaped(name, state, "N", N=cells)
     if readout is not None:
         readout = jnp.asarray(readout).astype(dtype)
-        if readout.ndim != 2 or readout.shape[0] != cells:
-            raise ValueError(f"readout must have shape ({cells}, O), got {readout.shape}")
+        shaped("readout", readout, "N O", N=cells)
     weights = LSTMWeights(*(w.astype(dtype) for w in weights))
     inputs = None if inputs is None else inputs.astype(dtype)
     call = LSTMCall(steps, cells, dtype)

@@ -9,7 +9,7 @@ from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
-from clockwork.checks import ArgumentError, shown, static_integer
+from clockwork.checks import ArgumentError, shaped, shown, static_integer
 from clockwork.clock import Clock, check_clock
 from clockwork.ops import backend
 from clockwork.ops.backend import choose
@@ -102,17 +102,14 @@ def step(
     if not (hasattr(state, "hidden") and hasattr(state, "time")):
         raise ArgumentError("state", f"must be a clockwork.State, such as State.initial(clock), got {shown(state)}")
     input_weights, recurrent, bias = _dense(weights, clock)
-    n = clock.width
-    if recurrent.shape != (n, n):
-        raise ValueError(f"recurrent weights must have shape {(n, n)}, got {recurrent.shape}")
+    shaped("recurrent weights", recurrent, "N N", N=clock.width)
     dtype, hidden = _check_hidden(bias, clock, state.hidden)
     drive = bias.astype(accumulator(dtype))
     if x_t is None:
         _check_no_inputs(input_weights)
     else:
         x_t = jnp.asarray(x_t)
-        if x_t.shape != input_weights.shape[:1]:
-            raise ValueError(f"x_t must have shape {input_weights.shape[:1]}, got {x_t.shape}")
+        shaped("x_t", x_t, "I", I=input_weights.shape[0])
         drive = drive + matmul(x_t[None].astype(dtype), input_weights.astype(dtype))[0]
     time = as_time(clock, state.time)
     check_time(clock, time.dtype)
@@ -246,10 +243,7 @@ def unroll(
         _check_no_inputs(weights.input)
     else:
         inputs = jnp.asarray(inputs)
-        if inputs.ndim != 2 or inputs.shape[1] != weights.input.shape[0]:
-            raise ValueError(
-                f"inputs must have shape (T, {weights.input.shape[0]}), got {inputs.shape}; batch with jax.vmap"
-            )
+        shaped("inputs", inputs, "T I", I=weights.input.shape[0], hint="; batch with jax.vmap")
         steps = inputs.shape[0]
     steps = check_steps(steps)
     start = _check_start(start)
@@ -258,8 +252,7 @@ def unroll(
         inputs = inputs.astype(dtype)
     if readout is not None:
         readout = jnp.asarray(readout)
-        if readout.ndim != 2 or readout.shape[0] != clock.width:
-            raise ValueError(f"readout must have shape ({clock.width}, O), got {readout.shape}")
+        shaped("readout", readout, "N O", N=clock.width)
         readout = readout.astype(dtype)
     call = Call(clock, start, steps, activation, dtype)
     return choose(BACKENDS, call, method).backend.evaluate(call, weights, inputs, hidden, readout)
@@ -321,8 +314,7 @@ def _check_hidden(
     if hidden is None:
         return dtype, jnp.zeros(clock.width, dtype)
     hidden = jnp.asarray(hidden)
-    if hidden.shape != (clock.width,):
-        raise ValueError(f"hidden must have shape {(clock.width,)}, got {hidden.shape}")
+    shaped("hidden", hidden, "N", N=clock.width)
     return dtype, hidden.astype(dtype)
 
 
