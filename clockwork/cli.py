@@ -11,10 +11,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Union
 
-from clockwork.checks import ArgumentError, chosen, counted
 from clockwork.optional import require
 
 try:
+    from clockwork.checks import ArgumentError, chosen, counted
+
     tyro: Any = require("tyro")
     from clockwork.console import complain, guarded, sentence, stopped
     from clockwork.data.audio import matching_files

@@ -114,11 +114,13 @@ class Placement:
 
 
 def padded(count: int, devices: int) -> int:
-    """How many runs are side by side where ``count`` are asked for: as many on each device, in multiples of `SIMD`.
+    """How many runs are side by side where ``count`` are asked for: as many on each device.
+
+    A multiple of `SIMD` on each, unless more than `MAX_PADDING` of them would only fill up.
 
     Example:
         >>> padded(100, 2), padded(9, 2)
-        (112, 16)
+        (112, 10)
     """
     each = math.ceil(count / devices)
     full = math.ceil(each / SIMD) * SIMD
