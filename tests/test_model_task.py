@@ -1,6 +1,5 @@
 """Any model in a sweep: all of its state is kept, and every run is what a plain loop over seeds computes."""
 
-import dataclasses
 import functools
 import json
 import signal
@@ -17,6 +16,7 @@ import pytest
 from flax import linen, nnx
 
 from clockwork.training import (
+    Condition,
     Loss,
     ModelTask,
     Progress,
@@ -29,6 +29,8 @@ from clockwork.training import (
     random,
     sweep,
 )
+from clockwork.training.fingerprint import fingerprint
+from clockwork.training.train_state import Trainer
 
 RATES = (1e-3, 1e-2, 1e-1)
 RUNS, EPOCHS, BATCH = 3, 4, 8
@@ -185,7 +187,6 @@ def test_the_best_model_comes_back_with_all_of_its_state(kind, swept):
         kept = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
         assert moved
         chex.assert_trees_all_close(kept, moved, rtol=1e-3, atol=1e-4)
-        model.eval()
         error = square(model, examples())
     np.testing.assert_allclose(error, result.error[best], rtol=1e-5)
     chex.assert_trees_all_equal(open_results(folder).conditions[condition]._asdict(), result._asdict())
@@ -334,7 +335,7 @@ def test_runs_stop_where_the_validation_error_no_longer_falls(tmp_path):
     x, y = examples()
     task = task_of("pure", data=(x[:8], y[:8]), validation=(x[8:16], y[8:16]), test=(x[16:], y[16:]), patience=2)
     task.epochs = 60
-    results = sweep(dataclasses.replace(task) if dataclasses.is_dataclass(task) else task, tmp_path)
+    results = sweep(task, tmp_path)
     stopped = np.concatenate([result.epochs for result in results.conditions.values()])
     assert (stopped < 60).any()
     for result in results.conditions.values():
@@ -459,6 +460,9 @@ def test_stored_results_can_be_read_without_the_model(swept):
         ({"search": ({},)}, "must give learning_rate, which the optimiser needs"),
         ({"search": grid(learning_rate=(0.1,))}, "must give noise, which the loss needs"),
         ({"search": grid(learning_rate=(0.1, 0.1), noise=0.1)}, "each point once"),
+        ({"search": {"learning_rate": 0.1}}, "one or more points"),
+        ({"search": grid(learning_rate=0.1, noise=0.1, run=(1, 2))}, "otherwise than .run."),
+        ({"name": ""}, "name must be a string"),
         ({"search": []}, "one or more points"),
         ({"data": (np.zeros(3), np.zeros(4))}, "common first axis of examples, got shapes"),
         ({"data": ()}, "common first axis of examples, got shapes"),
@@ -469,7 +473,7 @@ def test_stored_results_can_be_read_without_the_model(swept):
         ({"loss": 3}, "loss must be a function, got 3"),
         ({"init": {"a/b": init}}, "name of a network must be letters"),
         ({"model": lambda rngs: Recurrent(rngs)}, "either model or init, got both"),
-        ({"error": None}, "error must be given, since the loss needs the hyper-parameter noise"),
+        ({"error": None}, "error must be given, since the loss takes key, noise"),
     ],
 )
 def test_bad_arguments_are_named(options, message):
@@ -529,6 +533,201 @@ def test_a_killed_sweep_of_ones_own_model_goes_on(tmp_path):
         subprocess.run([sys.executable, program, folder], cwd=tmp_path, check=True)
     assert (tmp_path / "cut" / "runs.csv").read_text() == (tmp_path / "whole" / "runs.csv").read_text()
     assert not list(partial.iterdir())
+
+
+def test_curves_of_stopped_runs_do_not_depend_on_the_others(tmp_path):
+    curves = []
+    for runs in (2, 20):
+        task = task_of("pure", data=examples(), patience=1, runs=runs, search=grid(learning_rate=0.3, noise=1.0))
+        task.epochs = 40
+        (result,) = sweep(task, tmp_path / str(runs)).conditions.values()
+        curves.append((result.curve_epochs, result.curve[:, :2], result.epochs[:2]))
+    (few, short, stopped), (many, long, same) = curves
+    np.testing.assert_array_equal(stopped, same)
+    assert stopped.max() < 40
+    length = min(len(few), len(many)) - 1
+    np.testing.assert_allclose(short[:length], long[:length], rtol=1e-4)
+    for run, epoch in enumerate(stopped):
+        assert (long[epoch:, run] == long[epoch, run]).all()
+
+
+def test_one_error_that_is_no_number_does_not_end_early_stopping():
+    class Counting(Task):
+        patience, epochs = 3, 99
+
+        def data(self, condition):
+            return np.asarray([5, np.nan, 4, 3, 2, 9, 9, 9, 9], np.float32)
+
+        def model(self, name, size, rngs, hyperparameters):
+            return {"at": jnp.zeros(())}
+
+        def optimizer(self, hyperparameters):
+            return optax.sgd(1.0)
+
+        def loss(self, model, data, step):
+            return Loss(-model["at"])  # one more at every update
+
+        def watch(self, model, data):
+            return data[jnp.int32(model["at"])]
+
+    trainer = Trainer(Counting(), Condition("a", 0, "", ()))
+    data = trainer.task.data(Condition("a", 0, "", ()))
+    state = trainer.begin(jax.random.key(0), {}, data)
+    epochs = []
+    for number in range(9):
+        state, (_, active) = trainer.epoch(state, jax.random.key(0), {}, data, number)
+        epochs.append(bool(active))
+    assert float(state.lowest) == 2
+    assert int(state.epoch) == 7  # 5, nan, 4, 3, 2 and two that are no better; the third stops it
+    assert epochs == [True] * 8 + [False]
+
+
+def test_outputs_and_errors_are_those_of_a_model_that_does_not_train(tmp_path):
+    options = {"search": grid(learning_rate=1e-2), "runs": 2}
+    with_outputs = task_of("nnx", outputs=lambda model, data: model(data[0]), **options)
+    (result,) = (results := sweep(with_outputs, tmp_path / "with")).conditions.values()
+    (without,) = sweep(task_of("nnx", **options), tmp_path / "without").conditions.values()
+    np.testing.assert_array_equal(result.error, without.error)
+    model = results.trained(next(iter(results.conditions)))
+    np.testing.assert_allclose(result.outputs[0], model(examples()[0]), rtol=1e-4, atol=1e-6)
+
+
+def test_what_cannot_be_stored_is_refused_before_the_training(tmp_path):
+    for error, outputs, message in (
+        (lambda params, data: pure_error(params, data)[None], None, "must be one number, got an array of shape"),
+        (pure_error, lambda params, data: {"a": {"b": params["out"]}}, "an array, or arrays by name, got"),
+        (pure_error, lambda params, data: (params["out"],), "an array, or arrays by name, got"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sweep(task_of("pure", error=error, outputs=outputs), tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
+class Narrow(linen.Module):
+    """A module with a field."""
+
+    width: int = 1
+
+    @linen.compact
+    def __call__(self, x):
+        return linen.Dense(self.width)(x)
+
+
+def helped(factor):
+    def helper(x):
+        return factor * x
+
+    return lambda params, batch: helper(params)
+
+
+def test_fingerprints_tell_functions_apart_and_are_the_same_in_every_process():
+    x = np.ones((1, 2), np.float32)
+    pairs = [
+        (linen_model(Narrow(1), x), linen_model(Narrow(1), x), linen_model(Narrow(2), x)),
+        (optax.adam(1e-3), optax.adam(1e-3), optax.adam(1e-1)),
+        (optax.adam, optax.adam, optax.sgd),
+        (helped(2), helped(2), helped(3)),
+        (jax.jit(helped(2)), jax.jit(helped(2)), jax.jit(helped(3))),
+        (functools.partial(square, batch=1), functools.partial(square, batch=1), functools.partial(square, batch=2)),
+        (lambda m: Recurrent(m), lambda m: Recurrent(m), lambda m: Narrow(m)),
+        (optax.chain(optax.clip(1.0), optax.sgd(0.1)), optax.chain(optax.clip(1.0), optax.sgd(0.1)), optax.sgd(0.1)),
+    ]
+    for one, same, other in pairs[:6] + pairs[7:]:
+        assert fingerprint(one) == fingerprint(same)
+        assert fingerprint(one) != fingerprint(other)
+    code = (
+        "import optax, functools, jax.numpy as jnp\n"
+        "from clockwork.training.fingerprint import fingerprint\n"
+        "f = lambda params, batch: jnp.square(params - batch).mean()\n"
+        "print(fingerprint(f), fingerprint(functools.partial(optax.adam, b1=0.5)), fingerprint({'a', 'b', 'c'}))"
+    )
+    said = {
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout for _ in "ab"
+    }
+    assert len(said) == 1
+
+
+def test_a_module_class_is_a_model_and_its_own_options_are_checked(tmp_path):
+    class Line(nnx.Module):
+        def __init__(self, *, rngs, scale=1.0):
+            self.w = nnx.Param(scale * jax.random.normal(rngs.params(), ()))
+
+        def __call__(self, x):
+            return self.w * x[..., 0].mean(1)
+
+    options = {"loss": square, "data": examples(), "runs": 2, "epochs": 2}
+    task = ModelTask(model=Line, search=grid(learning_rate=0.1, scale=(1, 2)), **options)
+    assert len(sweep(task, tmp_path).conditions) == 2
+    with pytest.raises(ValueError, match=r"'nosuch', which no function takes; they take .*'scale'"):
+        ModelTask(model=Line, search=grid(learning_rate=0.1, nosuch=1), **options)
+
+
+def test_a_module_that_keeps_a_hyperparameter_is_named(tmp_path):
+    class Kept(nnx.Module):
+        def __init__(self, rngs, scale):
+            self.w, self.scale = nnx.Param(jnp.ones(())), scale
+
+    task = ModelTask(
+        model=Kept, loss=lambda m, b: m.w[...] * m.scale, data=examples(), search=grid(learning_rate=0.1, scale=2)
+    )
+    with pytest.raises(
+        ValueError, match=r"Kept keeps a hyper-parameter as attribute 'scale': hold it in an nnx\.Variable"
+    ):
+        sweep(task, tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+def test_a_single_array_of_any_precision_is_a_model(tmp_path, dtype):
+    task = ModelTask(
+        init=lambda key: jax.random.normal(key, (2,), dtype),
+        loss=lambda w, batch: jnp.square(batch[0].mean(1).astype(dtype) @ w - batch[1].astype(dtype)).mean(),
+        data=examples(),
+        search=grid(learning_rate=0.1),
+        runs=2,
+        epochs=2,
+    )
+    results = sweep(task, tmp_path)
+    again = Results(task, open_results(tmp_path).conditions)
+    (condition,) = results.conditions
+    chex.assert_trees_all_equal(again.trained(condition), results.trained(condition))
+    assert again.trained(condition).dtype == dtype
+
+
+def test_names_of_many_hyperparameters_are_cut():
+    long = Condition("gru", 0, "", tuple((f"hyperparameter_{i}", 0.1 + i) for i in range(20)))
+    other = Condition("gru", 0, "", (*long.hyperparameters[:-1], ("hyperparameter_19", 7.0)))
+    assert len(long.name) < 150
+    assert long.name != other.name
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("this:s", "import 'this' first"),
+        ("json:loads", "a task that is not there"),
+        ("clockwork.training:Task", "not the configuration"),
+        ("clockwork.training:sweep", "a task that is not there"),
+        ("clockwork.nowhere:Task", "import 'clockwork.nowhere' first"),
+    ],
+)
+def test_no_foreign_module_is_imported_to_read_results(swept, tmp_path, name, message, capsys):
+    folder, _ = swept("pure")
+    config = json.loads((folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "class": name}))
+    with pytest.raises(ValueError, match=message):
+        open_results(tmp_path)
+    assert not capsys.readouterr().out
+
+
+def test_results_of_another_class_are_refused(swept):
+    class Other(ModelTask):
+        pass
+
+    folder, _ = swept("pure")
+    task = task_of("pure")
+    task.__class__ = Other
+    with pytest.raises(ValueError, match="another configuration"):
+        sweep(task, folder)
 
 
 def test_a_class_of_ones_own_is_a_task(tmp_path):

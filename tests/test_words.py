@@ -141,13 +141,13 @@ def test_stragglers_go_on_without_the_others_to_the_same_end(swept, tmp_path, mo
     _, results = swept
     (wanted,) = results.conditions.values()
     monkeypatch.setattr("clockwork.training.placement.MIN_ACTIVE", 0.8)
-    entered, enter = [], Placement.enter
+    entered, enter = [], Placement.to_devices
 
     def note(self, whole):
         entered.append((len(set(self.numbers.tolist())), self.width))
         return enter(self, whole)
 
-    monkeypatch.setattr(Placement, "enter", note)
+    monkeypatch.setattr(Placement, "to_devices", note)
     (result,) = sweep(dataclasses.replace(TASK, runs=70), tmp_path).conditions.values()
     assert any(0 < chosen <= width < 70 for chosen, width in entered)
     assert entered[-1][0] == 70  # all are evaluated

@@ -3,11 +3,10 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from clockwork.training import Condition, ConditionResult, Results
+from clockwork.training.results import watched_errors
 
 Hyperparameters = tuple[tuple[str, float], ...]
 
@@ -97,12 +96,8 @@ def watched_end(results: Results, row: Row) -> float:
     It is over the runs that did not diverge; infinite if all did.
     """
     ends = row.ends
-    return float(np.mean(watched(results, ends), dtype=float)) if len(ends) else float("inf")
-
-
-def watched(results: Results, errors: np.ndarray) -> np.ndarray:
-    """Of errors ``(R, ...)`` of several runs, as learning curves have them, those that tell when to stop, ``(R,)``."""
-    return np.asarray(jax.vmap(results.task.watched)(jnp.asarray(errors)))
+    found = float(np.mean(watched_errors(results.task, ends), dtype=float)) if len(ends) else float("inf")
+    return float("inf") if np.isnan(found) else found
 
 
 def best_rows(results: Results) -> dict[tuple[str, int], Row]:

@@ -30,9 +30,9 @@ def plain(value: float) -> str:
     """
     if np.isnan(value):
         return "–"
-    if value < 0.1:
+    if abs(value) < 0.1:
         return f"{value:.2g}"
-    return f"{value:.2f}" if value < 100 else f"{value:.1e}"
+    return f"{value:.2f}" if abs(value) < 100 else f"{value:.1e}"
 
 
 def percent(value: float) -> str:

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from clockwork.optional import require
-from clockwork.report.aggregate import Row, best_rows, networks, rows, searched, watched, watched_end
+from clockwork.report.aggregate import Row, best_rows, networks, rows, searched, watched_end
 from clockwork.report.description import Description, Measure, description_of
 from clockwork.report.drawing import PANEL_WIDTH, beside, canvas, legend, save, say, set_scale, set_values
 from clockwork.report.fonts import names as drawn_names
 from clockwork.training import Results
+from clockwork.training.results import watched_errors
 
 # Errors that span a larger factor are drawn on a logarithmic axis: on a linear one the least were lines at 0.
 LINEAR_FACTOR = 10
@@ -194,7 +195,7 @@ def _shown(results: Results, curves: np.ndarray, number: int | None) -> np.ndarr
     """Of the errors ``(P, R, ...)`` of learning curves, those that a line shows, ``(P, R)``."""
     if number is not None:
         return curves.reshape(*curves.shape[:2], -1)[..., number]
-    return watched(results, curves.reshape(-1, *curves.shape[2:])).reshape(curves.shape[:2])
+    return watched_errors(results.task, curves.reshape(-1, *curves.shape[2:])).reshape(curves.shape[:2])
 
 
 def _logarithmic(asked: bool | None, lines: list[np.ndarray]) -> bool:

@@ -23,11 +23,16 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], place: str = "") 
     Raises:
         OSError: if it cannot be written.
     """
-    arrays = {name: np.asarray(array) for name, array in arrays.items()}
+    arrays = {name: _storable(np.asarray(array)) for name, array in arrays.items()}
     digest: Any = np.array(_digest(arrays, place))
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, digest=digest, **arrays)
     write_whole(path, buffer.getvalue())
+
+
+def _storable(array: np.ndarray) -> np.ndarray:
+    """The array, in float32 if NumPy's format has no such floating point numbers (bfloat16 and smaller ones)."""
+    return array.astype(np.float32) if array.dtype.kind == "V" else array
 
 
 def read_arrays(path: Path, place: str = "") -> dict[str, np.ndarray] | None:

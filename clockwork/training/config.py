@@ -1,9 +1,10 @@
 """``config.json`` of a results folder: what was trained, with which versions and devices."""
 
-import functools
+import contextlib
 import importlib
 import json
 import platform
+import sys
 import warnings
 from importlib import metadata
 from pathlib import Path
@@ -60,21 +61,28 @@ def read_config(folder: Path) -> dict[str, Any]:
 def stored_task(folder: Path, config: dict[str, Any]) -> Task:
     """The task that a configuration describes, an object of the class that it names.
 
+    Only modules of this library are imported for it; others must have been imported before.
+
     Raises:
-        FolderError: if there is no such class, or it takes no such settings.
+        FolderError: if the class is not there, or takes no such settings.
     """
     module, _, name = config["class"].partition(":")
-    try:
-        kind: Any = functools.reduce(getattr, name.split("."), importlib.import_module(module))
-        if not (isinstance(kind, type) and issubclass(kind, Task)):
-            raise TypeError(f"{name} is not a subclass of clockwork.training.Task")
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
+    if module.split(".")[0] == "clockwork":
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
+    if module not in sys.modules:
+        raise FolderError(f"{folder} holds results of {shown(config['class'])}: import {shown(module)} first")
+    kind: Any = sys.modules[module]
+    for part in name.split("."):
+        kind = getattr(kind, part, None)
+    if not (isinstance(kind, type) and issubclass(kind, Task)):
         raise FolderError(
-            f"{folder} holds results of a task that cannot be loaded, {shown(config['class'])}: {error}"
-        ) from None
+            f"{folder} holds results of a task that is not there, {shown(config['class'])}; a class within a function "
+            "or in a program of its own cannot be found from elsewhere"
+        )
     try:
         return kind.from_settings(config["settings"])
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError, NotImplementedError) as error:
         raise FolderError(f"{folder / 'config.json'} is not the configuration of a results folder: {error}") from None
 
 
@@ -116,7 +124,7 @@ def agreed_config(folder: Path, task: Task, told: bool = False) -> dict[str, Any
             raise FolderError(f"{folder} is not empty and holds no config.json; choose another folder")
         return asked
     stored = read_config(folder)
-    _check_same(folder, stored["settings"], asked["settings"])
+    _check_same(folder, {"class": stored["class"], **stored["settings"]}, {"class": kind, **asked["settings"]})
     known = [stored["environment"], *stored["continued_in"]]
     if asked["environment"] not in known:
         if told:

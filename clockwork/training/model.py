@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+from jax.core import Tracer
 
 from clockwork.checks import shown
 
@@ -37,7 +38,9 @@ def split(model: PyTree) -> tuple[Structure, PyTree, PyTree]:
         ValueError: if the model is a tree with a leaf that is no array of floating point numbers.
     """
     if isinstance(model, nnx.Module):
+        nnx.pop(model, nnx.Intermediate)  # what it has sown
         graph, params, rest = nnx.split(model, nnx.Param, ...)
+        _check_module(model, graph, params)
         return Structure(graph), params, rest
     for path, leaf in jax.tree_util.tree_flatten_with_path(model)[0]:
         if not (hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)):
@@ -48,6 +51,17 @@ def split(model: PyTree) -> tuple[Structure, PyTree, PyTree]:
     if not jax.tree.leaves(model):
         raise ValueError(f"a model must have parameters, got {shown(model)}")
     return Structure(None), model, ()
+
+
+def _check_module(model: nnx.Module, graph: Any, params: PyTree) -> None:
+    if not jax.tree.leaves(params):
+        raise ValueError(f"a model must have parameters, got {type(model).__name__} without an nnx.Param")
+    for name, value in graph.attributes:
+        if isinstance(getattr(value, "value", value), Tracer):
+            raise ValueError(
+                f"{type(model).__name__} keeps a hyper-parameter as attribute {name!r}: hold it in an nnx.Variable; "
+                "a layer that needs its value while it is traced, such as the rate of nnx.Dropout, cannot have one"
+            )
 
 
 def count(params: PyTree) -> int:
@@ -65,7 +79,7 @@ def named(params: PyTree) -> dict[str, np.ndarray]:
     if isinstance(params, nnx.State):
         return {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in nnx.to_flat_state(params)}
     flat = jax.tree_util.tree_flatten_with_path(params)[0]
-    return {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in flat}
+    return {jax.tree_util.keystr(path, simple=True, separator=".") or "array": np.asarray(leaf) for path, leaf in flat}
 
 
 def unnamed(params: PyTree, arrays: dict[str, np.ndarray]) -> PyTree:
@@ -85,7 +99,7 @@ def unnamed(params: PyTree, arrays: dict[str, np.ndarray]) -> PyTree:
     leaves, tree = jax.tree.flatten(params)
     names = named(jax.tree.unflatten(tree, [np.full((), i) for i in range(len(leaves))]))
     order = {int(position): name for name, position in names.items()}
-    return jax.tree.unflatten(tree, [jnp.asarray(arrays[order[i]]) for i in range(len(leaves))])
+    return jax.tree.unflatten(tree, [jnp.asarray(arrays[order[i]]).astype(leaf.dtype) for i, leaf in enumerate(leaves)])
 
 
 def key_kinds(tree: PyTree) -> list[Any]:

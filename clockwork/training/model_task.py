@@ -1,7 +1,5 @@
 """A task made of a model of your own, a loss and data."""
 
-import functools
-import hashlib
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -15,22 +13,28 @@ from flax import nnx
 from jax import Array
 
 from clockwork.checks import ArgumentError, finite, integer, shown
+from clockwork.training.fingerprint import digest, fingerprint
 from clockwork.training.search import Search
 from clockwork.training.task import MAX_EPOCHS, MAX_RUNS, MAX_SEED, Condition, Loss, PyTree, Step, Task
 
+# Columns of `runs.csv`: a hyper-parameter has a column too.
+RESERVED = {"task", "network", "size", "parameters", "data", "run", "seed", "epochs", "error", "diverged"}
 NAME = re.compile(r"[A-Za-z0-9_.+-]{1,80}")  # becomes part of a file's name
 
 
 class ModelTask(Task):
     """A model of your own, trained many times: every run of every point of a search, side by side in one program.
 
-    Each of the functions below may also take, by name, any hyper-parameter of the search, as a float32 scalar; and
-    ``loss`` and ``error`` may take ``key``, a random key of the run and update, and ``carry``. A model that is an nnx
-    module is in training mode for ``loss`` and in evaluation mode for ``error`` and ``outputs``; all of its state is
-    kept: parameters, batch statistics, random streams.
+    ``model`` or ``init``, ``loss`` and ``optimizer`` may take any hyper-parameter of the search by name. It comes as a
+    float32 scalar that JAX traces: a module that keeps one as an attribute must hold it in an ``nnx.Variable``, and an
+    optimiser cannot branch on it. ``loss`` may also take ``key``, a random key of the run and update, and ``carry``. An
+    nnx module is in training mode for ``loss`` and in evaluation mode for ``error`` and ``outputs``; all of its state
+    is kept: parameters, batch statistics, random streams.
 
     Run i of a condition is a function of ``key = jax.random.fold_in(jax.random.key(seed), i)``: its model is made by
-    ``model(nnx.Rngs(key))`` or ``init(key)``.
+    ``model(nnx.Rngs(key))`` or ``init(key)``. Draw data from another seed than that of the task, or they may be the
+    same numbers as a run's weights. A results folder goes on only with the same task: arguments, data, and the source
+    of its functions with all that they use.
 
     Args:
         model: a function of ``nnx.Rngs`` that makes an nnx module, such as ``lambda rngs: Net(rngs=rngs)``, or
@@ -39,23 +43,26 @@ class ModelTask(Task):
         loss: a function of the model (of ``init``: the parameters) and a batch; returns a scalar, or with
             ``begin_carry`` the scalar and the carry for the next update.
         data: arrays, or a tree of arrays, with a common first axis of examples.
-        error: a function of the model and data that returns the scalar to report; the loss if None.
-        outputs: a function of the model and data whose result, an array or several by name, is kept of the best runs.
+        error: a function of the model and data that returns the scalar to report; if None, the loss, which must then
+            take the model and the data alone.
+        outputs: a function of the model and data whose result, an array or several by name, is stored for the
+            ``kept_outputs`` runs of a condition with the lowest error.
         validation: data on which the error is measured before every epoch; it is what ``patience`` watches. If None,
             ``patience`` watches the mean training loss of an epoch.
         test: data on which the error of a trained model is measured; ``validation`` if None, else ``data``.
         optimizer: an optax optimiser, or a function that makes one, such as ``optax.adam``.
         search: the points of the search: `grid` or `random`, or any list of hyper-parameters by name.
         batch_size: examples of an update; None for all at once. What is left over of an epoch is dropped.
-        shuffle: whether each run draws a new order of the examples for each epoch.
+        shuffle: whether each run draws a new order of the examples for each epoch; by default it does unless there is
+            a ``begin_carry``.
         begin_carry: a function without arguments that makes the carry of a run's first update, such as the hidden
-            state of a sequence that is trained piece by piece.
+            state of a sequence that is trained piece by piece. The carry goes on from one epoch to the next.
         runs: training runs of each point of the search.
         epochs: passes over the data, at most.
-        patience: a run stops after this many epochs without improvement; None: it never does.
-        kept_outputs: of how many runs of a condition ``outputs`` are kept, those with the lowest error.
+        patience: stop a run after this many epochs without improvement; it keeps its last parameters. None: never stop.
+        kept_outputs: for how many runs of a condition ``outputs`` are stored.
         seed: from 0 to 2**32 - 1.
-        name: of the task, for the table.
+        name: of the task.
 
     Raises:
         ValueError: if an argument is out of range, a hyper-parameter is one that no function takes, or one that the
@@ -94,7 +101,7 @@ class ModelTask(Task):
         optimizer: Callable | optax.GradientTransformation = optax.adam,
         search: Search = ({},),
         batch_size: int | None = None,
-        shuffle: bool = True,
+        shuffle: bool | None = None,
         begin_carry: Callable | None = None,
         runs: int = 10,
         epochs: int = 100,
@@ -112,11 +119,9 @@ class ModelTask(Task):
         for what, function in {**self._networks, **self._functions}.items():
             if not (callable(function) or (function is None and what in ("error", "outputs", "begin_carry"))):
                 raise ArgumentError(what, f"must be a function, got {shown(function)}")
-        for network in self._networks:
-            if not (isinstance(network, str) and NAME.fullmatch(network)):
-                raise ValueError(
-                    f"the name of a network must be letters, digits and any of _.+- (at most 80), got {network!r}"
-                )
+        if not (callable(optimizer) or _is_optimizer(optimizer)):
+            raise ArgumentError("optimizer", f"must be an optax optimiser or a function, got {shown(optimizer)}")
+        _check_names(name, self._networks)
         self._optimizer = optimizer
         self.name = name
         self.runs = integer("runs", runs, 1, MAX_RUNS)
@@ -127,58 +132,39 @@ class ModelTask(Task):
         self._data, self._validation, self._test = (_arrays(tree) for tree in (data, validation, test))
         self._examples = _examples(self._data)
         self._batch_size = None if batch_size is None else integer("batch_size", batch_size, 1, self._examples)
-        self._shuffle = shuffle
+        self._shuffle = begin_carry is None if shuffle is None else bool(shuffle)
+        self.curve_ends_with_error = False  # without validation data, curves are of the training loss
         self.updates = 1 if self._batch_size is None else self._examples // self._batch_size
-        self._search = [{str(k): finite(str(k), v) for k, v in point.items()} for point in search]
+        self._search = _points(search)
         self._check_search()
         self._description = self._describe()
 
     def _check_search(self) -> None:
-        if not self._search or any(set(point) != set(self._search[0]) for point in self._search):
-            raise ArgumentError("search", "must be one or more points that name the same hyper-parameters")
-        if len({tuple(point.values()) for point in self._search}) < len(self._search):
-            raise ArgumentError("search", "must have each point once")
+        """Raise ``ValueError`` unless every hyper-parameter has a function that takes it, and no function lacks one."""
+        names = set(self._search[0])
         makers: list[Any] = [] if _is_optimizer(self._optimizer) else [self._optimizer]
-        given = (*self._networks.values(), *self._functions.values(), *makers)
-        functions: list[Any] = [function for function in given if function is not None]
-        first = {*self._networks.values()}, {self._functions[name] for name in ("loss", "error", "outputs")}
-        taken = {
-            name
-            for function in functions
-            for name in list(_parameters(function))[1 if function in first[0] else 2 if function in first[1] else 0 :]
-        } - {"key", "carry"}
-        for name in self._search[0]:
-            if name not in taken and not any(_takes_all(function) for function in functions):
+        loss: Any = self._functions["loss"]
+        takers = [(function, 1) for function in self._networks.values()] + [(loss, 2)] + [(m, 0) for m in makers]
+        taken = set().union(*(_parameters(function, given) for function, given in takers)) - {"key", "carry", "rngs"}
+        for name in names:
+            if name in RESERVED | {"key", "carry", "rngs"} or not name.isidentifier():
+                raise ArgumentError("search", f"must name hyper-parameters otherwise than {name!r}")
+            if name not in taken and not any(_takes_all(function) for function, _ in takers):
                 raise ArgumentError(
                     "search", f"has the hyper-parameter {name!r}, which no function takes; they take {sorted(taken)}"
                 )
-        for maker in makers:
-            missing = [
-                name
-                for name, parameter in _parameters(maker).items()
-                if parameter.default is parameter.empty and name not in self._search[0]
-            ]
-            if missing:
-                raise ArgumentError(
-                    "search",
-                    f"must give {missing[0]}, which the optimiser needs, such as grid({missing[0]}=(1e-3, 1e-2))",
-                )
-
-        needed = [
-            name
-            for name, parameter in list(_parameters(self._functions["loss"]).items())[2:]  # pyright: ignore
-            if parameter.default is parameter.empty and name not in ("key", "carry")
-        ]
-        for name in needed:
-            if name not in self._search[0]:
-                raise ArgumentError(
-                    "search", f"must give {name}, which the loss needs, such as grid({name}=(0.1, 0.2))"
-                )
-            if self._functions["error"] is None:
-                raise ArgumentError("error", f"must be given, since the loss needs the hyper-parameter {name}")
+        for function, given, what in [*((maker, 0, "the optimiser") for maker in makers), (loss, 2, "the loss")]:
+            for name, parameter in _parameters(function, given).items():
+                if parameter.default is parameter.empty and name not in names | ({"key", "carry"} if given else set()):
+                    raise ArgumentError(
+                        "search", f"must give {name}, which {what} needs, such as grid({name}=(1e-3, 1e-2))"
+                    )
+        more = set(_parameters(loss, 2)) & (names | {"key", "carry"})
+        if self._functions["error"] is None and more:
+            raise ArgumentError("error", f"must be given, since the loss takes {', '.join(sorted(more))}")
 
     def _describe(self) -> dict[str, Any]:
-        functions = {**self._networks, **self._functions, "optimizer": self._optimizer}
+        functions = {**self._functions, "optimizer": self._optimizer, "class": type(self)}
         trees = {"data": self._data, "validation": self._validation, "test": self._test}
         return {
             "runs": self.runs,
@@ -186,13 +172,14 @@ class ModelTask(Task):
             "patience": self.patience,
             "seed": self.seed,
             "kept_outputs": self.kept_outputs,
-            "networks": list(self._networks),
+            "name": self.name,
+            "networks": {name: fingerprint(function) for name, function in self._networks.items()},
             "search": self._search,
             "batch_size": self._batch_size,
             "shuffle": self._shuffle,
             "validated": self._validation is not None,
-            "functions": {name: _described(f) for name, f in functions.items() if f is not None},
-            "sha256": {name: _digest(tree) for name, tree in trees.items() if tree is not None},
+            "functions": {name: fingerprint(f) for name, f in functions.items() if f is not None},
+            "sha256": {name: digest(tree) for name, tree in trees.items() if tree is not None},
         }
 
     def settings(self) -> dict[str, Any]:
@@ -204,15 +191,18 @@ class ModelTask(Task):
         """A task whose results can be read and reported; it has no functions and no data, and cannot be trained."""
         task = object.__new__(cls)
         try:
-            task.name = str(settings["task"])
-            task.runs, task.epochs = integer("runs", settings["runs"], 1), integer("epochs", settings["epochs"], 1)
-            task.seed, task.kept_outputs = settings["seed"], settings["kept_outputs"]
-            task.patience = settings["patience"]
+            task._description = {name: value for name, value in settings.items() if name != "task"}
             task._pure, task._networks = False, dict.fromkeys(settings["networks"], _only_read)
-            task._search = [{str(k): finite(str(k), v) for k, v in point.items()} for point in settings["search"]]
-        except (KeyError, AttributeError) as error:
+            task.name, patience = settings["name"], settings["patience"]
+            task.runs = integer("runs", settings["runs"], 1, MAX_RUNS)
+            task.epochs = integer("epochs", settings["epochs"], 1, MAX_EPOCHS)
+            task.seed = integer("seed", settings["seed"], 0, MAX_SEED)
+            task.patience = None if patience is None else integer("patience", patience, 1)
+            task.kept_outputs = integer("kept_outputs", settings["kept_outputs"], 1, task.runs)
+            task._search = _points(settings["search"])
+        except (KeyError, TypeError) as error:
             raise ValueError(f"these are not the settings of a ModelTask: {error!r}") from None
-        task._description = {name: value for name, value in settings.items() if name != "task"}
+        _check_names(task.name, task._networks)
         return task
 
     def conditions(self) -> list[Condition]:
@@ -222,19 +212,26 @@ class ModelTask(Task):
     def data(self, condition: Condition) -> PyTree:
         """Training, validation and test data."""
         del condition
+        if not hasattr(self, "_data"):
+            _only_read()
         return self._data, self._validation, self._test
 
     def model(self, name: str, size: int, rngs: nnx.Rngs, hyperparameters: dict[str, Array]) -> PyTree:
         """The model that the function of this name makes."""
         del size
         function = self._networks[name]
-        return _call(function, rngs.default.key[...] if self._pure else rngs, hyperparameters=hyperparameters)
+        if self._pure:
+            return _call(function, rngs.default.key[...], named=hyperparameters)
+        rngs_by_name = _parameters(function).get("rngs")
+        if rngs_by_name is not None and rngs_by_name.kind is rngs_by_name.KEYWORD_ONLY:
+            return _call(function, named={**hyperparameters, "rngs": rngs})
+        return _call(function, rngs, named=hyperparameters)
 
     def optimizer(self, hyperparameters: dict[str, Array]) -> optax.GradientTransformation:
         """The optimiser, made with those hyper-parameters that it takes."""
         if _is_optimizer(self._optimizer):
             return self._optimizer  # pyright: ignore[reportReturnType]
-        return _call(self._optimizer, hyperparameters=hyperparameters)
+        return _call(self._optimizer, named=hyperparameters)
 
     def begin_carry(self, data: PyTree) -> PyTree:
         """The carry of a run's first update."""
@@ -257,7 +254,7 @@ class ModelTask(Task):
         if isinstance(model, nnx.Module):
             model.train()
         extra = {**step.hyperparameters, "key": step.key, "carry": step.carry}
-        found = _call(self._functions["loss"], model, batch, hyperparameters=extra)
+        found = _call(self._functions["loss"], model, batch, named=extra)
         value, carry = (found, ()) if self._functions["begin_carry"] is None else found
         return Loss(value, value, carry)
 
@@ -269,18 +266,36 @@ class ModelTask(Task):
         """The error of a trained model, and its outputs."""
         _, validation, test = data
         measured = next(part for part in (test, validation, data[0]) if part is not None)
-        function = self._functions["outputs"]
-        found = jnp.zeros(0) if function is None else _call(function, model, measured, hyperparameters={})
-        return self._error(model, measured), found
+        error = self._error(model, measured)  # first: it puts the model into evaluation mode
+        function: Any = self._functions["outputs"]
+        return error, jnp.zeros(0) if function is None else function(model, measured)
 
     def _error(self, model: PyTree, data: PyTree) -> Array:
         if isinstance(model, nnx.Module):
             model.eval()
-        if self._functions["error"] is not None:
-            return _call(self._functions["error"], model, data, hyperparameters={})
-        extra = {"key": jax.random.key(0), "carry": self.begin_carry(data)}
-        found = _call(self._functions["loss"], model, data, hyperparameters=extra)
-        return found if self._functions["begin_carry"] is None else found[0]
+        function: Any = self._functions["error"] or self._functions["loss"]
+        return function(model, data)
+
+
+def _check_names(name: Any, networks: Mapping[Any, Any]) -> None:
+    if not (isinstance(name, str) and name):
+        raise ArgumentError("name", f"must be a string, got {shown(name)}")
+    for network in networks:
+        if not (isinstance(network, str) and NAME.fullmatch(network)):
+            raise ValueError(
+                f"the name of a network must be letters, digits and any of _.+- (at most 80), got {network!r}"
+            )
+
+
+def _points(search: Any) -> list[dict[str, float]]:
+    """The points of a search; ``ValueError`` unless they are different values of the same hyper-parameters."""
+    points = list(search) if isinstance(search, (list, tuple)) else []
+    if not points or not all(isinstance(point, Mapping) and set(point) == set(points[0]) for point in points):
+        raise ArgumentError("search", "must be one or more points that name the same hyper-parameters, such as grid()")
+    found = [{str(name): finite(str(name), point[name]) for name in points[0]} for point in points]
+    if len({tuple(point.values()) for point in found}) < len(found):
+        raise ArgumentError("search", "must have each point once")
+    return found
 
 
 def _arrays(tree: PyTree) -> PyTree:
@@ -299,48 +314,28 @@ def _is_optimizer(optimizer: Any) -> bool:
     return hasattr(optimizer, "init") and hasattr(optimizer, "update")
 
 
-def _parameters(function: Callable) -> dict[str, inspect.Parameter]:
-    """The parameters that may be passed by name."""
+def _parameters(function: Callable, given: int = 0) -> dict[str, inspect.Parameter]:
+    """The parameters that may be passed by name, besides the first ``given`` ones.
+
+    Of a class they are those of its ``__init__``: what `inspect.signature` says of an nnx module is its metaclass's.
+    """
+    called, given = (function.__init__, given + 1) if inspect.isclass(function) else (function, given)
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {n: p for n, p in inspect.signature(function).parameters.items() if p.kind in kinds}
+    found = list(inspect.signature(called).parameters.values())
+    first = [p for p in found if p.kind is not p.KEYWORD_ONLY][:given]
+    return {p.name: p for p in found if p.kind in kinds and p not in first}
 
 
 def _takes_all(function: Callable) -> bool:
-    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
+    called = function.__init__ if inspect.isclass(function) else function
+    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(called).parameters.values())
 
 
-def _call(function: Any, *arguments: Any, hyperparameters: Mapping[str, Any]) -> Any:
-    """The function of these arguments, and of those hyper-parameters that it takes by name."""
-    names = list(_parameters(function))[len(arguments) :]
-    taken = hyperparameters if _takes_all(function) else {n: v for n, v in hyperparameters.items() if n in names}
-    return function(*arguments, **taken)
+def _call(function: Any, *arguments: Any, named: Mapping[str, Any]) -> Any:
+    """The function of these arguments, and of those named ones that it takes."""
+    names = _parameters(function, len(arguments))
+    return function(*arguments, **(named if _takes_all(function) else {n: v for n, v in named.items() if n in names}))
 
 
 def _only_read(*arguments: Any) -> Any:
     raise ValueError("this task was read from a results folder: make it again from its functions to train it")
-
-
-def _described(function: Any) -> Any:
-    """A function as JSON can hold it, so that results of another are refused."""
-    if isinstance(function, functools.partial):
-        arguments = [*map(repr, function.args), *(f"{k}={v!r}" for k, v in function.keywords.items())]
-        return [_described(function.func), *arguments]
-    if _is_optimizer(function):
-        return [_described(function.init), _described(function.update)]
-    name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__qualname__)}"
-    try:
-        source = inspect.getsource(function)
-        used = inspect.getclosurevars(function)
-    except (OSError, TypeError, ValueError):
-        return name
-    values = {k: v for k, v in {**used.nonlocals, **used.globals}.items() if isinstance(v, (bool, int, float, str))}
-    return f"{name} {hashlib.sha256(f'{source}{sorted(values.items())}'.encode()).hexdigest()[:16]}"
-
-
-def _digest(tree: PyTree) -> str:
-    digest = hashlib.sha256(str(jax.tree.structure(tree)).encode())
-    for leaf in jax.tree.leaves(tree):
-        array = np.ascontiguousarray(leaf)
-        digest.update(f"{array.dtype} {array.shape}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()

@@ -82,12 +82,12 @@ class Placement:
             self.data,
         )
 
-    def enter(self, whole: TrainState) -> TrainState:
+    def to_devices(self, whole: TrainState) -> TrainState:
         """The states of these runs, on the devices."""
         return jax.device_put(jax.tree.map(lambda x: x[self.numbers], whole), self.spreading)
 
-    def leave(self, whole: Any, state: Any) -> Any:
-        """Arrays of all runs, with what those in training have now."""
+    def to_host(self, whole: Any, state: Any) -> Any:
+        """Arrays of all runs, those of ``whole`` with the values of the runs in training replaced by ``state``."""
 
         def put(old: np.ndarray, new: Array) -> np.ndarray:
             filled = old.copy()
@@ -96,15 +96,27 @@ class Placement:
 
         return jax.tree.map(put, whole, state)
 
-    def spread(self, latest: np.ndarray, errors: list[np.ndarray], count: int) -> np.ndarray:
-        """The errors ``(E, R, ...)`` of all runs, of those in training from ``(width, E, ...)``, of others the last."""
-        latest = np.moveaxis(latest, 0, 1)
-        last = errors[-1][-1:] if errors else np.full((1, count, *latest.shape[2:]), np.nan, latest.dtype)
-        filled = np.repeat(last, len(latest), 0)
+    def spread(self, latest: np.ndarray, active: np.ndarray, errors: list[np.ndarray], count: int) -> np.ndarray:
+        """The errors of all ``R`` runs, ``(E, R, ...)``; those of a run that is not active are its last ones.
+
+        Args:
+            latest: errors of the runs in training, ``(width, E, ...)``.
+            active: whether they were active, ``(width, E)``.
+            errors: of all runs before, each ``(E', R, ...)``.
+            count: ``R``.
+        """
+        latest, active = np.moveaxis(latest, 0, 1), active.T
+        last = errors[-1][-1] if errors else np.full((count, *latest.shape[2:]), np.nan, latest.dtype)
+        filled = np.repeat(last[None], len(latest), 0)
         filled[:, self.numbers] = latest
+        went_on = np.zeros((len(latest), count), bool)
+        went_on[:, self.numbers] = active
+        for epoch, running in enumerate(went_on):
+            before = filled[epoch - 1] if epoch else last
+            filled[epoch, ~running] = before[~running]
         return filled
 
-    def to_be_left(self, active: np.ndarray) -> bool:
+    def should_compact(self, active: np.ndarray) -> bool:
         """Whether so few runs are active that a smaller program pays, though it must be compiled."""
         return (
             bool(active.any())

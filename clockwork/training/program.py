@@ -15,13 +15,13 @@ SEGMENT = 50
 
 
 class Runs(NamedTuple):
-    """What the runs that are trained side by side are functions of; the first axis of all but ``data`` is the runs'.
+    """The arguments of the compiled functions besides states; runs are the first axis of all but ``data``.
 
     Attributes:
         keys: ``(R,)``.
         hyperparameters: by name, each ``(R,)``, float32.
         piece: ``(R,)``, int32, which piece of data each run has.
-        data: the leaves of the data: those in ``pieces`` have a first axis of pieces, the others are there once.
+        data: the leaves of the data, in the layout that `Data` describes.
     """
 
     keys: Array
@@ -31,7 +31,7 @@ class Runs(NamedTuple):
 
 
 class Program(NamedTuple):
-    """The compiled functions of one network and size; runs are the first axis of states and results."""
+    """The compiled functions of a group of conditions; runs are the first axis of states and results."""
 
     begin: jax.stages.Wrapped
     segment: jax.stages.Wrapped
@@ -44,7 +44,7 @@ class Data(NamedTuple):
 
     Attributes:
         structure: of one condition's data.
-        by_piece: for each leaf, whether it differs between pieces of data.
+        by_piece: for each leaf, whether it differs between pieces of data and so has a first axis of pieces.
     """
 
     structure: Any
@@ -61,7 +61,7 @@ class Data(NamedTuple):
 
 
 def program(trainer: Trainer, data: Data, mesh: Mesh) -> Program:
-    """What a sweep compiles for a network and size: runs are laid over the devices of the mesh.
+    """What a sweep compiles for a group of conditions: runs are laid over the devices of the mesh.
 
     Args:
         trainer: of one run.
@@ -75,18 +75,19 @@ def program(trainer: Trainer, data: Data, mesh: Mesh) -> Program:
         values, axes = data.of_runs(runs, 0)
         return jax.vmap(trainer.begin, (0, 0, axes))(runs.keys, runs.hyperparameters, values)
 
-    def segment(state: TrainState, runs: Runs, number: Array) -> tuple[TrainState, Array]:
+    def segment(state: TrainState, runs: Runs, number: Array) -> tuple[TrainState, tuple[Array, Array]]:
         axis = trainer.task.runs_axis  # of everything while the runs train: nothing is transposed
         values, axes = data.of_runs(runs, axis)
         train = jax.vmap(trainer.epoch, (axis, -1, -1, axes, None), (axis, 0))
         state = jax.tree.map(lambda x: jnp.moveaxis(x, 0, axis), state)
         epochs = min(max(1, SEGMENT // trainer.task.updates), trainer.task.epochs)
         numbers = number + jnp.arange(epochs, dtype=jnp.int32)
-        state, errors = lax.scan(
+        state, (errors, active) = lax.scan(
             lambda state, n: train(state, runs.keys, runs.hyperparameters, values, n), state, numbers
         )
         # (E, R, ...) to runs first, as all that is laid over the devices
-        return jax.tree.map(lambda x: jnp.moveaxis(x, axis, 0), state), jnp.moveaxis(errors, 1, 0)
+        latest = jnp.moveaxis(errors, 1, 0), jnp.moveaxis(active, 1, 0)
+        return jax.tree.map(lambda x: jnp.moveaxis(x, axis, 0), state), latest
 
     def finish(state: TrainState, runs: Runs) -> tuple[Array, Array, PyTree, Array]:
         values, axes = data.of_runs(runs, 0)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -116,7 +117,15 @@ class Results(NamedTuple):
                 yield {column: row.get(column, float("nan")) for column in columns}
 
     def trained(self, condition: Condition) -> Any:
-        """The model of the run with the lowest error of a condition: an nnx module, or a tree of parameters.
+        """The model of the run with the lowest error of a condition: an nnx module in evaluation mode, or parameters.
+
+        Args:
+            condition: one of ``conditions``.
+
+        Raises:
+            KeyError: if it is not finished.
+            ValueError: if the task was read from a folder and has no functions to make a model: put the results
+                together with the task, ``Results(task, results.conditions)``.
 
         Example:
             >>> results = open_results("results/generation")
@@ -129,7 +138,10 @@ class Results(NamedTuple):
         model = self.task.model(condition.network, condition.size, nnx.Rngs(0), hyperparameters)
         structure, params, rest = split(model)
         state = with_keys(unnamed(without_keys(rest), result.state), key_kinds(rest))
-        return structure.merge(unnamed(params, result.best), state)
+        trained = structure.merge(unnamed(params, result.best), state)
+        if isinstance(trained, nnx.Module):
+            trained.eval()
+        return trained
 
     def to_dataframe(self) -> Any:
         """The rows of ``runs.csv`` as a ``pandas.DataFrame``, one for each run.
@@ -194,6 +206,11 @@ class Results(NamedTuple):
         return xarray.Dataset(variables, coordinates, {"task": self.task.name, "seed": self.task.seed})
 
 
+def watched_errors(task: Task, errors: np.ndarray) -> np.ndarray:
+    """Of the errors ``(R, ...)`` of several runs, those that tell when to stop, ``(R,)``."""
+    return np.asarray(jax.vmap(task.watched)(jnp.asarray(errors)))
+
+
 def open_results(folder: str | Path) -> Results:
     """The finished conditions in a results folder.
 
@@ -228,7 +245,7 @@ def _load_condition(folder: Path, condition: Condition, task: Task, settings: di
     fields: dict[str, Any] = {"data": {}, "best": {}, "state": {}}
     for name, array in arrays.items():
         field, _, key = name.partition("/")
-        if key:
+        if "/" in name:
             fields.setdefault(field, {})[key] = array
         else:
             fields[field] = array

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from jax import Array
 
 from clockwork.checks import ArgumentError, finite, integer, shown
 
@@ -56,7 +57,7 @@ def random(
 
 
 def _values(name: str, axis: Any) -> list[float]:
-    values = list(axis) if isinstance(axis, (Sequence, np.ndarray)) and not isinstance(axis, str) else [axis]
+    values = list(axis) if isinstance(axis, (Sequence, np.ndarray, Array)) and not isinstance(axis, str) else [axis]
     if not values:
         raise ArgumentError(name, "must have at least one value, got none")
     return [finite(name, value) for value in values]

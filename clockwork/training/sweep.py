@@ -26,11 +26,12 @@ from clockwork.training.model import named
 from clockwork.training.placement import Placement
 from clockwork.training.program import program
 from clockwork.training.progress import Progress
-from clockwork.training.results import ConditionResult, Results, condition_path
+from clockwork.training.results import ConditionResult, Results, condition_path, watched_errors
 from clockwork.training.store import Store, claim
 from clockwork.training.task import MAX_EPOCHS, MAX_RUNS, MAX_SEED, Condition, Task
 from clockwork.training.train_state import Trainer, TrainState
 
+Log = Callable[[dict[str, float] | None, int], None]
 # Seconds between two writes of runs in training.
 SAVE_EVERY = 20.0
 
@@ -96,6 +97,8 @@ def sweep(
         for label, conditions in groups
         if not all(condition_path(out, condition).exists() for condition in conditions)
     ]
+    if untrained:
+        _check_results(task, untrained[0][1][0])
     check_memory(task, untrained, chosen)
     with claim(out, task) as store:
         done = dict(store.results().conditions)
@@ -122,6 +125,17 @@ def sweep(
     return Results(task, {condition: done[condition] for condition in task.conditions()})
 
 
+def _check_results(task: Task, condition: Condition) -> None:
+    """Raise ``ValueError`` if the task's `result` cannot be stored: better now than when all is trained."""
+    trainer = Trainer(task, condition)
+    error, _, outputs, _ = jax.eval_shape(trainer.finish, trainer.abstract, task.data(condition))
+    if error.shape:
+        raise ValueError(f"the error of a trained model must be one number, got an array of shape {error.shape}")
+    several = outputs.values() if isinstance(outputs, dict) else [outputs]
+    if not all(isinstance(one, jax.ShapeDtypeStruct) for one in several):
+        raise ValueError(f"outputs must be an array, or arrays by name, got {jax.tree.structure(outputs)}")
+
+
 def _train(
     task: Task,
     label: str,
@@ -130,7 +144,7 @@ def _train(
     store: Store,
     progress: Progress,
     interruptible: Interruptible,
-    log: Callable[[dict[str, float], int], None],
+    log: Log | None,
 ) -> dict[Condition, ConditionResult]:
     def compiled(function: jax.stages.Wrapped, *arguments: Any) -> Callable:
         lowered = function.lower(*arguments)  # traced here: JAX's settings belong to threads
@@ -154,36 +168,38 @@ def _train(
         whole, errors, training = stored
         # The same runs side by side as before, those that have stopped among them: the last digits depend on it.
         placement = placement.of(training)
-        state = placement.enter(whole)
+        state = placement.to_devices(whole)
     done = sum(map(len, errors))
     segments: dict[int, Callable] = {}  # by width
     active = _active(task, whole)
     progress.advance(done)
+    if log is not None:
+        log(None, done)  # what was trained before the sweep was interrupted
     saved = time.monotonic()
     reached = (placement, state, errors)  # one name, so that Ctrl-C never finds the one without the others
     try:
         while done < task.epochs and active.any():
             placement, state, errors = reached
-            if placement.to_be_left(active):
-                whole = placement.leave(whole, state)
+            if placement.should_compact(active):
+                whole = placement.to_host(whole, state)
                 placement = placement.of(active)
-                state = placement.enter(whole)
+                state = placement.to_devices(whole)
             arguments = (state, placement.runs, jnp.int32(done))
             if placement.width not in segments:
                 progress.phase("compiling")
                 segments[placement.width] = compiled(functions.segment, *arguments)
                 progress.phase("training")
             state, latest = computed(segments[placement.width], *arguments, training=True)
-            latest = placement.spread(np.asarray(latest)[:, : task.epochs - done], errors, count)
+            latest, went_on = (np.asarray(x)[:, : task.epochs - done] for x in latest)
+            latest = placement.spread(latest, went_on, errors, count)
             reached = (placement, state, [*errors, latest])
             done += len(latest)
-            active = placement.leave(np.zeros(count, bool), _active(task, state))
-            progress.advance(len(latest), int(placement.leave(whole.diverged, state.diverged).sum()))
+            active = placement.to_host(np.zeros(count, bool), _active(task, state))
+            progress.advance(len(latest), int(placement.to_host(whole.diverged, state.diverged).sum()))
             progress.spare(int((task.epochs - done) * (1 - active.mean())))
-            log(
-                _metrics(task, conditions, latest[-1], placement.leave(whole.diverged, state.diverged), active),
-                len(latest),
-            )
+            if log is not None:
+                diverged = placement.to_host(whole.diverged, state.diverged)
+                log(_metrics(task, conditions, latest[-1], diverged, active), len(latest))
             interruptible.check()
             if time.monotonic() - saved > SAVE_EVERY:
                 _save(store, label, whole, *reached)
@@ -191,9 +207,9 @@ def _train(
         progress.phase("evaluating")
         progress.advance(task.epochs - done)  # what early stopping has spared
         placement, state, errors = reached
-        whole = placement.leave(whole, state)
+        whole = placement.to_host(whole, state)
         every_run = placement.of(np.ones(count, bool))
-        arguments = (every_run.enter(whole), every_run.runs)
+        arguments = (every_run.to_devices(whole), every_run.runs)
         if task.kept_outputs is None:
             final, diverged, outputs, last = _first(count, computed(compiled(functions.finish, *arguments), *arguments))
             kept = np.tile(np.arange(task.runs), (len(conditions), 1))
@@ -203,13 +219,15 @@ def _train(
             chosen = np.zeros((len(conditions), task.runs), bool)
             np.put_along_axis(chosen, kept, True, 1)
             some = placement.of(chosen.reshape(-1))
-            arguments = (some.enter(whole), some.runs)
+            arguments = (some.to_devices(whole), some.runs)
             _, _, outputs, _ = _first(kept.size, computed(compiled(functions.finish, *arguments), *arguments))
     except BaseException:  # Ctrl-C, a full disk, nobody who reads the progress any more, an error in a callback
         if reached[-1]:
             _save(store, label, whole, *reached)
         raise
     every = task.curve_every
+    if not task.curve_ends_with_error:
+        last = np.where(diverged.reshape(-1, *[1] * (last.ndim - 1)), np.nan, errors[-1][-1])
     curve = np.concatenate([np.concatenate(errors)[::every], last[None]])
     results = {}
     for position, condition in enumerate(conditions):
@@ -233,20 +251,21 @@ def _train(
 
 
 @contextlib.contextmanager
-def _tracked(callback: Callback | None, settings: dict[str, Any]) -> Iterator[Callable[[dict[str, float], int], None]]:
-    """What logs metrics and the epochs that they took, while the sweep goes on."""
+def _tracked(callback: Callback | None, settings: dict[str, Any]) -> Iterator[Log | None]:
+    """What logs metrics, and the epochs that they took; None if nobody asks. The tracker is finished in any case."""
     if callback is None:
-        yield lambda metrics, epochs: None
+        yield None
         return
     total = 0
 
-    def log(metrics: dict[str, float], epochs: int) -> None:
+    def log(metrics: dict[str, float] | None, epochs: int) -> None:
         nonlocal total
         total += epochs
-        callback.log(metrics, step=total)
+        if metrics is not None:
+            callback.log(metrics, step=total)
 
-    callback.init(config=settings)
     try:
+        callback.init(config=settings)
         yield log
     finally:
         callback.finish()
@@ -256,7 +275,7 @@ def _metrics(
     task: Task, conditions: list[Condition], errors: np.ndarray, diverged: np.ndarray, active: np.ndarray
 ) -> dict[str, float]:
     """What `Callback.log` is told of the runs of all conditions; ``errors`` is ``(R, ...)``."""
-    watched = np.asarray(task.watched(jnp.asarray(np.moveaxis(errors, 0, -1)))).reshape(len(conditions), -1)
+    watched = watched_errors(task, errors).reshape(len(conditions), -1)
     found: dict[str, float] = {}
     for condition, error, lost, left in zip(
         conditions,
@@ -293,7 +312,7 @@ def _active(task: Task, state: TrainState) -> np.ndarray:
 def _save(
     store: Store, label: str, whole: TrainState, placement: Placement, state: TrainState, errors: list[np.ndarray]
 ) -> None:
-    leaves = {f"state{i}": leaf for i, leaf in enumerate(jax.tree.leaves(placement.leave(whole, state)))}
+    leaves = {f"state{i}": leaf for i, leaf in enumerate(jax.tree.leaves(placement.to_host(whole, state)))}
     training = np.isin(np.arange(len(whole.epoch)), placement.numbers)
     store.save_partial(label, {**leaves, "errors": np.concatenate(errors), "training": training})
 
@@ -306,7 +325,7 @@ def _restored(
     if stored is None:
         return None
     leaves, tree = jax.tree.flatten(begun)
-    axes = [(leaf.dtype.kind, " ".join(["R", *map(str, leaf.shape[1:])])) for leaf in leaves]
+    axes = [(leaf.dtype.kind.replace("V", "f"), " ".join(["R", *map(str, leaf.shape[1:])])) for leaf in leaves]
     wanted = {f"state{i}": form for i, form in enumerate(axes)}
     wrong = mismatch(stored, {**wanted, "errors": ("f", "E R ..."), "training": ("b", "R")}, {"R": len(begun.epoch)})
     if not wrong and not (0 < len(stored["errors"]) <= task.epochs and stored["training"].any()):
@@ -316,4 +335,5 @@ def _restored(
             f"{store.partial_path(label)} is not of this sweep ({wrong}) and counts as not there", stacklevel=4
         )
         return None
-    return jax.tree.unflatten(tree, [stored[name] for name in wanted]), [stored["errors"]], stored["training"]
+    state = [stored[name].astype(leaf.dtype) for name, leaf in zip(wanted, leaves, strict=True)]
+    return jax.tree.unflatten(tree, state), [stored["errors"]], stored["training"]

@@ -1,5 +1,6 @@
 """What a sweep needs to know of what it trains."""
 
+import hashlib
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -40,11 +41,15 @@ class Condition(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the results are stored under; a learning rate that is the only hyper-parameter stands without a name."""
+        """What the results are stored under; a learning rate that is the only hyper-parameter stands without a name.
+
+        A name of more than 150 letters is cut, and ends with a digest of the whole.
+        """
         parts = [self.network, *([str(self.size)] if self.size else []), *([self.data] if self.data else [])]
         alone = [name for name, _ in self.hyperparameters] == ["learning_rate"]
         values = [f"{value!r}" if alone else f"{name}={value!r}" for name, value in self.hyperparameters]
-        return "-".join([*parts, *values])
+        text = "-".join([*parts, *values])
+        return text if len(text) <= 150 else f"{text[:120]}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
     @property
     def learning_rate(self) -> float:
@@ -53,10 +58,10 @@ class Condition(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What an update is made with besides the model and the data of its condition.
+    """The arguments of one update, besides the model and the data.
 
     Attributes:
-        batch: what `Task.batches` gives for this update; None where there is one update, on all data.
+        batch: what `Task.batches` gives for this update; None where an epoch is one update on all data.
         key: ``()``, of this run and update, for what is random in the loss.
         number: ``()``, int32, the update within the epoch, from 0.
         hyperparameters: of the condition, by name; each ``()``, float32.
@@ -75,7 +80,7 @@ class Loss(NamedTuple):
 
     Attributes:
         value: ``()``, the loss whose gradient is taken.
-        errors: what learning curves are made of, as of `Task.watch`; ``()`` where `Task.watch` gives them.
+        errors: an array that learning curves are made of; if ``()``, the value is. `Task.watch` takes precedence.
         carry: what the next update of the run gets as `Step.carry`, such as the last hidden state of a sequence that
             is cut into pieces; no gradient flows through it.
     """
@@ -89,8 +94,13 @@ class Task:
     """Models, data, loss, error and protocol of one experiment: all that `clockwork.training.sweep` asks of one.
 
     Subclasses give the attributes and methods below; `clockwork.training.ModelTask` is one for a model of your own.
-    What a task computes must depend on its `settings` alone. Every method from `model` to `result` is traced by JAX
-    and sees one run: the sweep adds ``jax.vmap``.
+    What a task computes must depend on its `settings` alone. JAX traces every method from `model` to `result` for one
+    run; the sweep adds ``jax.vmap``. Write a subclass at the top of a module of its own: another program reads its
+    results after it has imported that module.
+
+    A task may also have a ``title``, a method ``report(results)`` that returns its `clockwork.report.Description`, and,
+    if it is a dataclass in ``clockwork.tasks.TASKS``, a command of its own: its options are its fields, and
+    ``actions`` names further things that the command does.
 
     Attributes:
         name: what the task is called in ``runs.csv`` and ``config.json``.
@@ -100,8 +110,10 @@ class Task:
         updates: ``U``, the updates of an epoch.
         patience: a run stops after this many epochs without a lower `watched` error; None: it never does.
         seed: run i draws its weights, and whatever else is random in it, from ``fold_in(key(seed), i)``.
-        kept_outputs: of how many runs of a condition, those with the lowest error, outputs are kept; None: of all.
+        kept_outputs: outputs are stored for this many runs of a condition, those with the lowest error; None: for all.
         curve_every: learning curves have a point for each this many epochs.
+        curve_ends_with_error: whether learning curves end with the error of `result`, where `watch` gives none; set it
+            to False if `Loss.errors` are another quantity.
         runs_axis: the axis of the runs in every array while they train: -1 for models that compute runs side by side,
             as this library's do, 0 for others.
         recorded: what the stored arrays must be, by name: kinds of dtype, axes and perhaps the axis that bounds
@@ -117,6 +129,7 @@ class Task:
     seed: Any = 0
     kept_outputs: Any = None
     curve_every: Any = 1
+    curve_ends_with_error: Any = True
     runs_axis: ClassVar[int] = -1
     recorded: ClassVar[dict[str, tuple[str, ...]]] = {}
 
@@ -193,7 +206,7 @@ class Task:
         return ()
 
     def batches(self, data: PyTree, epoch: Array, key: Array) -> PyTree:
-        """What the updates of an epoch are made with: arrays ``(U, ...)``; None where there is one update, on all data.
+        """The batches of an epoch, arrays ``(U, ...)``; None where an epoch is one update on all data.
 
         Args:
             data: of the condition.

@@ -58,14 +58,14 @@ class Trainer:
         data = task.data(condition)
         hyperparameters = {name: jnp.float32(0) for name, _ in condition.hyperparameters}
 
-        def begun(key: Array) -> TrainState:
+        def begun(key: Array, hyperparameters: dict[str, Array]) -> TrainState:
             state = self._begin(key, hyperparameters, data)
             self.kinds = key_kinds(state)
             return without_keys(state)
 
         self.structure: Structure
         self.kinds: list[Any]
-        self.abstract: TrainState = jax.eval_shape(begun, jax.random.key(0))
+        self.abstract: TrainState = jax.eval_shape(begun, jax.random.key(0), hyperparameters)
 
     def _begin(self, key: Array, hyperparameters: dict[str, Array], data: PyTree) -> TrainState:
         model = self.task.model(self.name, self.size, nnx.Rngs(key), hyperparameters)
@@ -86,8 +86,10 @@ class Trainer:
 
     def epoch(
         self, state: TrainState, key: Array, hyperparameters: dict[str, Array], data: PyTree, number: Array | int
-    ) -> tuple[TrainState, PyTree]:
-        """One epoch, and the errors before it. A run that has diverged, stopped or is done stays as it is.
+    ) -> tuple[TrainState, tuple[Array, Array]]:
+        """One epoch, the errors before it, and whether the run was active: not diverged, stopped or done.
+
+        A run that is not active stays as it is, and its errors here mean nothing.
 
         Args:
             state: of the run.
@@ -99,7 +101,7 @@ class Trainer:
         task = self.task
         errors = task.watch(self.model(state), data)
         state = with_keys(state, self.kinds)
-        active = ~state.diverged & ~state.stopped & (state.epoch < task.epochs)
+        active = begun = ~state.diverged & ~state.stopped & (state.epoch < task.epochs)
         if task.patience is not None and errors is not None:
             state, active = self._stop_early(state, active, errors)
         order = jax.random.fold_in(jax.random.fold_in(key, ORDER), number)
@@ -114,7 +116,8 @@ class Trainer:
                 model = self.structure.merge(params, state.rest)
                 found = task.loss(model, data, step)
                 rest = split(model)[2] if self.structure.graph is not None else ()
-                return found.value, (found.errors, rest, lax.stop_gradient(found.carry))
+                errors = found.value if isinstance(found.errors, tuple) else found.errors
+                return found.value, (errors, rest, lax.stop_gradient(found.carry))
 
             (value, (errors, rest, carry)), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
             updates, moments = optimizer.update(
@@ -145,7 +148,7 @@ class Trainer:
             if task.patience is not None:
                 state, _ = self._stop_early(state, active & ~state.diverged, errors)
         trained = jnp.where(active & ~state.diverged, state.epoch + 1, state.epoch)
-        return without_keys(state._replace(epoch=trained)), errors
+        return without_keys(state._replace(epoch=trained)), (errors, begun)
 
     def _stop_early(self, state: TrainState, active: Array, errors: PyTree) -> tuple[TrainState, Array]:
         """The state with the lowest watched error brought up to date, and whether the run is still active."""
@@ -153,18 +156,22 @@ class Trainer:
         since = jnp.where(watched < state.lowest, 0, state.since + 1)
         stopped = state.stopped | (active & (since >= self.task.patience))
         state = state._replace(
-            lowest=jnp.where(active, jnp.minimum(watched, state.lowest), state.lowest),
+            lowest=jnp.where(active, jnp.fmin(watched, state.lowest), state.lowest),
             since=jnp.where(active, since, state.since),
             stopped=stopped,
         )
         return state, active & ~stopped
 
-    def finish(self, state: TrainState, data: PyTree) -> tuple[Array, Array, PyTree, PyTree]:
-        """The error of a trained model (NaN if it diverged), whether it did, its outputs, and the last of its curve."""
-        model = self.model(state)
-        error, outputs = self.task.result(model, data)
+    def finish(self, state: TrainState, data: PyTree) -> tuple[Array, Array, PyTree, Array]:
+        """What is left of a run when its training ends.
+
+        Returns:
+            Its error, ``()``, NaN if it diverged; whether it did; its outputs; and the errors that end its learning
+            curve, NaN if it diverged or where the curve ends with what `epoch` gave last.
+        """
+        error, outputs = self.task.result(self.model(state), data)
         diverged = state.diverged | ~jnp.isfinite(error)
         watched = self.task.watch(self.model(state), data)
-        curve = error if watched is None else watched
+        curve = watched if watched is not None else error if self.task.curve_ends_with_error else jnp.nan * error
         nan = lambda x: jnp.where(diverged, jnp.nan, x)  # noqa: E731
-        return nan(error), diverged, outputs, jax.tree.map(nan, curve)
+        return nan(error), diverged, outputs, nan(curve)
