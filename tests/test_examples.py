@@ -58,6 +58,22 @@ def test_a_long_sequence_trains_in_little_memory():
     assert last < first
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("example", ["own_task", "own_linen", "own_functions"])
+def test_a_model_of_ones_own_in_fifteen_lines(example, tmp_path):
+    source = (ROOT / f"examples/{example}.py").read_text()
+    code = [line for line in source.split('"""', 2)[2].splitlines() if line.strip()]
+    assert len(code) <= 15
+    said = run(f"examples/{example}.py", cwd=tmp_path)
+    assert "96 of 96 training runs are finished" in said
+    for name in ("table.md", "errors.png", "curves.png", "search.png"):
+        assert f"{name}" in said.splitlines()[-1]
+    again = run(f"examples/{example}.py", cwd=tmp_path)
+    assert again.endswith(said.split("# Model")[1])  # nothing is trained again
+    if "for_output" in source:
+        assert again.startswith("96 networks to train, 96 of them stored already")
+
+
 @pytest.mark.parametrize("example", ["drop_in", "drop_in_linen"])
 def test_a_clockwork_layer_where_an_lstm_stood(example):
     lstm, clockwork = run(f"examples/{example}.py").splitlines()

@@ -104,3 +104,19 @@ def test_a_compilation_is_not_waited_for(tmp_path, ask, status, number):
     assert line.startswith(f"Stopped. What is done is safe in {tmp_path / 'out'}; to go on: clockwork generation ")
     stored = [path.name for path in (tmp_path / "out" / "partial").iterdir()]
     assert stored == ([] if number == 1 else ["cwrnn-100.npz"])
+
+
+def test_python_ends_only_when_a_compilation_does():
+    code = PRELUDE + (
+        "from clockwork.training.interrupt import Interruptible\n"
+        "def compilation():\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    ctypes.CDLL(None).sleep(2)\n"
+        "    print('compiled', flush=True)\n"
+        "with Interruptible() as interruptible:\n"
+        "    interruptible.wait(compilation)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "compiled\n"
+    assert done.stderr.endswith("KeyboardInterrupt\n")
+    assert done.returncode == -signal.SIGINT  # not an abort

@@ -116,7 +116,10 @@ def test_impossible_lstms_are_refused(arguments, sentence):
         ({"steps": 3}, "2 inputs, got none"),
         ({"inputs": np.zeros((0, 2), np.float32)}, "at least one step"),
         ({"steps": 3.5}, "2 inputs, got none"),
-        ({"inputs": np.zeros((3, 2), np.float32), "hidden": (np.zeros(3), np.zeros(4))}, "two arrays of shape"),
+        (
+            {"inputs": np.zeros((3, 2), np.float32), "hidden": (np.zeros(3), np.zeros(4))},
+            r"hidden\[0\] must have shape",
+        ),
         ({"inputs": np.zeros((3, 2), np.float32), "readout": np.zeros((3, 1))}, r"readout must have shape \(4, O\)"),
     ],
 )

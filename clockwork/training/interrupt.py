@@ -66,20 +66,25 @@ class Interruptible:
             return work()
         found: list[T] = []
         failed: list[BaseException] = []
+        done = threading.Event()
 
         def run() -> None:
             try:
                 found.append(work())
             except BaseException as error:
                 failed.append(error)
+            finally:
+                done.set()
 
         # No daemon: an interpreter that ends while a thread compiles would crash.
         worker = threading.Thread(target=run, name=WORKER)
         self.training = training
         try:
             worker.start()
-            while worker.is_alive():
-                worker.join(LISTEN)
+            # Not `join`: where a signal interrupts that, CPython takes the thread for ended, and does not wait for it
+            # when it ends itself, which aborts the process.
+            while not done.wait(LISTEN):
+                pass
         finally:
             self.training = False
         if failed:
