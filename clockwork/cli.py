@@ -19,7 +19,7 @@ try:
     tyro: Any = require("tyro")
     from clockwork.console import complain, guarded, sentence, stopped
     from clockwork.data.audio import matching_files
-    from clockwork.options import description_of, option_names, options_of
+    from clockwork.options import help_of, option_names, options_of
     from clockwork.tasks import TASKS
     from clockwork.training import Task
 except (ImportError, ValueError) as error:  # ValueError: a variable of the environment that JAX cannot read
@@ -119,7 +119,7 @@ def task_command(kind: type[Task]) -> Any:
         ("out", Annotated[Path, out], dataclasses.field(default=Path("results") / kind.name)),
         ("format", Annotated[tuple[str, ...], forms], dataclasses.field(default=("png",))),
     ]
-    namespace = {"kind": kind, "__doc__": description_of(kind), "__module__": __name__}
+    namespace = {"kind": kind, "__doc__": help_of(kind), "__module__": __name__}
     return dataclasses.make_dataclass(
         f"{kind.__name__}Command", fields, bases=(TaskCommand,), namespace=namespace, frozen=True, kw_only=True
     )

@@ -50,7 +50,7 @@ def option_names(kind: type[Task]) -> dict[str, str]:
     return {name: "--" + option.replace("_", "-") for name, option in names.items()}
 
 
-def description_of(kind: type[Task]) -> str:
+def help_of(kind: type[Task]) -> str:
     """What the help of a task's command says above the options: the first two paragraphs of its docstring."""
     found = require("docstring_parser").parse(inspect.getdoc(kind) or "")
     texts = [found.short_description or "", (found.long_description or "").split("\n\n")[0]]

@@ -329,7 +329,7 @@ def test_every_option_is_there_and_explained(name):
     described = options._described(kind)
     for field in options.option_names(kind):
         assert field in described or field in getattr(kind, "actions", ())
-    assert "``" not in options.description_of(kind)
+    assert "``" not in options.help_of(kind)
 
 
 def test_a_column_has_one_of_three_places():

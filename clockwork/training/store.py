@@ -84,7 +84,7 @@ class Store:
         """Store conditions in training under the name they share, as ``partial/NAME.npz``.
 
         Args:
-            name: of network and size, such as ``"cwrnn-1000"``.
+            name: of the group, such as ``"cwrnn-1000"``.
             arrays: all that is needed to go on, by name.
 
         Raises:

@@ -1,6 +1,6 @@
-"""The sweep: all runs of a network and size, on all clips and at all rates, side by side in one program.
+"""The sweep: all runs of a group of conditions are trained side by side, in one program.
 
-Runs are laid over all devices. Each device trains its share on its own; nothing is exchanged.
+The runs are laid over all devices. Each device trains its share on its own; nothing is exchanged.
 """
 
 import contextlib

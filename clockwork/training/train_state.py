@@ -44,7 +44,7 @@ class TrainState(NamedTuple):
 
 
 class Trainer:
-    """How one run of a network and size begins, goes on for an epoch, and ends.
+    """How one run begins, goes on for an epoch, and ends.
 
     States are passed with the data of random keys in the place of keys.
 
