@@ -46,7 +46,7 @@ class TrainState(NamedTuple):
 class Trainer:
     """How one run begins, goes on for an epoch, and ends.
 
-    States are passed with the data of random keys in the place of keys.
+    The states that go in and out hold the data of random keys in place of the keys, as NumPy can store it.
 
     Args:
         task: what is trained.
