@@ -66,7 +66,10 @@ def _option(name: str, hint: Any, text: str, field: Any, metadata: Any) -> tuple
         one = get_args(hint)[0] if many else hint
         metavar = metadata.get("metavar") or getattr(one, "__name__", "VALUE").upper()
         shown |= {"metavar": f"[{metavar} [{metavar} ...]]" if many else metavar, "help_behavior_hint": ""}
-        hint = hint | None
+        if many and "metavar" not in metadata:
+            default["default"] = ()  # not None, or tyro's complaint of a wrong value names both types
+        else:
+            hint = hint | None
     elif "metavar" in metadata:
         shown["metavar"] = metadata["metavar"]
     return name, Annotated[hint, require("tyro").conf.arg(**shown)], dataclasses.field(**default)
