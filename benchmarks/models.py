@@ -99,7 +99,7 @@ def by_loop(task: ModelTask, loss: Callable) -> Timed:
             if isinstance(model, nnx.Module):
                 model.train()
             value = loss(model, batch)
-            return value, split(model)[2] if isinstance(model, nnx.Module) else ()
+            return value, split(model)[2]
 
         gradient, rest = jax.grad(own, has_aux=True)(params)
         updates, moments = optax.adam(rate).update(gradient, moments, params)

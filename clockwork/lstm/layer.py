@@ -103,5 +103,10 @@ def explain(cells: int, steps: int, dtype: DTypeLike = jnp.float32, method: Meth
 
     Raises:
         ValueError: if the method is unknown, or does not support this layer.
+
+    Example:
+        >>> from clockwork.lstm import explain
+        >>> explain(cells=15, steps=320, method="scan")[0]
+        ('scan', 'chosen: method="scan" is asked for')
     """
     return backend.explain(BACKENDS, LSTMCall(steps, cells, jnp.dtype(dtype)), method)

@@ -105,12 +105,10 @@ def best_rows(results: Results) -> dict[tuple[str, int], Row]:
 
     Nothing is chosen on a test set, unless the task watches one.
     """
-    best: dict[tuple[str, int], Row] = {}
+    grouped: dict[tuple[str, int], list[Row]] = {}
     for row in rows(results):
-        key = (row.network, row.size)
-        if key not in best or watched_end(results, row) < watched_end(results, best[key]):
-            best[key] = row
-    return best
+        grouped.setdefault((row.network, row.size), []).append(row)
+    return {key: min(found, key=lambda row: watched_end(results, row)) for key, found in grouped.items()}
 
 
 def best_run(results: Results, network: str, data: str) -> tuple[Condition, np.ndarray, float] | None:

@@ -52,6 +52,11 @@ class Line(NamedTuple):
         name: stands behind the size in the legend; empty where there is one line alone.
         number: which of the errors of `clockwork.training.Task.watch` it shows; None: the `watched` one.
         style: of matplotlib, such as ``"--"``.
+
+    Example:
+        >>> lines = Line("training", number=0, style="--"), Line("test", number=1)
+        >>> lines[1].style
+        '-'
     """
 
     name: str = ""
@@ -105,6 +110,11 @@ class Column(NamedTuple):
         figure: of a row, as text.
         after: where it stands: after the ``"size"``, after the figures of the ``"error"``, or, last of all, after the
             number of runs that ``"diverged"``.
+
+    Example:
+        >>> column = Column("runs", figure=lambda row: str(row.diverged.size))
+        >>> column.after
+        'diverged'
     """
 
     header: str

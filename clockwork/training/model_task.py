@@ -183,7 +183,7 @@ class ModelTask(Task):
         }
 
     def settings(self) -> dict[str, Any]:
-        """The arguments; of functions their names and a digest of their source, of arrays a digest."""
+        """The arguments, with a digest in place of each function and of each array."""
         return self._description
 
     @classmethod

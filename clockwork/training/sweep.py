@@ -195,10 +195,10 @@ def _train(
             reached = (placement, state, [*errors, latest])
             done += len(latest)
             active = placement.to_host(np.zeros(count, bool), _active(task, state))
-            progress.advance(len(latest), int(placement.to_host(whole.diverged, state.diverged).sum()))
+            diverged = placement.to_host(whole.diverged, state.diverged)
+            progress.advance(len(latest), int(diverged.sum()))
             progress.spare(int((task.epochs - done) * (1 - active.mean())))
             if log is not None:
-                diverged = placement.to_host(whole.diverged, state.diverged)
                 log(_metrics(task, conditions, latest[-1], diverged, active), len(latest))
             interruptible.check()
             if time.monotonic() - saved > SAVE_EVERY:

@@ -66,6 +66,12 @@ class Step(NamedTuple):
         number: ``()``, int32, the update within the epoch, from 0.
         hyperparameters: of the condition, by name; each ``()``, float32.
         carry: what the update before returned as `Loss.carry`; at the first update of a run, `Task.begin_carry`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> step = Step(None, jax.random.key(0), jnp.int32(0), {"learning_rate": jnp.float32(0.1)}, ())
+        >>> float(step.hyperparameters["learning_rate"]) < 0.2
+        True
     """
 
     batch: PyTree
@@ -83,6 +89,11 @@ class Loss(NamedTuple):
         errors: an array that learning curves are made of; if ``()``, the value is. `Task.watch` takes precedence.
         carry: what the next update of the run gets as `Step.carry`, such as the last hidden state of a sequence that
             is cut into pieces; no gradient flows through it.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> Loss(jnp.float32(0.5)).errors
+        ()
     """
 
     value: Array
@@ -118,6 +129,39 @@ class Task:
             as this library's do, 0 for others.
         recorded: what the stored arrays must be, by name: kinds of dtype, axes and perhaps the axis that bounds
             the values, as of `clockwork.training.arrays.mismatch`.
+
+    Example:
+        The least that a task is: three numbers that go to zero, at one learning rate.
+
+        >>> import jax, jax.numpy as jnp, optax, tempfile
+        >>> from clockwork.training import sweep
+        >>> class Quadratic(Task):
+        ...     name, runs, epochs = "quadratic", 4, 50
+        ...
+        ...     def conditions(self):
+        ...         return [Condition("point", 0, "", (("learning_rate", 0.1),))]
+        ...
+        ...     def settings(self):
+        ...         return {"runs": self.runs}
+        ...
+        ...     def data(self, condition):
+        ...         return np.zeros(3, np.float32)
+        ...
+        ...     def model(self, name, size, rngs, hyperparameters):
+        ...         return {"at": jax.random.normal(rngs.params(), (3,))}
+        ...
+        ...     def optimizer(self, hyperparameters):
+        ...         return optax.sgd(hyperparameters["learning_rate"])
+        ...
+        ...     def loss(self, model, data, step):
+        ...         return Loss(jnp.square(model["at"] - data).sum())
+        ...
+        ...     def result(self, model, data):
+        ...         return jnp.square(model["at"] - data).sum(), model["at"]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     (result,) = sweep(Quadratic(), folder).conditions.values()
+        >>> result.outputs.shape, bool(result.error.max() < 1e-3)
+        ((4, 3), True)
     """
 
     name: Any = "task"

@@ -115,9 +115,8 @@ class Trainer:
             def loss(params: PyTree) -> tuple[Array, tuple[PyTree, PyTree, PyTree]]:
                 model = self.structure.merge(params, state.rest)
                 found = task.loss(model, data, step)
-                rest = split(model)[2] if self.structure.graph is not None else ()
                 errors = found.value if isinstance(found.errors, tuple) else found.errors
-                return found.value, (errors, rest, lax.stop_gradient(found.carry))
+                return found.value, (errors, split(model)[2], lax.stop_gradient(found.carry))
 
             (value, (errors, rest, carry)), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
             updates, moments = optimizer.update(
