@@ -35,6 +35,7 @@ class Program(NamedTuple):
 
     begin: jax.stages.Wrapped
     segment: jax.stages.Wrapped
+    restore: jax.stages.Wrapped
     finish: jax.stages.Wrapped
     errors: jax.stages.Wrapped
 
@@ -89,6 +90,10 @@ def program(trainer: Trainer, data: Data, mesh: Mesh) -> Program:
         latest = jnp.moveaxis(errors, 1, 0), jnp.moveaxis(active, 1, 0)
         return jax.tree.map(lambda x: jnp.moveaxis(x, axis, 0), state), latest
 
+    def restore(state: TrainState, runs: Runs) -> TrainState:
+        values, axes = data.of_runs(runs, 0)
+        return jax.vmap(trainer.restore, (0, axes))(state, values)
+
     def finish(state: TrainState, runs: Runs) -> tuple[Array, Array, PyTree, Array]:
         values, axes = data.of_runs(runs, 0)
         return jax.vmap(trainer.finish, (0, axes))(state, values)
@@ -103,6 +108,7 @@ def program(trainer: Trainer, data: Data, mesh: Mesh) -> Program:
     return Program(
         begin=each_device(begin, (specs,), spread),
         segment=each_device(segment, (spread, specs, everywhere), (spread, spread)),
+        restore=each_device(restore, (spread, specs), spread),
         finish=each_device(finish, (spread, specs), spread),
         errors=each_device(errors, (spread, specs), spread),
     )

@@ -210,6 +210,9 @@ def _train(
         whole = placement.to_host(whole, state)
         every_run = placement.of(np.ones(count, bool))
         arguments = (every_run.to_devices(whole), every_run.runs)
+        if task.restore_best:
+            arguments = (computed(compiled(functions.restore, *arguments), *arguments), every_run.runs)
+            whole = every_run.to_host(whole, arguments[0])
         if task.kept_outputs is None:
             final, diverged, outputs, last = _first(count, computed(compiled(functions.finish, *arguments), *arguments))
             kept = np.tile(np.arange(task.runs), (len(conditions), 1))

@@ -1,6 +1,7 @@
 """What a sweep needs to know of what it trains."""
 
 import hashlib
+import math
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -120,6 +121,9 @@ class Task:
         epochs: how many epochs a run is trained, at most.
         updates: ``U``, the updates of an epoch.
         patience: a run stops after this many epochs without a lower `watched` error; None: it never does.
+        patience_below: patience begins only once the watched error was below this, such as the error of a network that
+            has learnt nothing yet.
+        restore_best: whether a trained model has the parameters that had the lowest `watched` error, not the last ones.
         seed: run i draws its weights, and whatever else is random in it, from ``fold_in(key(seed), i)``.
         kept_outputs: outputs are stored for this many runs of a condition, those with the lowest error; None: for all.
         curve_every: learning curves have a point for each this many epochs.
@@ -170,6 +174,8 @@ class Task:
     epochs: Any = 1
     updates: Any = 1
     patience: Any = None
+    patience_below: Any = math.inf
+    restore_best: Any = False
     seed: Any = 0
     kept_outputs: Any = None
     curve_every: Any = 1

@@ -30,6 +30,7 @@ class TrainState(NamedTuple):
         stopped: ``()``, bool, whether it stopped early; it is frozen too.
         lowest: ``()``, float32, the lowest watched error so far.
         since: ``()``, int32, epochs since then.
+        best: ``params`` and ``rest`` at the lowest watched error, if the task restores them; else ``()``.
     """
 
     params: PyTree
@@ -41,6 +42,7 @@ class TrainState(NamedTuple):
     stopped: Array
     lowest: Array
     since: Array
+    best: PyTree = ()
 
 
 class Trainer:
@@ -73,7 +75,8 @@ class Trainer:
         optimizer = self.task.optimizer(hyperparameters).init(params)
         zero, no = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
         carry = self.task.begin_carry(data)
-        return TrainState(params, optimizer, rest, carry, zero, no, no, jnp.full((), jnp.inf), zero)
+        best = (params, rest) if self.task.restore_best else ()
+        return TrainState(params, optimizer, rest, carry, zero, no, no, jnp.full((), jnp.inf), zero, best)
 
     def begin(self, key: Array, hyperparameters: dict[str, Array], data: PyTree) -> TrainState:
         """A run before its first update."""
@@ -102,7 +105,7 @@ class Trainer:
         errors = task.watch(self.model(state), data)
         state = with_keys(state, self.kinds)
         active = begun = ~state.diverged & ~state.stopped & (state.epoch < task.epochs)
-        if task.patience is not None and errors is not None:
+        if self._watches and errors is not None:
             state, active = self._stop_early(state, active, errors)
         order = jax.random.fold_in(jax.random.fold_in(key, ORDER), number)
         key = jax.random.fold_in(jax.random.fold_in(key, TRAINING), number)
@@ -144,22 +147,46 @@ class Trainer:
                 latest = jax.tree.map(lambda x: x.mean(0), latest)
         if errors is None:
             errors = latest
-            if task.patience is not None:
+            if self._watches:
                 state, _ = self._stop_early(state, active & ~state.diverged, errors)
         trained = jnp.where(active & ~state.diverged, state.epoch + 1, state.epoch)
         return without_keys(state._replace(epoch=trained)), (errors, begun)
 
+    @property
+    def _watches(self) -> bool:
+        """Whether the watched error decides anything."""
+        return self.task.patience is not None or self.task.restore_best
+
     def _stop_early(self, state: TrainState, active: Array, errors: PyTree) -> tuple[TrainState, Array]:
         """The state with the lowest watched error brought up to date, and whether the run is still active."""
-        watched = self.task.watched(errors)
-        since = jnp.where(watched < state.lowest, 0, state.since + 1)
-        stopped = state.stopped | (active & (since >= self.task.patience))
+        task, watched = self.task, self.task.watched(errors)
+        better = watched < state.lowest
+        since = jnp.where(better | ~(state.lowest < task.patience_below), 0, state.since + 1)
+        stops = active & (since >= task.patience) if task.patience is not None else jnp.zeros_like(active)
         state = state._replace(
             lowest=jnp.where(active, jnp.fmin(watched, state.lowest), state.lowest),
             since=jnp.where(active, since, state.since),
-            stopped=stopped,
+            stopped=state.stopped | stops,
         )
-        return state, active & ~stopped
+        return self._keep_best(state, active & better), active & ~stops
+
+    def _keep_best(self, state: TrainState, better: Array) -> TrainState:
+        """The state that remembers its parameters if they are the best so far."""
+        if not self.task.restore_best:
+            return state
+        now = (state.params, state.rest)
+        return state._replace(best=jax.tree.map(lambda new, old: jnp.where(better, new, old), now, state.best))
+
+    def restore(self, state: TrainState, data: PyTree) -> TrainState:
+        """The state at the end of the training with the parameters of the lowest watched error, if the task says so."""
+        if not self.task.restore_best:
+            return state
+        errors = self.task.watch(self.model(state), data)
+        state = with_keys(state, self.kinds)
+        if errors is not None:  # those after the last update
+            state = self._keep_best(state, ~state.diverged & (self.task.watched(errors) < state.lowest))
+        params, rest = state.best
+        return without_keys(state._replace(params=params, rest=rest))
 
     def finish(self, state: TrainState, data: PyTree) -> tuple[Array, Array, PyTree, Array]:
         """What is left of a run when its training ends.
