@@ -19,7 +19,7 @@ __all__ = ["NAMES", "Primitive", "ShapedArray", "ad", "batching", "custom_vmap",
 
 NAMES = {
     "jax.core.ShapedArray": "to say what shape, dtype and sharding an operation's results have",
-    "jax.custom_batching.custom_vmap": "to batch GPU kernels",
+    "jax.custom_batching.custom_vmap": "to batch GPU kernels, and the sums of the CTC loss",
     "jax.extend.core.Primitive": "to make an operation a primitive",
     "jax.interpreters.ad.instantiate_zeros": "to transpose an operation where a result has no cotangent",
     "jax.interpreters.ad.is_undefined_primal": "to transpose an operation",

@@ -1,0 +1,10 @@
+"""Connectionist temporal classification: sequences of labels from frames that are not aligned with them.
+
+Graves, Fernández, Gomez, Schmidhuber (2006), Connectionist temporal classification: labelling unsegmented sequence data
+with recurrent neural networks.
+"""
+
+from clockwork.ctc.decoding import best_path, edits, required_steps
+from clockwork.ctc.loss import loss
+
+__all__ = ["best_path", "edits", "loss", "required_steps"]
