@@ -1,0 +1,36 @@
+"""XML of unknown origin: nothing in it is executed, expanded or followed."""
+
+from typing import Any
+
+from clockwork.optional import require
+
+
+def parse_xml(content: bytes) -> Any:
+    """The root element of an XML document, as of ``lxml.etree``.
+
+    Raises:
+        ValueError: if it is cut or no XML, or has a document type, which could define entities.
+        ImportError: if lxml is not installed; it is in the extra ``[experiments]``.
+    """
+    etree = require("lxml.etree")
+    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, remove_comments=True)
+    try:
+        root = etree.fromstring(content, parser)
+    except etree.XMLSyntaxError as error:
+        raise ValueError(f"it is cut or no XML: {error}") from None
+    if root.getroottree().docinfo.doctype:
+        raise ValueError("it has a document type, which is not read: remove it")
+    return root
+
+
+def numbers_of(element: Any, names: tuple[str, ...]) -> tuple[float, ...]:
+    """Attributes of an element that must be numbers.
+
+    Raises:
+        ValueError: if one is missing or no number.
+    """
+    try:
+        return tuple([float(element.get(name)) for name in names])
+    except (TypeError, ValueError):
+        given = ", ".join(f"{name}={element.get(name)!r}" for name in names)
+        raise ValueError(f"the attributes {', '.join(names)} of {element.tag} must be numbers, got {given}") from None

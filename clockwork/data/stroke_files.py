@@ -1,0 +1,226 @@
+"""Pen strokes in the formats that people have: InkML, UNIPEN, JSON, and the lines of IAM-OnDB."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clockwork.data.iam_ondb import line_strokes
+from clockwork.data.recording import printable
+from clockwork.data.safe_xml import parse_xml
+from clockwork.data.strokes import Line
+from clockwork.files import regular_file
+
+RATE = 100.0  # points a second, where a file has no times
+INK_VALUE = re.compile(r"\s*([!'\"]?)\s*(-?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[*?TF])")
+SECONDS = {"s": 1.0, "ms": 1e-3}
+
+
+def read_strokes(path: str | Path) -> tuple[Line, ...]:
+    """The lines of handwriting in a file.
+
+    The format is found by the content:
+
+    - InkML (W3C 2011): one line of all traces; channels X, Y and T (in ms unless it says s), values explicit or as
+      first or second differences. Its text is an annotation of type ``truth``.
+    - UNIPEN (Guyon et al. 1994): one line of the strokes between ``.PEN_DOWN`` and ``.PEN_UP``; columns as ``.COORD``
+      says, T in ms, Y upwards. Its text is the labels of ``.SEGMENT``.
+    - JSON: a list of strokes, ``{"strokes": [...], "text": "..."}``, or a list of such lines. A stroke is a list of
+      points ``[x, y]`` or ``[x, y, seconds]``, with y downwards.
+    - XML of a line of IAM-OnDB.
+
+    Points without a time are taken to be recorded at 100 points a second. Time that goes back stands still instead.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: if the file is none of these, is cut, or has no stroke or a number that is not finite.
+        OSError: if it cannot be read.
+        ImportError: if lxml is needed and not installed; it is in the extra ``[experiments]``.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "line.json"
+        ...     _ = path.write_text('{"strokes": [[[0, 0], [3, 4]], [[5, 4]]], "text": "l."}')
+        ...     (line,) = read_strokes(path)
+        >>> line.text, line.strokes[1].tolist()
+        ('l.', [[5.0, 4.0, 0.02]])
+    """
+    name, content = printable(str(path)), regular_file(path, "stroke file").read_bytes()
+    start = content.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+    try:
+        if start == b"<":
+            lines = [_of_xml(content)]
+        elif start in (b"{", b"["):
+            lines = _of_json(content)
+        elif start == b".":
+            lines = [_of_unipen(content.decode("latin-1"))]
+        else:
+            raise ValueError("it must be InkML, UNIPEN, JSON of strokes or a line of IAM-OnDB, and begins like none")
+        return tuple(Line(_checked(strokes), text, Path(name).name) for strokes, text in lines)
+    except ValueError as error:
+        raise ValueError(f"stroke file {name} cannot be used: {error}") from None
+
+
+def _checked(strokes: Sequence[Sequence[Sequence[float]]]) -> tuple[np.ndarray, ...]:
+    """Strokes with times that do not decrease."""
+    strokes = [stroke for stroke in strokes if len(stroke)]
+    if not strokes:
+        raise ValueError("it has no strokes")
+    widths = {len(point) for stroke in strokes for point in stroke}
+    if widths not in ({2}, {3}):
+        raise ValueError(f"points must all be x, y or all be x, y, time, got {sorted(widths)} numbers")
+    points = np.asarray([point for stroke in strokes for point in stroke], np.float64)
+    if not np.isfinite(points).all():
+        raise ValueError("it has a number that is not finite")
+    if widths == {2}:
+        points = np.concatenate([points, np.arange(len(points))[:, None] / RATE], 1)
+    points[:, 2] = np.maximum.accumulate(points[:, 2]) - points[0, 2]
+    return tuple(np.split(points, np.cumsum([len(stroke) for stroke in strokes])[:-1]))
+
+
+def _of_xml(content: bytes) -> tuple[Sequence[Any], str]:
+    root = parse_xml(content)
+    tag = _tag(root)
+    if tag == "WhiteboardCaptureSession":
+        return line_strokes(root), ""
+    if tag != "ink":
+        raise ValueError(f"its root must be ink or WhiteboardCaptureSession, got {tag}")
+    truths = [one for one in root.iter() if _tag(one) == "annotation" and one.get("type") == "truth"]
+    own = [one for one in truths if one.getparent() is root] or truths
+    traces = [one for one in root.iter() if _tag(one) == "trace"]
+    channels, second = _channels(root)
+    strokes = []
+    for trace in traces:
+        rows = _values(trace.text or "", len(channels))
+        columns = [rows[:, channels.index(name)] for name in ("X", "Y")]
+        if "T" in channels:
+            columns.append(rows[:, channels.index("T")] * second)
+        strokes.append(np.stack(columns, 1))
+    return strokes, " ".join(" ".join((one.text or "").split()) for one in own)
+
+
+def _tag(element: Any) -> str:
+    """The name of an element without its namespace; empty for comments and the like."""
+    return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
+
+
+def _channels(root: Any) -> tuple[list[str], float]:
+    """The names of the channels of all traces, and what the unit of T is in seconds."""
+    formats = [one for one in root.iter() if _tag(one) == "traceFormat"]
+    found = {
+        tuple(
+            (channel.get("name") or "", channel.get("units") or "")
+            for channel in one.iter()
+            if _tag(channel) == "channel"
+        )
+        for one in formats
+    }
+    if len(found) > 1:
+        raise ValueError("traces of several formats are not read: it has more than one traceFormat")
+    channels = list(found.pop()) if found else [("X", ""), ("Y", "")]
+    names = [name for name, _ in channels]
+    if not {"X", "Y"} <= set(names):
+        raise ValueError(f"its traces must have channels X and Y, got {', '.join(names)}")
+    unit = dict(channels).get("T") or "ms"
+    if unit not in SECONDS:
+        raise ValueError(f"times must be in s or ms, got {unit}")
+    return names, SECONDS[unit]
+
+
+def _values(text: str, channels: int) -> np.ndarray:
+    """The values of a trace, ``(P, C)``: explicit, or differences of the first or second order, as their marks say."""
+    rows: list[list[float]] = []
+    orders, speeds = [0] * channels, [0.0] * channels
+    for point in filter(str.strip, text.split(",")):
+        position, row = 0, []
+        while position < len(point.rstrip()):
+            found = INK_VALUE.match(point, position)
+            if not found or len(row) == channels:
+                raise ValueError(f"a point of a trace must have {channels} values, got {point.strip()!r}")
+            position, channel = found.end(), len(row)
+            last = rows[-1][channel] if rows else 0.0
+            mark, value = found[1], found[2]
+            if mark:
+                orders[channel] = "!'\"".index(mark)
+            if value in ("*", "?", "T", "F"):
+                row.append(last + speeds[channel] * (orders[channel] > 0) if value == "*" else float(value == "T"))
+                continue
+            if orders[channel] == 0:
+                row.append(float(value))
+                speeds[channel] = row[-1] - last
+            else:
+                speeds[channel] = float(value) + speeds[channel] * (orders[channel] == 2)
+                row.append(last + speeds[channel])
+        if len(row) < channels:
+            raise ValueError(f"a point of a trace must have {channels} values, got {point.strip()!r}")
+        rows.append(row)
+    return np.asarray(rows).reshape(-1, channels)
+
+
+def _of_json(content: bytes) -> list[tuple[Sequence[Any], str]]:
+    try:
+        found = json.loads(content.decode("utf-8-sig"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"it is cut or no JSON: {error}") from None
+    if isinstance(found, dict):
+        return [_line_of_json(found)]
+    if found and all(isinstance(one, dict) for one in found):
+        return [_line_of_json(one) for one in found]
+    return [_line_of_json({"strokes": found})]
+
+
+def _line_of_json(line: dict[str, Any]) -> tuple[Sequence[Any], str]:
+    strokes, text = line.get("strokes"), line.get("text", "")
+    if not isinstance(text, str):
+        raise ValueError(f"text must be a text, got {text!r}")
+    number = (int, float)
+    if not isinstance(strokes, list) or not all(
+        isinstance(stroke, list)
+        and all(
+            isinstance(p, list) and all(isinstance(x, number) and not isinstance(x, bool) for x in p) for p in stroke
+        )
+        for stroke in strokes
+    ):
+        raise ValueError(
+            'strokes must be a list of strokes of points [x, y] or [x, y, seconds], as in {"strokes": ...}'
+        )
+    return strokes, text
+
+
+def _of_unipen(text: str) -> tuple[Sequence[Any], str]:
+    columns, strokes, labels, down = ["X", "Y"], [], [], False
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split()
+        if not words:
+            continue
+        if words[0] == ".COORD":
+            columns = [word.upper() for word in words[1:]]
+            if not {"X", "Y"} <= set(columns):
+                raise ValueError(f".COORD must name X and Y, got {' '.join(words[1:])}")
+        elif words[0] == ".PEN_DOWN":
+            down = True
+            strokes.append([])
+        elif words[0] == ".PEN_UP":
+            down = False
+        elif words[0] == ".SEGMENT":
+            labels += re.findall(r'"(.*)"', line)
+        elif not words[0].startswith(".") and down:
+            strokes[-1].append(_unipen_point(words, columns, number))
+    if not strokes:
+        raise ValueError("it has no .PEN_DOWN")
+    return strokes, " ".join(labels)
+
+
+def _unipen_point(words: list[str], columns: list[str], number: int) -> list[float]:
+    try:
+        values = dict(zip(columns, map(float, words), strict=True))
+    except ValueError:
+        wanted = " ".join(columns)
+        raise ValueError(f"line {number} must be the numbers {wanted}, got {' '.join(words)!r}") from None
+    return [values["X"], -values["Y"], *([values["T"] / 1000] if "T" in values else [])]

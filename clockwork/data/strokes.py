@@ -1,0 +1,130 @@
+"""Lines of handwriting as pen strokes, and the inputs that networks get of them (Koutník et al. 2014, sec. 4.3)."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from clockwork.checks import integer
+
+EVERY = 3  # of the points of a stroke, every third is kept, as in the paper
+
+
+class Line(NamedTuple):
+    """A line of handwriting.
+
+    Attributes:
+        strokes: in the order of writing, each ``(P, 3)``, float64, P of 1 or more: x to the right, y downwards, both in
+            the units of the pad, and the time in seconds, which does not decrease.
+        text: that is written; empty where nobody knows.
+        source: the name of its file within the set.
+
+    Example:
+        >>> line = Line((np.array([[0, 0, 0.0], [3, 4, 0.01]]),), "l", "line.xml")
+        >>> line.strokes[0].shape
+        (2, 3)
+    """
+
+    strokes: tuple[np.ndarray, ...]
+    text: str
+    source: str
+
+
+class Lines(NamedTuple):
+    """A set of lines in three parts.
+
+    Attributes:
+        name: of the set.
+        origin: where it is from, in a few words.
+        training: the lines that networks learn from.
+        validation: those that decide when they stop.
+        test: those that they are tested on.
+        characters: of all texts, in ascending order.
+        notes: what was left out, and why, in sentences without a full stop.
+    """
+
+    name: str
+    origin: str
+    training: tuple[Line, ...]
+    validation: tuple[Line, ...]
+    test: tuple[Line, ...]
+    characters: str
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        origin: str,
+        training: Sequence[Line],
+        validation: Sequence[Line],
+        test: Sequence[Line],
+        notes: Iterable[str] = (),
+    ) -> "Lines":
+        """A set with the characters of its lines."""
+        sets = tuple(training), tuple(validation), tuple(test)
+        characters = sorted({character for one in sets for line in one for character in line.text})
+        return cls(name, origin, *sets, "".join(characters), tuple(notes))
+
+
+class Scale(NamedTuple):
+    """What standardises points.
+
+    Attributes:
+        mean: ``(3,)``, float64, of x, y and t.
+        sd: ``(3,)``, float64, their standard deviations; 1 for what does not vary.
+    """
+
+    mean: np.ndarray
+    sd: np.ndarray
+
+
+def points(line: Line, every: int = EVERY) -> np.ndarray:
+    """The points of a line that networks see, ``(T, 4)``, float64: x, y, t and pen-up.
+
+    x and y are from the upper left corner of the line, t is from its start. Of each stroke the first point and every
+    third after it are kept; pen-up is 1 at the last kept point of a stroke, else 0.
+
+    Args:
+        line: with one stroke or more.
+        every: keep one of so many points.
+
+    Raises:
+        ValueError: if the line has no stroke, or ``every`` is below 1.
+
+    Example:
+        >>> line = Line((np.array([[5, 9, 1.0], [6, 8, 1.1]]), np.array([[7, 8, 2.0]])), "", "")
+        >>> points(line, every=1).round(1).tolist()
+        [[0.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.1, 1.0], [2.0, 0.0, 1.0, 1.0]]
+    """
+    integer("every", every, least=1)
+    if not line.strokes:
+        raise ValueError(f"a line must have a stroke, got none in {line.source!r}")
+    kept = [stroke[::every] for stroke in line.strokes]
+    corner = np.min([stroke.min(0) for stroke in line.strokes], axis=0)
+    found = np.zeros((sum(map(len, kept)), 4))
+    found[:, :3] = np.concatenate(kept) - corner
+    found[np.cumsum([len(stroke) for stroke in kept]) - 1, 3] = 1
+    return found
+
+
+def scale_of(lines: Iterable[np.ndarray]) -> Scale:
+    """The scale of the points ``(T, 4)`` of many lines: mean and standard deviation over all of them.
+
+    Example:
+        >>> scale_of([np.array([[0, 0, 0, 1.0]]), np.array([[2, 0, 4, 1.0]])]).sd.tolist()
+        [1.0, 1.0, 2.0]
+    """
+    every = np.concatenate([line[:, :3] for line in lines])
+    sd = every.std(0)
+    return Scale(every.mean(0), np.where(sd > 0, sd, 1.0))
+
+
+def standardised(line: np.ndarray, scale: Scale) -> np.ndarray:
+    """Points ``(T, 4)`` with x, y and t brought to zero mean and unit variance, float32; pen-up stays.
+
+    Example:
+        >>> standardised(np.array([[2, 0, 4, 1.0]]), Scale(np.array([1, 0, 2.0]), np.array([1, 1, 2.0]))).tolist()
+        [[1.0, 0.0, 1.0, 1.0]]
+    """
+    return np.concatenate([(line[:, :3] - scale.mean) / scale.sd, line[:, 3:]], 1).astype(np.float32)
