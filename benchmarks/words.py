@@ -74,7 +74,7 @@ def main() -> None:
     options = parser.parse_args()
     use_all_cores()
     task = Words(runs=options.runs, networks=("cwrnn",), sizes=(options.size,))
-    clock = cw.Clock.exponential(task.units[options.size]["cwrnn"], task.modules)
+    clock = cw.Clock.exponential(task.units[options.size]["cwrnn"], task.paper_modules)
     ways = {
         "clockwork: its sweep": ours(task),
         "masked scan, padded, vmap": plain(task, clock),

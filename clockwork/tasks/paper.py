@@ -15,6 +15,7 @@ from clockwork.training.task import MAX_EPOCHS, MAX_RUNS, MAX_SEED, Condition, P
 
 NETWORKS = ("srn", "lstm", "cwrnn")  # the paper's
 LABELS = {"srn": "SRN", "lstm": "LSTM", "cwrnn": "CW-RNN", "cwlstm": "CW-LSTM"}
+Hyperparameters = tuple[tuple[str, float], ...]
 FORGET_BIAS = 5.0
 STDDEV = 0.1
 
@@ -71,7 +72,7 @@ class Experiment(Task):
         ValueError: if a value is out of range or a name unknown.
 
     Example:
-        What `Generation` and `Words` inherit:
+        What the experiments inherit:
 
         >>> from clockwork.tasks import Generation
         >>> task = Generation(networks=("srn", "cwrnn"), sizes=(1000,), clips=("choir",), learning_rates=(1e-4, 1e-3))
@@ -87,12 +88,12 @@ class Experiment(Task):
     seed: int = 0
 
     title: ClassVar[str]
-    actions: ClassVar[tuple[str, ...]] = ()  # static methods (results, files) -> str that are options of the command
+    actions: ClassVar[tuple[str, ...]] = ()  # methods that are options of the command
     units: ClassVar[dict[int, dict[str, int]]]  # Table 1: hidden units (cells of the LSTM) by size
     published: ClassVar[dict[str, tuple[float, float]]]  # Table 2: mean and sd over 100 runs of the largest
     inputs: ClassVar[int]
     outputs_width: ClassVar[int]
-    modules: ClassVar[int]  # of the CW-RNN, periods 1, 2, 4, ...
+    paper_modules: ClassVar[int]  # of the CW-RNN, periods 1, 2, 4, ...
     lstm_periods: ClassVar[tuple[int, ...]]  # of the clockwork of LSTMs
 
     @property
@@ -115,9 +116,24 @@ class Experiment(Task):
         if self.learning_rates is not None:
             distinct("learning rate", self.learning_rates)
 
-    def rates(self, network: str) -> tuple[float, ...]:
-        """The learning rates that a network is trained at."""
-        return self.learning_rates or (self.training.learning_rates[network],)
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What conditions call the networks."""
+        return self.networks
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """What readers are told of the networks, by name, in the order of the figures."""
+        return LABELS
+
+    def hyperparameters(self, network: str) -> list[Hyperparameters]:
+        """Those that a network is trained with."""
+        rates = self.learning_rates or (self.training.learning_rates[network],)
+        return [(("learning_rate", rate),) for rate in rates]
+
+    def units_of(self, name: str, size: int) -> int:
+        """The hidden units of a network, or the cells of an LSTM."""
+        return self.units[size][name]
 
     @property
     def training(self) -> Protocol:
@@ -131,14 +147,12 @@ class Experiment(Task):
     def conditions(self) -> list[Condition]:
         """All conditions, in the order of the table."""
         return [
-            Condition(network, size, piece, (("learning_rate", rate),))
-            for network in self.networks
+            Condition(network, size, piece, hyperparameters)
+            for network in self.names
             for size in self.sizes
-            for piece, rate in self._trained(network)
+            for hyperparameters in self.hyperparameters(network)
+            for piece in self.pieces()
         ]
-
-    def _trained(self, network: str) -> list[tuple[str, float]]:
-        return [(piece, rate) for rate in self.rates(network) for piece in self.pieces()]
 
     def settings(self) -> dict[str, Any]:
         """The arguments, and what is the same in all experiments."""
@@ -147,10 +161,16 @@ class Experiment(Task):
             **arguments,
             **self.training.settings(),
             "weights": f"all weights and biases from N(0, {STDDEV}^2)",
-            "forget_bias": FORGET_BIAS,
-            "clock": f"{self.modules} modules, periods 1 to {2 ** (self.modules - 1)}; "
-            f"CW-LSTM: periods {self.lstm_periods}",
+            **self.architecture(),
             "units": {str(size): self.units[size] for size in self.sizes},
+        }
+
+    def architecture(self) -> dict[str, Any]:
+        """What `settings` say of the networks besides their units."""
+        modules = self.paper_modules
+        return {
+            "forget_bias": FORGET_BIAS,
+            "clock": f"{modules} modules, periods 1 to {2 ** (modules - 1)}; CW-LSTM: periods {self.lstm_periods}",
         }
 
     @classmethod
@@ -166,7 +186,7 @@ class Experiment(Task):
 
     def network(self, name: str, size: int, rngs: nnx.Rngs) -> Network:
         """A network of Table 1, or the clockwork of LSTMs of a like number of parameters, with fresh weights."""
-        return self.network_of(name, self.units[size][name], self.outputs_width, rngs)
+        return self.network_of(name, self.units_of(name, size), self.outputs_width, rngs)
 
     def network_of(self, name: str, units: int, outputs: int, rngs: nnx.Rngs) -> Network:
         """A network of so many units (cells of an LSTM) and outputs."""
@@ -177,7 +197,7 @@ class Experiment(Task):
         if name == "cwlstm":
             clock = Clock.even(units, self.lstm_periods)
             return ClockworkLSTM(clock, self.inputs, outputs, stddev=STDDEV, forget_bias=FORGET_BIAS, rngs=rngs)
-        clock = Clock.exponential(units, self.modules)
+        clock = Clock.exponential(units, self.paper_modules)
         return ClockworkRNN(clock, self.inputs, outputs, stddev=STDDEV, rngs=rngs)
 
     def model(self, name: str, size: int, rngs: nnx.Rngs, hyperparameters: dict[str, Array]) -> Network:

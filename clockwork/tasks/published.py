@@ -3,7 +3,7 @@
 import numpy as np
 
 from clockwork.report import Column
-from clockwork.report.aggregate import Row, best_rows
+from clockwork.report.aggregate import Row, best_rows, networks
 from clockwork.tasks.paper import LABELS, Experiment
 from clockwork.training import Results
 
@@ -23,7 +23,7 @@ def papers_data(results: Results, recordings: object) -> bool:
 
 def units_column(task: Experiment) -> Column:
     """The hidden units, or LSTM cells, of each network of Table 1."""
-    return Column("units", lambda row: str(task.units[row.size][row.network]), after="size")
+    return Column("units", lambda row: str(task.units_of(row.network, row.size)), after="size")
 
 
 def paper_column(task: Experiment, header: str, form: str, factor: float = 1) -> Column:
@@ -50,7 +50,7 @@ def compared(results: Results, needed: str | None = None) -> tuple[int, dict[str
     """
     best = best_rows(results)
     for size in sorted({size for _, size in best}, reverse=True):
-        errors = {name: best[name, size].converged for name in LABELS if (name, size) in best}
+        errors = {name: best[name, size].converged for name in networks(results, LABELS) if (name, size) in best}
         if len(errors) > 1 and (needed is None or needed in errors) and all(e.size for e in errors.values()):
             return size, errors
     return 0, {}

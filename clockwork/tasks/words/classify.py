@@ -150,7 +150,7 @@ def _listen(path: Path, data: dict[str, np.ndarray]) -> tuple[np.ndarray, tuple[
 def _network(task: Words, condition: Condition, result: ConditionResult) -> Callable[[jax.Array], jax.Array]:
     """The log probabilities ``(T, O)`` after each frame by the stored parameters, compiled once for each ``T``."""
     words = len(result.data["words"])
-    network = task.network_of(condition.network, task.units[condition.size][condition.network], words, nnx.Rngs(0))
+    network = task.network_of(condition.network, task.units_of(condition.network, condition.size), words, nnx.Rngs(0))
     structure, params, rest = split(network)
     trained = unnamed(params, result.best)
 
