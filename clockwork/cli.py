@@ -19,7 +19,7 @@ try:
     tyro: Any = require("tyro")
     from clockwork.console import complain, guarded, sentence, stopped
     from clockwork.data.audio import matching_files
-    from clockwork.options import help_of, option_names, options_of
+    from clockwork.options import help_of, option_names, options_of, reads_results
     from clockwork.tasks import TASKS
     from clockwork.training import Task
 except (ImportError, ValueError) as error:  # ValueError: a variable of the environment that JAX cannot read
@@ -59,11 +59,14 @@ class TaskCommand:
         return self.train()
 
     def act(self, action: str) -> int:
-        """Do something else with the results folder than training."""
+        """Do something else than training, with the results folder or with the task itself."""
         from clockwork.training import open_results
 
-        files = _matching(action, getattr(self, action))
-        print(getattr(self.kind, action)(open_results(self.out), files))
+        given = getattr(self, action)
+        if reads_results(self.kind, action):
+            print(getattr(self.kind, action)(open_results(self.out), _matching(action, given)))
+        else:
+            print(getattr(self.task(), action)(given))
         return 0
 
     def train(self) -> int:

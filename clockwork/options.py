@@ -37,9 +37,17 @@ def options_of(kind: type[Task]) -> list[tuple[str, Any, Any]]:
         hint = _option_type(hints[field.name])
         options.append(_option(field.name, hint, text, field, field.metadata))
     for name in getattr(kind, "actions", ()):
-        text = f"Train nothing. {_plain(_summary(getattr(kind, name)), kind)} {PATTERNS}"
-        options.append(_option(name, tuple[str, ...], text, dataclasses.field(default=None), {"metavar": "FILE"}))
+        text, nothing = f"Train nothing. {_plain(_summary(getattr(kind, name)), kind)}", dataclasses.field(default=None)
+        if reads_results(kind, name):
+            options.append(_option(name, tuple[str, ...], f"{text} {PATTERNS}", nothing, {"metavar": "FILE"}))
+        else:
+            options.append(_option(name, str, text, nothing, {"metavar": "DIR"}))
     return options
+
+
+def reads_results(kind: type[Task], action: str) -> bool:
+    """Whether an action is one of the results and some files: a static method, not one of the task and a folder."""
+    return isinstance(inspect.getattr_static(kind, action), staticmethod)
 
 
 def option_names(kind: type[Task]) -> dict[str, str]:

@@ -112,7 +112,8 @@ class Task:
 
     A task may also have a ``title``, a method ``report(results)`` that returns its `clockwork.report.Description`, and,
     if it is a dataclass in ``clockwork.tasks.TASKS``, a command of its own: its options are its fields, and
-    ``actions`` names further things that the command does.
+    ``actions`` names methods that are further things that the command does. A static method is given the results and
+    the files named on the command line, any other method the name of a folder; both return the text to print.
 
     Attributes:
         name: what the task is called in ``runs.csv`` and ``config.json``.
