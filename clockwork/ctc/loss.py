@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from clockwork.checks import integer
@@ -78,22 +79,24 @@ def loss(
 def _length(name: str, value: ArrayLike | None, most: int) -> Any:
     if value is None:
         return most
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, (np.ndarray, Array)):
         if value.shape or not jnp.issubdtype(value.dtype, jnp.integer):
             raise ValueError(f"{name} must be one integer, got {value.dtype} {value.shape}; use jax.vmap for batches")
-        return value.astype(jnp.int32)
-    return integer(name, value.item() if isinstance(value, (np.ndarray, Array)) and value.size == 1 else value, 0, most)
+        if isinstance(value, Tracer):
+            return value.astype(jnp.int32)
+        value = value.item()
+    return integer(name, value, 0, most)
 
 
 def _check_values(labels: Array, length: Any, label_length: Any, shape: tuple[int, ...], blank: int) -> None:
     """What can be checked of labels that are not traced."""
-    if isinstance(labels, jax.core.Tracer) or isinstance(label_length, jax.core.Tracer):
+    if isinstance(labels, Tracer) or isinstance(label_length, Tracer):
         return
     known = np.asarray(labels)[:label_length]
     wrong = known[(known < 0) | (known >= shape[1]) | (known == blank)]
     if wrong.size:
         raise ValueError(f"labels must be from 0 to {shape[1] - 1} and not the blank, {blank}; got {wrong[0]}")
-    if not isinstance(length, jax.core.Tracer) and length < required_steps(known):
+    if not isinstance(length, Tracer) and length < required_steps(known):
         raise ValueError(
             f"{len(known)} labels need at least {required_steps(known)} frames, one each and a blank between equal "
             f"neighbours; got {length}"

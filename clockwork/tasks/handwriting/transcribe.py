@@ -1,0 +1,142 @@
+"""A trained network put to use: what is written in a file of strokes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from clockwork import ctc
+from clockwork.checks import counted
+from clockwork.data.recording import printable
+from clockwork.data.stroke_files import read_strokes
+from clockwork.data.strokes import Scale, points, standardised
+from clockwork.report.description import percent
+from clockwork.tasks.handwriting.data import text_of
+from clockwork.tasks.handwriting.network import Transcriber
+from clockwork.tasks.handwriting.task import Handwriting
+from clockwork.training import Condition, ConditionResult, Results
+from clockwork.training.model import split, unnamed
+
+# Lines are padded to this number of frames, or twice, four times, ... as many: each is a program to compile.
+SHORTEST = 256
+
+
+class Transcript(NamedTuple):
+    """What a network reads in a line.
+
+    Attributes:
+        text: that was read.
+        file: the name of the stroke file.
+        number: of the line in the file, from 1.
+        lines: of the file.
+        frames: ``T``, the number of points that the network saw.
+        written: what the file says the text is; empty if it says nothing.
+        condition: the network's.
+        error: the mean character error rate on the test set, of all runs of this network that did not diverge.
+        runs: how many runs these are.
+    """
+
+    text: str
+    file: str
+    number: int
+    lines: int
+    frames: int
+    written: str
+    condition: Condition
+    error: float
+    runs: int
+
+
+def transcribe_all(results: Results, paths: Sequence[str | Path]) -> list[Transcript]:
+    """Read the lines in stroke files, by the stored network with the lowest validation error.
+
+    The network, its size, learning rate and clipping norm are those whose runs have the lowest mean validation error:
+    nothing is chosen on the test set. Of its runs the one reads whose parameters are stored; the error rate in a
+    `Transcript` is the mean of all of them, not that run's own.
+
+    Args:
+        results: of a sweep of `clockwork.tasks.Handwriting`.
+        paths: stroke files, as `clockwork.data.read_strokes` reads them. Each line must be written from left to right
+            along a horizontal line, with y growing downwards, in about the units of the lines that the network learnt.
+
+    Raises:
+        ValueError: if there is no trained network, or a file cannot be used.
+
+    Example:
+        >>> from clockwork.training import open_results
+        >>> transcripts = transcribe_all(open_results("results/handwriting"), ["line.xml"])
+        >>> transcripts[0].file
+        'line.xml'
+    """
+    task = results.task
+    if not isinstance(task, Handwriting):
+        raise ValueError(f"these are results of {task.name}, not of handwriting: they hold no network that reads lines")
+    finished = {condition: result for condition, result in results.conditions.items() if not result.diverged.all()}
+    if not finished:
+        raise ValueError("no trained network is stored there yet")
+    files = [read_strokes(path) for path in paths]  # whatever cannot be used is found out now
+    condition = min(finished, key=lambda condition: _validation_error(finished[condition]))
+    result = finished[condition]
+    scale, characters = Scale(result.data["mean"], result.data["sd"]), str(result.data["characters"])
+    network = _network(task, condition, result, len(characters) + 1)
+
+    @jax.jit
+    def read(frames: jax.Array, length: jax.Array) -> jax.Array:
+        return ctc.best_path(network(frames[None], length[None])[0], length)
+
+    errors = result.error[~result.diverged].astype(np.float64)
+    found = []
+    for path, lines in zip(paths, files, strict=True):
+        for number, line in enumerate(lines, 1):
+            frames = standardised(points(line), scale)
+            padded = np.zeros((SHORTEST * 2 ** int(np.ceil(np.log2(max(1, len(frames) / SHORTEST)))), 4), np.float32)
+            padded[: len(frames)] = frames
+            text = text_of(np.asarray(read(jnp.asarray(padded), jnp.int32(len(frames)))), characters)
+            name = printable(Path(path).name)
+            found.append(
+                Transcript(
+                    text, name, number, len(lines), len(frames), line.text, condition, errors.mean(), len(errors)
+                )
+            )
+    return found
+
+
+def _validation_error(result: ConditionResult) -> float:
+    return float(np.mean(result.curve[-1][~result.diverged], dtype=float))
+
+
+def _network(task: Handwriting, condition: Condition, result: ConditionResult, outputs: int) -> Transcriber:
+    """The network with the stored parameters."""
+    from flax import nnx
+
+    units = task.units_of(condition.network, condition.size)
+    structure, params, rest = split(task.network_of(condition.network, units, outputs, nnx.Rngs(0)))
+    return structure.merge(unnamed(params, result.best), rest)
+
+
+def describe_all(transcripts: Sequence[Transcript]) -> str:
+    """Transcripts in words: a line each, and below which network read them.
+
+    Example:
+        >>> from clockwork.training import open_results
+        >>> transcripts = transcribe_all(open_results("results/handwriting"), ["line.xml"])
+        >>> describe_all(transcripts).splitlines()[0].startswith("line.xml: ")
+        True
+    """
+    if not transcripts:
+        return "There is no line in these files."
+    lines = []
+    for one in transcripts:
+        name = one.file if one.lines == 1 else f"{one.file}, line {one.number}"
+        lines.append(f"{name}: {one.text}")
+        if one.written:
+            lines.append(f"{' ' * len(name)}  (the file says: {one.written})")
+    first = transcripts[0]
+    lines.append(
+        f"\nRead by {first.condition.name}: character error rate {percent(first.error)} % on its test set "
+        f"(mean of {counted(first.runs, 'run')})."
+    )
+    return "\n".join(lines)
