@@ -43,13 +43,16 @@ def float64():
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """Makes what the examples in docstrings read, once each: a recording, and results folders of short sweeps."""
-    from clockwork.tasks import Generation, Words
+    """Makes what the examples in docstrings read, once each: inputs, and results folders of short sweeps."""
+    from clockwork.data import embedded_lines, write_iam_ondb
+    from clockwork.tasks import Generation, Handwriting, Words
     from clockwork.training import sweep
 
+    lines = tmp_path_factory.mktemp("lines") / "set"
     tasks = {
         "generation": Generation(runs=2, networks=("cwrnn",), sizes=(100,), clips=("choir",), epochs=5),
         "words": Words(runs=2, networks=("srn",), sizes=(500,), epochs=1),
+        "handwriting": Handwriting(runs=1, networks=("srn",), epochs=1, data_folder=str(lines)),
     }
     here = tmp_path_factory.mktemp("examples")
     shutil.copy(Path(__file__).parent / "tests/data/making_fl_rms.wav", here / "making.wav")
@@ -57,8 +60,12 @@ def finished(tmp_path_factory):
     def make(names):
         for name in names:
             folder = here / "results" / name
-            if not folder.exists():
-                sweep(tasks[name], folder)
+            if folder.exists():
+                continue
+            if name == "handwriting":
+                write_iam_ondb(embedded_lines(lines_each=1), lines)
+                shutil.copy(next(lines.glob("lineStrokes/*/*/*.xml")), here / "line.xml")
+            sweep(tasks[name], folder)
         return here
 
     return make
