@@ -277,9 +277,10 @@ def test_figures_are_drawn_and_a_line_is_transcribed(finished, folder, capsys, t
     assert f"{line.name}: " in said
     assert "two.json, line 2: " in said
     assert "(the file says: hm)" in said
+    assert "times, to the height of the lines learnt)" in said
     assert "character error rate" in said
     best = min(results.conditions, key=lambda condition: results.conditions[condition].curve[-1].mean())
-    assert f"Read by {best.name}: " in said
+    assert f"Read by {best.name}, " in said
 
 
 def test_a_stopped_sweep_goes_on_to_the_same_numbers(task, finished, tmp_path):

@@ -93,6 +93,7 @@ class Experiment(Task):
     published: ClassVar[dict[str, tuple[float, float]]]  # Table 2: mean and sd over 100 runs of the largest
     inputs: ClassVar[int]
     outputs_width: ClassVar[int]
+    paper_outputs: ClassVar[int]
     paper_modules: ClassVar[int]  # of the CW-RNN, periods 1, 2, 4, ...
     lstm_periods: ClassVar[tuple[int, ...]]  # of the clockwork of LSTMs
 
@@ -222,10 +223,11 @@ class Experiment(Task):
             f"{task.title}, Table 1 and CW-LSTM: units and parameters (weights, biases, clocks' periods)",
             "nominal " + "".join(f"{LABELS[name]:>20}" for name in LABELS),
         ]
-        for size, units in task.units.items():
-            abstract = [nnx.eval_shape(lambda n=name, s=size: task.network(n, s, nnx.Rngs(0))) for name in LABELS]
-            parts = [
-                f"{units[name]:>3} units {net.num_parameters:>6}" for name, net in zip(LABELS, abstract, strict=True)
-            ]
+        for size in task.units:
+            parts = []
+            for name in LABELS:
+                units = task.units_of(name, size)
+                made = nnx.eval_shape(lambda n=name, u=units: task.network_of(n, u, task.paper_outputs, nnx.Rngs(0)))
+                parts.append(f"{units:>3} units {made.num_parameters:>6}")
             lines.append(f"{size:>7} " + "".join(f"{part:>20}" for part in parts))
         return "\n".join(lines)

@@ -96,6 +96,7 @@ class Generation(Experiment):
     published = {"srn": (0.46, 0.08), "lstm": (0.04, 0.01), "cwrnn": (0.007, 0.004)}  # noqa: RUF012
     inputs = 0
     outputs_width = 1
+    paper_outputs = 1
     paper_modules = 9  # periods 1 to 256
     # Nine modules of LSTM cells alone have more than 100 parameters; these have the same range.
     lstm_periods = (1, 4, 16, 64, 256)

@@ -173,14 +173,15 @@ def _bucket(inputs: Sequence[np.ndarray], labels: Sequence[np.ndarray], least: i
 def record_of(lines: Lines, prepared: Prepared) -> dict[str, np.ndarray]:
     """What a report, and a network that is put to use, need to know.
 
-    Texts and sources of the test lines in the order of the outputs, characters, scale, the sizes of the sets (training
-    lines, those of them that are trained on, validation, test), and which test lines are examples, with their strokes'
-    standardised points.
+    Texts and sources of the test lines in the order of the outputs, the texts of the training lines, characters, scale,
+    the sizes of the sets (training lines, those of them that are trained on, validation, test), and which test lines
+    are examples, with their standardised points.
     """
     order, scale, data = prepared.order["test"], prepared.scale, prepared.data
     return {
         "texts": np.asarray([lines.test[i].text for i in order]),
         "sources": np.asarray([lines.test[i].source for i in order]),
+        "training_texts": np.asarray("\n".join(line.text for line in lines.training)),
         "characters": np.asarray(lines.characters),
         "mean": scale.mean,
         "sd": scale.sd,

@@ -27,6 +27,7 @@ from clockwork.tasks.handwriting.data import Bucket, Data, Prepared, prepare, re
 from clockwork.tasks.handwriting.network import (
     INPUTS,
     MODULES,
+    OUTPUTS,
     UNITS,
     Transcriber,
     kind_of,
@@ -80,8 +81,8 @@ class Handwriting(Experiment):
         skip_bad: leave out lines whose files cannot be used, and report them, instead of stopping.
         modules: numbers of modules of the clockworks, with periods 1, 2, 4, ...; the paper has 9. Networks of another
             number have as many units as give a like number of parameters.
-        protocol: how the networks are trained: ``"stable"`` (batches of 16 lines, gradient norm clipped at 5) or ``"paper"``
-            (one line an update, no clipping, published learning rates).
+        protocol: how the networks are trained: ``"stable"`` (16 lines an update, gradient norm clipped at 5, rates from
+            a search) or ``"paper"`` (one line an update, no clipping, published rates).
         clip_norms: gradient norms to clip at in place of the protocol's; ``inf`` turns clipping off, several make a
             search.
         batch: lines in an update in place of the protocol's; its learning rates are for one line, and are multiplied
@@ -114,6 +115,7 @@ class Handwriting(Experiment):
     columns = ("data", "cer")
     units = UNITS
     inputs = INPUTS
+    paper_outputs = OUTPUTS
     paper_modules = MODULES
     kept_outputs = 10
     restore_best = True
@@ -125,6 +127,7 @@ class Handwriting(Experiment):
         "curve": ("f", "P R"),
         "data/texts": ("U", "M"),
         "data/sources": ("U", "M"),
+        "data/training_texts": ("U", ""),
         "data/characters": ("U", ""),
         "data/mean": ("f", "3"),
         "data/sd": ("f", "3"),

@@ -99,6 +99,7 @@ class Words(Experiment):
     units = UNITS
     published = {"srn": (0.668, 0.047), "lstm": (0.342, 0.056), "cwrnn": (0.168, 0.035)}  # noqa: RUF012
     inputs = 13
+    paper_outputs = 25
     paper_modules = 7  # periods 1 to 64
     lstm_periods = (1, 4, 16, 64)
     recorded = {  # noqa: RUF012
