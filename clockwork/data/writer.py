@@ -15,7 +15,7 @@ import numpy as np
 from clockwork.checks import integer
 from clockwork.data.strokes import Line, Lines
 
-WRITERS = {"training": 28, "validation": 6, "test": 6}
+WRITERS = {"training": 40, "validation": 6, "test": 6}
 WORDS = (2, 3)  # of a line
 CAP_HEIGHT = 21  # of the fonts
 UNITS = 240.0  # height of a capital, as a pad resolves it
@@ -70,7 +70,7 @@ def acknowledgement() -> tuple[str, ...]:
 
 
 def embedded_lines(seed: int = 0, lines_each: int = 25) -> Lines:
-    """Lines of two or three words, written by a program: 28 writers for training, 6 for validation and 6 for test.
+    """Lines of two or three words, written by a program: 40 writers for training, 6 for validation and 6 for test.
 
     Writers and sentences of one set are in no other. The texts are English prose in the public domain. The same seed
     gives the same lines.
@@ -85,7 +85,7 @@ def embedded_lines(seed: int = 0, lines_each: int = 25) -> Lines:
     Example:
         >>> lines = embedded_lines(lines_each=2)
         >>> len(lines.training), len(lines.validation), len(lines.test)
-        (56, 12, 12)
+        (80, 12, 12)
         >>> lines.training[0].text, lines.training[0].source
         ('new nation,', 'writer 1, line 1')
     """
@@ -132,7 +132,7 @@ def _texts() -> dict[str, list[list[str]]]:
         sentences.append([])
         for word in one["text"].split():
             sentences[-1].append(word)
-            if word[-1] in ".;:,?!)" and len(sentences[-1]) >= max(WORDS):
+            if word[-1] in ".," and len(sentences[-1]) >= max(WORDS):
                 sentences.append([])
         sentences = [sentence for sentence in sentences if len(sentence) >= max(WORDS)]
     sets = {"training": [], "validation": [], "test": []}
@@ -156,12 +156,12 @@ def _drawn(random: _Random, number: int) -> Writer:
         font=fonts[number % len(fonts)],
         size=random.between(0.8, 1.2),
         width=random.between(0.85, 1.15),
-        slant=random.between(-0.05, 0.35),
+        slant=random.between(-0.05, 0.25),
         spacing=random.between(-0.5, 2.0),
         gap=random.between(12, 18),
         slope=random.normal(0.015),
         wave=random.between(0.3, 1.5),
-        bend=random.between(0.6, 1.2),
+        bend=random.between(0.4, 0.8),
         speed=random.between(0.8, 1.25),
     )
 

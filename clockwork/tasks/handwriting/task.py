@@ -100,7 +100,7 @@ class Handwriting(Experiment):
 
     runs: int = 3
     sizes: tuple[int, ...] = (10000,)
-    epochs: int = 300
+    epochs: int = 100
     data_folder: str | None = dataclasses.field(default=None, metadata={"option": "data", "metavar": "PATH"})
     skip_bad: bool = False
     modules: tuple[int, ...] = (9, 3)
