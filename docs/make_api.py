@@ -19,10 +19,12 @@ MODULES = (
     "clockwork",
     "clockwork.nn",
     "clockwork.nn.linen",
+    "clockwork.ctc",
     "clockwork.data",
     "clockwork.tasks",
     "clockwork.tasks.generation",
     "clockwork.tasks.words",
+    "clockwork.tasks.handwriting",
     "clockwork.training",
     "clockwork.report",
 )

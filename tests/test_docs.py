@@ -11,12 +11,14 @@ import jax
 import pytest
 
 import clockwork as cw
+import clockwork.ctc
 import clockwork.data
 import clockwork.nn
 import clockwork.nn.linen
 import clockwork.report
 import clockwork.tasks
 import clockwork.tasks.generation
+import clockwork.tasks.handwriting
 import clockwork.tasks.words
 import clockwork.training
 
@@ -26,10 +28,12 @@ MODULES = (
     cw,
     clockwork.nn,
     clockwork.nn.linen,
+    clockwork.ctc,
     clockwork.data,
     clockwork.tasks,
     clockwork.tasks.generation,
     clockwork.tasks.words,
+    clockwork.tasks.handwriting,
     clockwork.training,
     clockwork.report,
 )

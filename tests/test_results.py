@@ -10,14 +10,20 @@ import pytest
 from flax import nnx
 
 from clockwork.report import write_report
-from clockwork.tasks import Generation, Words
+from clockwork.tasks import Generation, Handwriting, Words
 from clockwork.tasks.paper import LABELS
 from clockwork.training import Progress, open_results, sweep
 
 PAGE = (Path(__file__).parent.parent / "docs/results.md").read_text(encoding="utf-8")
-TASKS = {"generation": Generation(), "words": Words()}
+TASKS = {"generation": Generation(), "words": Words(), "handwriting": Handwriting()}
 SOMETIMES = ("partial/GROUP.npz", "runs.parquet", "search.png")  # runs in training, with pyarrow, of a search
-OTHER = {"generation": "words:", "words": "generation:"}  # how a row begins that is not of a task
+
+
+def is_of(task, row):
+    """Whether a row of the page is of this task: one that begins with the names of tasks is of these alone."""
+    names = "|".join(TASKS)
+    found = re.match(rf"((?:{names})(?:, (?:{names}))*):", row[1])
+    return not found or task in found[1].split(", ")
 
 
 def tables_of(text):
@@ -33,7 +39,11 @@ def section(title):
 
 
 FILES = tables_of(PAGE)[0]
-ARCHIVES = {"generation": section("Sequence generation")[0], "words": section("Spoken words")[0]}
+ARCHIVES = {
+    "generation": section("Sequence generation")[0],
+    "words": section("Spoken words")[0],
+    "handwriting": section("Handwriting")[0],
+}
 COMMON, PARTIAL = section("Archives of conditions")[0], section("Archives of runs in training")[0]
 CONFIG, SETTINGS, *OWN = section("config.json")
 
@@ -81,7 +91,7 @@ def folders(finished):
 @pytest.mark.parametrize("task", TASKS)
 def test_every_file_is_named(folders, task):
     found = [path.relative_to(folders / task).as_posix() for path in (folders / task).rglob("*") if path.is_file()]
-    names = [row[0] for row in FILES if not row[1].startswith(OTHER[task])]
+    names = [row[0] for row in FILES if is_of(task, row)]
     agree([name for name in names if name in found or name not in SOMETIMES], found)
 
 
@@ -105,7 +115,7 @@ def test_every_parameter_is_named():
     clockworks, lstm, cwlstm = section("Parameters")
     for network in LABELS:
         rows = {"lstm": lstm, "cwlstm": cwlstm}.get(network, clockworks)
-        for task in TASKS.values():
+        for task in (TASKS["generation"], TASKS["words"]):
             net = nnx.eval_shape(lambda n=network, t=task: t.network(n, t.sizes[0], nnx.Rngs(0)))
             shapes = {
                 ".".join(map(str, path)): leaf.shape for path, leaf in nnx.to_flat_state(nnx.state(net, nnx.Param))
@@ -116,14 +126,30 @@ def test_every_parameter_is_named():
                     assert not stands_for(name, key) or len(found) == len(shape.strip("(,)").split(",")), key
 
 
+def test_every_parameter_of_the_handwriting_is_named():
+    (text,) = re.findall(r"^The networks of the handwriting.*?\n\n", PAGE, re.MULTILINE | re.DOTALL)
+    names = {name for name in re.findall(r"`([\w.]+)`", text) if not name.startswith("layer.")}
+    task, found = TASKS["handwriting"], set()
+    for network in LABELS:
+        net = nnx.eval_shape(lambda n=network: task.network_of(n, 9, 5, nnx.Rngs(0)))
+        for path, leaf in nnx.to_flat_state(nnx.state(net, nnx.Param)):
+            key = ".".join(map(str, path))
+            if key.startswith("readout."):
+                assert leaf.shape[-1] == 5
+                continue
+            assert re.match(r"layer\.(forward|backward)_rnn\.cell\.", key)
+            found.add(re.sub(r"\d+", "J", key.split(".cell.")[1]))
+    assert found == names
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_every_setting_and_every_column_is_named(folders, task):
     config = json.loads((folders / task / "config.json").read_text(encoding="utf-8"))
     agree([row[0] for row in CONFIG], config)
-    agree([row[0] for row in SETTINGS + OWN[task == "words"]], config["settings"])
+    agree([row[0] for row in SETTINGS + OWN[list(TASKS).index(task)]], config["settings"])
     rows = csv.reader((folders / task / "runs.csv").read_text(encoding="utf-8").splitlines())
     for title, found in (("runs.csv", next(rows)), ("table.md", header(folders / task / "table.md"))):
-        assert [row[0] for row in section(title)[0] if not row[1].startswith(OTHER[task])] == found
+        assert [row[0] for row in section(title)[0] if is_of(task, row)] == found
 
 
 def header(path):

@@ -252,6 +252,7 @@ class Handwriting(Experiment):
             "data": self.subject(),
             **super().settings(),
             "loss": "CTC, mean over the lines of an update",
+            "units": {str(size): {name: self.units_of(name, size) for name in self.names} for size in self.sizes},
             "batch_size": self.batch_size,
             "hyperparameters": {name: [dict(one) for one in self.hyperparameters(name)] for name in self.names},
             "characters": self.lines.characters,

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from clockwork import ctc
 from clockwork.checks import counted
@@ -150,8 +151,6 @@ def _validation_error(result: ConditionResult) -> float:
 
 def _network(task: Handwriting, condition: Condition, result: ConditionResult, outputs: int) -> Transcriber:
     """The network with the stored parameters."""
-    from flax import nnx
-
     units = task.units_of(condition.network, condition.size)
     structure, params, rest = split(task.network_of(condition.network, units, outputs, nnx.Rngs(0)))
     return structure.merge(unnamed(params, result.best), rest)
