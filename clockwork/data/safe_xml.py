@@ -17,7 +17,7 @@ def parse_xml(content: bytes) -> Any:
     try:
         root = etree.fromstring(content, parser)
     except etree.XMLSyntaxError as error:
-        raise ValueError(f"it is cut or no XML: {error}") from None
+        raise ValueError(f"it is cut or no XML: {' '.join(error.msg.split())}") from None
     if root.getroottree().docinfo.doctype:
         raise ValueError("it has a document type, which is not read: remove it")
     return root

@@ -111,11 +111,16 @@ def points(line: Line, every: int = EVERY) -> np.ndarray:
 def scale_of(lines: Iterable[np.ndarray]) -> Scale:
     """The scale of the points ``(T, 4)`` of many lines: mean and standard deviation over all of them.
 
+    Raises:
+        ValueError: if there are no points.
+
     Example:
         >>> scale_of([np.array([[0, 0, 0, 1.0]]), np.array([[2, 0, 4, 1.0]])]).sd.tolist()
         [1.0, 1.0, 2.0]
     """
-    every = np.concatenate([line[:, :3] for line in lines])
+    every = np.concatenate([np.zeros((0, 3)), *(line[:, :3] for line in lines)])
+    if not len(every):
+        raise ValueError("lines must have at least one point, got none")
     sd = every.std(0)
     return Scale(every.mean(0), np.where(sd > 0, sd, 1.0))
 
