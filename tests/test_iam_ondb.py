@@ -124,7 +124,12 @@ MANY = b'<!DOCTYPE a [<!ENTITY b0 "xxxxxxxxxx">%s]><a c="&b9;"/>' % b"".join(
 )
 CASES = {
     "cut": (SIMPLE[:200], r"it is cut or no XML: [^\n(]*$"),
-    "many entities": (MANY, "it is cut or no XML|it has a document type"),
+    "many entities": (MANY, "it has a document type, which is not read: remove it"),
+    "entities in UTF-16": (MANY.decode().encode("utf-16"), "it has a document type, which is not read: remove it"),
+    "entities in UTF-7": (
+        b'<?xml version="1.0" encoding="UTF-7"?>+ADwAIQ-DOCTYPE a+AD4APA-a/+AD4-',
+        "it has a document type",
+    ),
     "no attribute": (xml().replace(b"<StrokeSet>", b'<StrokeSet><Stroke><Point x="1" y="2"/></Stroke>'), "time=None"),
     "empty": (b"", "it is cut or no XML"),
     "other": (b"<a/>", "the root of a line of IAM-OnDB must be WhiteboardCaptureSession, got a"),
@@ -134,7 +139,7 @@ CASES = {
         xml([("one", 2, 3)]),
         "the attributes x, y, time of Point must be numbers, got x='one', y='2', time='3'",
     ),
-    "not finite": (xml([("inf", 2, 3)]), "it has a point that is not finite"),
+    "not finite": (xml([("inf", 2, 3)]), r"coordinates and times must be finite and at most 1e\+12, got inf"),
     "entities": (BOMB, "it has a document type, which is not read: remove it"),
     "other files": (ELSEWHERE, "it has a document type, which is not read: remove it"),
 }

@@ -16,7 +16,7 @@ import numpy as np
 from clockwork.checks import counted, listed
 from clockwork.data.recording import printable
 from clockwork.data.safe_xml import numbers_of, parse_xml
-from clockwork.data.strokes import Line, Lines
+from clockwork.data.strokes import Line, Lines, cut
 from clockwork.files import regular_file, write_text
 
 LISTS = {"training": ("trainset",), "validation": ("testset_v", "testset_t"), "test": ("testset_f",)}
@@ -205,11 +205,7 @@ def line_strokes(root: Any) -> tuple[np.ndarray, ...]:
         points = np.array(list(map(float, values))).reshape(-1, len(POINT))
     except (TypeError, ValueError):
         points = np.array([numbers_of(point, POINT) for stroke in strokes for point in stroke])
-    if not np.isfinite(points).all():
-        raise ValueError("it has a point that is not finite")
-    # Times reach 1.6e7 s, with hundredths: float32 would round them to seconds.
-    points[:, 2] = np.maximum.accumulate(points[:, 2]) - points[0, 2]
-    return tuple(np.split(points, np.cumsum([len(stroke) for stroke in strokes])[:-1]))
+    return cut(points, list(map(len, strokes)))
 
 
 def write_iam_ondb(lines: Lines, folder: str | Path) -> None:
