@@ -87,7 +87,7 @@ def embedded_lines(seed: int = 0, lines_each: int = 25) -> Lines:
         >>> len(lines.training), len(lines.validation), len(lines.test)
         (80, 12, 12)
         >>> lines.training[0].text, lines.training[0].source
-        ('new nation,', 'writer 1, line 1')
+        ('invitation enough.', 'writer 1, line 1')
     """
     integer("seed", seed, least=0)
     integer("lines_each", lines_each, least=1)
