@@ -119,8 +119,18 @@ def test_points_as_they_are_stored(folder, end):
 
 BOMB = b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "cc"><!ENTITY d "&b;&b;">]><a>&d;</a>'
 ELSEWHERE = b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/hostname">]><a>&b;</a>'
+MANY = b'<!DOCTYPE a [<!ENTITY b0 "xxxxxxxxxx">%s]><a c="&b9;"/>' % b"".join(
+    b'<!ENTITY b%d "%s">' % (i, b"&b%d;" % (i - 1) * 10) for i in range(1, 10)
+)
 CASES = {
-    "cut": (SIMPLE[:200], "it is cut or no XML"),
+    "cut": (SIMPLE[:200], r"it is cut or no XML: [^\n(]*$"),
+    "many entities": (MANY, "it has a document type, which is not read: remove it"),
+    "entities in UTF-16": (MANY.decode().encode("utf-16"), "it has a document type, which is not read: remove it"),
+    "entities in UTF-7": (
+        b'<?xml version="1.0" encoding="UTF-7"?>+ADwAIQ-DOCTYPE a+AD4APA-a/+AD4-',
+        "it has a document type",
+    ),
+    "no attribute": (xml().replace(b"<StrokeSet>", b'<StrokeSet><Stroke><Point x="1" y="2"/></Stroke>'), "time=None"),
     "empty": (b"", "it is cut or no XML"),
     "other": (b"<a/>", "the root of a line of IAM-OnDB must be WhiteboardCaptureSession, got a"),
     "no strokes": (xml(), "it has no strokes"),
@@ -129,7 +139,7 @@ CASES = {
         xml([("one", 2, 3)]),
         "the attributes x, y, time of Point must be numbers, got x='one', y='2', time='3'",
     ),
-    "not finite": (xml([("inf", 2, 3)]), "it has a point that is not finite"),
+    "not finite": (xml([("inf", 2, 3)]), r"coordinates and times must be finite and at most 1e\+12, got inf"),
     "entities": (BOMB, "it has a document type, which is not read: remove it"),
     "other files": (ELSEWHERE, "it has a document type, which is not read: remove it"),
 }
@@ -197,8 +207,24 @@ def test_what_is_written_is_read(tmp_path):
     assert found.characters == lines.characters
     with pytest.raises(ValueError, match="exists: choose a new folder"):
         write_iam_ondb(lines, tmp_path / "set")
-    with pytest.raises(ValueError, match="must have printable ASCII characters, got 'é'"):
-        write_iam_ondb(Lines.of("a set", "", made_up("é"), [], []), tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        (made_up("é")[0], "must have printable ASCII characters, got 'é'"),
+        (made_up("a  b")[0], "must have one blank between words, none around them and no 'CSR:', got 'a  b'"),
+        (made_up(" a")[0], "must have one blank between words"),
+        (made_up("CSR: a")[0], "no 'CSR:', got 'CSR: a'"),
+        (Line((), "a", ""), "a line must have strokes, each with a point or more, got others in 'a'"),
+        (Line((np.zeros((0, 3)),), "a", ""), "each with a point or more"),
+        (Line((np.full((1, 3), np.nan),), "a", ""), "the points of a line must be finite, got others in 'a'"),
+    ],
+)
+def test_what_would_be_read_otherwise_is_not_written(tmp_path, line, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        write_iam_ondb(Lines.of("a set", "", made_up("fine"), [], [line]), tmp_path / "set")
+    assert not (tmp_path / "set").exists()
 
 
 def test_a_line_can_be_read_alone(folder):

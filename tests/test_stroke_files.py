@@ -66,6 +66,45 @@ def test_unipen(tmp_path):
         check(line)
 
 
+def test_unipen_without_times(tmp_path):
+    rows = [
+        "free text",
+        ".POINTS_PER_SECOND 50",
+        ".COMMENT 1 2",
+        "3 4",
+        ".PEN_DOWN 10 -20 11 -22",
+        ".SEGMENT WORD 0 OK",
+    ]
+    rows += ["0 0", ".PEN_UP 12 -20", "13 -20", ".PEN_DOWN", "-.5 .5 2 2"]
+    (line,) = read(tmp_path, "\n".join(rows))
+    expected = [[[10, 20, 0], [11, 22, 0.02]], [[-0.5, -0.5, 0.08], [2, -2, 0.1]]]
+    for stroke, wanted in zip(line.strokes, expected, strict=True):
+        np.testing.assert_allclose(
+            stroke, wanted
+        )  # the points of .COMMENT and .SEGMENT are none; those of .PEN_UP pass
+
+
+@pytest.mark.parametrize(
+    ("segments", "text"),
+    [
+        (['LINE 0-2 OK "hi you"', 'WORD 0 OK "hi"', 'WORD 1-2 OK "you"'], "hi you"),
+        (["LINE 0-2 OK", 'WORD 0 OK "hi"', 'CHARACTER 0 OK "h"', 'WORD 1-2 OK "you"'], "hi you"),
+        (['CHARACTER 0 OK "h"', 'CHARACTER 1 OK "i"'], "hi"),
+        ([""], ""),
+    ],
+)
+def test_labels_of_unipen_of_one_kind_are_the_text(tmp_path, segments, text):
+    rows = [*(f".SEGMENT {segment}" for segment in segments), ".PEN_DOWN", "1 2", ""]
+    (line,) = read(tmp_path, "\n".join(rows))
+    assert line.text == text
+
+
+def test_inkml_in_utf_16_and_without_what_the_pen_did_in_the_air(tmp_path):
+    text = '<?xml version="1.0" encoding="UTF-16"?><ink><trace type="penUp">7 7</trace><trace>1 2</trace></ink>'
+    (line,) = read(tmp_path, text.encode("utf-16"))
+    np.testing.assert_array_equal(np.concatenate(line.strokes), [[1, 2, 0]])
+
+
 @pytest.mark.parametrize(
     "content",
     [{"strokes": STROKES, "text": "hi"}, [{"strokes": STROKES, "text": "hi"}]],
@@ -119,10 +158,17 @@ def test_a_line_of_iam_ondb(tmp_path):
         ("[[]]", "it has no strokes"),
         ("[[[1, 2], [3]]]", r"points must all be x, y or all be x, y, time, got \[1, 2\] numbers"),
         ('[[["a", 2]]]', "strokes must be a list of strokes of points"),
-        ("[[[1, NaN]]]", "it has a number that is not finite"),
+        ("[[[1, NaN]]]", r"coordinates and times must be finite and at most 1e\+12, got nan"),
+        (f"[[[1, {'9' * 400}]]]", "it has a number of more than 300 digits"),
+        ("[[[1, 2e12]]]", r"at most 1e\+12, got 2e\+12"),
+        ("<ink><trace>1 2" + " " * 10**6 + "x</trace></ink>", "a point of a trace must have 2 values, got '1 2 x'"),
         ('{"strokes": [[[1, 2]]], "text": 3}', "text must be a text, got 3"),
         (".VERSION 1.0\n", "it has no .PEN_DOWN"),
         (".PEN_DOWN\n1 two\n", "line 2 must be the numbers X Y, got '1 two'"),
+        (".PEN_DOWN\n1 2 3\n", "line 2 must be the numbers X Y, got '1 2 3'"),
+        (".POINTS_PER_SECOND 0\n", "POINTS_PER_SECOND must be a positive number, got '0'"),
+        (".POINTS_PER_SECOND\n", "POINTS_PER_SECOND must be a positive number, got ''"),
+        (".INCLUDE /etc/hostname\n", "other files are not read: replace '.INCLUDE /etc/hostname' by what it includes"),
         (".COORD A B\n.PEN_DOWN\n1 2\n", ".COORD must name X and Y, got A B"),
     ],
 )

@@ -57,3 +57,5 @@ def test_bad_lines_are_named():
         points(Line((), "", "empty.xml"))
     with pytest.raises(ValueError, match="every must be an integer, 1 or more, got 0"):
         points(LINE, every=0)
+    with pytest.raises(ValueError, match="lines must have at least one point, got none"):
+        scale_of([])

@@ -16,12 +16,13 @@ import numpy as np
 from clockwork.checks import counted, listed
 from clockwork.data.recording import printable
 from clockwork.data.safe_xml import numbers_of, parse_xml
-from clockwork.data.strokes import Line, Lines
+from clockwork.data.strokes import Line, Lines, cut
 from clockwork.files import regular_file, write_text
 
 LISTS = {"training": ("trainset",), "validation": ("testset_v", "testset_t"), "test": ("testset_f",)}
 WHOLE = {"training": 5364, "validation": 2956, "test": 3859}  # stroke files of a whole copy
 UNLISTED = {"z00-001", "z01-000", "z01-000z"}  # in no list of the task, testset_v among them
+POINT = ("x", "y", "time")  # attributes
 FORM = re.compile(r"[a-z]\d\d-\d{3}[a-z]?")
 
 
@@ -195,32 +196,35 @@ def line_strokes(root: Any) -> tuple[np.ndarray, ...]:
     """The strokes below the root of a line's XML, as of `read_line_strokes`."""
     if root.tag != "WhiteboardCaptureSession":
         raise ValueError(f"the root of a line of IAM-OnDB must be WhiteboardCaptureSession, got {root.tag}")
-    strokes = [[numbers_of(p, ("x", "y", "time")) for p in stroke.iter("Point")] for stroke in root.iter("Stroke")]
+    strokes = [list(stroke.iter("Point")) for stroke in root.iter("Stroke")]
     if not strokes or not all(strokes):
         raise ValueError("it has a stroke without points" if strokes else "it has no strokes")
-    points = np.asarray([point for stroke in strokes for point in stroke])
-    if not np.isfinite(points).all():
-        raise ValueError("it has a point that is not finite")
-    # Times reach 1.6e7 s, with hundredths: float32 would round them to seconds.
-    points[:, 2] = np.maximum.accumulate(points[:, 2]) - points[0, 2]
-    return tuple(np.split(points, np.cumsum([len(stroke) for stroke in strokes])[:-1]))
+    # A whole copy has 7.6 million points: all attributes are converted at once, singly only to name a bad one.
+    values = [point.get(name) for stroke in strokes for point in stroke for name in POINT]
+    try:
+        points = np.array(list(map(float, values))).reshape(-1, len(POINT))
+    except (TypeError, ValueError):
+        points = np.array([numbers_of(point, POINT) for stroke in strokes for point in stroke])
+    return cut(points, list(map(len, strokes)))
 
 
 def write_iam_ondb(lines: Lines, folder: str | Path) -> None:
     """Write lines as a folder that `read_iam_ondb` reads: the same texts and strokes, with times of 0.01 s.
 
     Args:
-        lines: whose texts hold printable ASCII characters, and which have a stroke each. Those of a set that follow one
-            another become forms of at most ten lines.
+        lines: each with a stroke or more, and a text of printable ASCII characters, one blank between words and none
+            around them. Those of a set that follow one another become forms of at most ten lines.
         folder: that does not exist yet.
 
     Raises:
-        ValueError: if the folder exists, or a text has other characters.
+        ValueError: if the folder exists, or a line is not as above; then nothing is written.
         OSError: if it cannot be written.
     """
     root = Path(folder)
     if root.exists():
         raise ValueError(f"{printable(str(root))} exists: choose a new folder")
+    for line in (*lines.training, *lines.validation, *lines.test):
+        _check_writable(line)
     forms = iter(f"{chr(97 + i // 100000 % 26)}{i // 1000 % 100:02}-{i % 1000:03}" for i in range(2600000))
     sets = {"trainset": lines.training, "testset_v": lines.validation, "testset_t": (), "testset_f": lines.test}
     for name, members in sets.items():
@@ -231,13 +235,25 @@ def write_iam_ondb(lines: Lines, folder: str | Path) -> None:
         write_text(root / f"{name}.txt", "".join(f" {form}\n" for form in named))
 
 
+def _check_writable(line: Line) -> None:
+    """Refuse what would be read otherwise than it is."""
+    if not (line.text.isascii() and line.text.isprintable() and line.text.strip()):
+        raise ValueError(f"the text of a line must have printable ASCII characters, got {line.text!r}")
+    if line.text != " ".join(line.text.split()) or "CSR:" in line.text:
+        raise ValueError(
+            f"the text of a line must have one blank between words, none around them and no 'CSR:', got {line.text!r}"
+        )
+    if not line.strokes or not all(map(len, line.strokes)):
+        raise ValueError(f"a line must have strokes, each with a point or more, got others in {line.text!r}")
+    if not np.isfinite(np.concatenate(line.strokes)).all():
+        raise ValueError(f"the points of a line must be finite, got others in {line.text!r}")
+
+
 def _write_form(root: Path, form: str, lines: Sequence[Line]) -> None:
     place, texts = Path(form[:3]) / form[:7], []
     for part in ("lineStrokes", "ascii"):
         (root / part / place).mkdir(parents=True, exist_ok=True)
     for number, line in enumerate(lines, 1):
-        if not (line.text.isascii() and line.text.isprintable() and line.text.strip()):
-            raise ValueError(f"the text of a line must have printable ASCII characters, got {line.text!r}")
         texts.append(line.text)
         write_text(root / "lineStrokes" / place / f"{form}-{number:02}.xml", _line_xml(line))
     text = "\n".join(texts)

@@ -1,21 +1,25 @@
 """Pen strokes in the formats that people have: InkML, UNIPEN, JSON, and the lines of IAM-OnDB."""
 
+import itertools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from clockwork.checks import shown
 from clockwork.data.iam_ondb import line_strokes
 from clockwork.data.recording import printable
 from clockwork.data.safe_xml import parse_xml
-from clockwork.data.strokes import Line
+from clockwork.data.strokes import Line, cut
 from clockwork.files import regular_file
 
 RATE = 100.0  # points a second, where a file has no times
 INK_VALUE = re.compile(r"\s*([!'\"]?)\s*(-?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[*?TF])")
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # how XML in UTF-16 begins
+UNIPEN_KEYWORD = re.compile(r"\.[A-Z_]+")
 SECONDS = {"s": 1.0, "ms": 1e-3}
 
 
@@ -27,18 +31,20 @@ def read_strokes(path: str | Path) -> tuple[Line, ...]:
     - InkML (W3C 2011): one line of all traces; channels X, Y and T (in ms unless it says s), values explicit or as
       first or second differences. Its text is an annotation of type ``truth``.
     - UNIPEN (Guyon et al. 1994): one line of the strokes between ``.PEN_DOWN`` and ``.PEN_UP``; columns as ``.COORD``
-      says, T in ms, Y upwards. Its text is the labels of ``.SEGMENT``.
+      says, T in ms, Y upwards. Its text is the labels of the first kind of ``.SEGMENT`` that has any.
     - JSON: a list of strokes, ``{"strokes": [...], "text": "..."}``, or a list of such lines. A stroke is a list of
       points ``[x, y]`` or ``[x, y, seconds]``, with y downwards.
     - XML of a line of IAM-OnDB.
 
-    Points without a time are taken to be recorded at 100 points a second. Time that goes back stands still instead.
+    Points without a time are taken to be recorded at 100 points a second, or as often as ``.POINTS_PER_SECOND`` says;
+    without a pause between strokes, but for the pen-up points of UNIPEN. Time that goes back stands still instead.
 
     Args:
         path: the file.
 
     Raises:
-        ValueError: if the file is none of these, is cut, or has no stroke or a number that is not finite.
+        ValueError: if the file is none of these, is cut, has no stroke, or has a number that is not finite or beyond
+            1e12.
         OSError: if it cannot be read.
         ImportError: if lxml is needed and not installed; it is in the extra ``[experiments]``.
 
@@ -54,11 +60,11 @@ def read_strokes(path: str | Path) -> tuple[Line, ...]:
     name, content = printable(str(path)), regular_file(path, "stroke file").read_bytes()
     start = content.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
     try:
-        if start == b"<":
+        if start == b"<" or content[:2] in UTF_16:
             lines = [_of_xml(content)]
         elif start in (b"{", b"["):
             lines = _of_json(content)
-        elif start == b".":
+        elif start == b"." or b"\n.PEN_DOWN" in content:
             lines = [_of_unipen(content.decode("latin-1"))]
         else:
             raise ValueError("it must be InkML, UNIPEN, JSON of strokes or a line of IAM-OnDB, and begins like none")
@@ -68,20 +74,18 @@ def read_strokes(path: str | Path) -> tuple[Line, ...]:
 
 
 def _checked(strokes: Sequence[Sequence[Sequence[float]]]) -> tuple[np.ndarray, ...]:
-    """Strokes with times that do not decrease."""
+    """Strokes with a time at each point."""
     strokes = [stroke for stroke in strokes if len(stroke)]
-    if not strokes:
-        raise ValueError("it has no strokes")
     widths = {len(point) for stroke in strokes for point in stroke}
-    if widths not in ({2}, {3}):
+    if strokes and widths not in ({2}, {3}):
         raise ValueError(f"points must all be x, y or all be x, y, time, got {sorted(widths)} numbers")
-    points = np.asarray([point for stroke in strokes for point in stroke], np.float64)
-    if not np.isfinite(points).all():
-        raise ValueError("it has a number that is not finite")
+    try:
+        points = np.asarray([point for stroke in strokes for point in stroke], np.float64)
+    except OverflowError:
+        raise ValueError("it has a number of more than 300 digits") from None
     if widths == {2}:
         points = np.concatenate([points, np.arange(len(points))[:, None] / RATE], 1)
-    points[:, 2] = np.maximum.accumulate(points[:, 2]) - points[0, 2]
-    return tuple(np.split(points, np.cumsum([len(stroke) for stroke in strokes])[:-1]))
+    return cut(points, list(map(len, strokes)))
 
 
 def _of_xml(content: bytes) -> tuple[Sequence[Any], str]:
@@ -93,7 +97,7 @@ def _of_xml(content: bytes) -> tuple[Sequence[Any], str]:
         raise ValueError(f"its root must be ink or WhiteboardCaptureSession, got {tag}")
     truths = [one for one in root.iter() if _tag(one) == "annotation" and one.get("type") == "truth"]
     own = [one for one in truths if one.getparent() is root] or truths
-    traces = [one for one in root.iter() if _tag(one) == "trace"]
+    traces = [one for one in root.iter() if _tag(one) == "trace" and one.get("type") != "penUp"]
     channels, second = _channels(root)
     strokes = []
     for trace in traces:
@@ -137,12 +141,12 @@ def _values(text: str, channels: int) -> np.ndarray:
     """The values of a trace, ``(P, C)``: explicit, or differences of the first or second order, as their marks say."""
     rows: list[list[float]] = []
     orders, speeds = [0] * channels, [0.0] * channels
-    for point in filter(str.strip, text.split(",")):
+    for point in filter(None, (" ".join(point.split()) for point in text.split(","))):
         position, row = 0, []
-        while position < len(point.rstrip()):
+        while position < len(point):
             found = INK_VALUE.match(point, position)
             if not found or len(row) == channels:
-                raise ValueError(f"a point of a trace must have {channels} values, got {point.strip()!r}")
+                raise ValueError(f"a point of a trace must have {channels} values, got {shown(point)}")
             position, channel = found.end(), len(row)
             last = rows[-1][channel] if rows else 0.0
             mark, value = found[1], found[2]
@@ -158,7 +162,7 @@ def _values(text: str, channels: int) -> np.ndarray:
                 speeds[channel] = float(value) + speeds[channel] * (orders[channel] == 2)
                 row.append(last + speeds[channel])
         if len(row) < channels:
-            raise ValueError(f"a point of a trace must have {channels} values, got {point.strip()!r}")
+            raise ValueError(f"a point of a trace must have {channels} values, got {shown(point)}")
         rows.append(row)
     return np.asarray(rows).reshape(-1, channels)
 
@@ -194,33 +198,57 @@ def _line_of_json(line: dict[str, Any]) -> tuple[Sequence[Any], str]:
 
 
 def _of_unipen(text: str) -> tuple[Sequence[Any], str]:
-    columns, strokes, labels, down = ["X", "Y"], [], [], False
+    columns, rate, keyword, moments = ["X", "Y"], RATE, "", itertools.count()
+    strokes: list[list[list[float]]] = []
+    labels: dict[str, list[str]] = {}  # by kind of segment
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
-        if not words:
-            continue
-        if words[0] == ".COORD":
-            columns = [word.upper() for word in words[1:]]
-            if not {"X", "Y"} <= set(columns):
-                raise ValueError(f".COORD must name X and Y, got {' '.join(words[1:])}")
-        elif words[0] == ".PEN_DOWN":
-            down = True
-            strokes.append([])
-        elif words[0] == ".PEN_UP":
-            down = False
-        elif words[0] == ".SEGMENT":
-            labels += re.findall(r'"(.*)"', line)
-        elif not words[0].startswith(".") and down:
-            strokes[-1].append(_unipen_point(words, columns, number))
+        if words and UNIPEN_KEYWORD.fullmatch(words[0]):
+            keyword, *words = words
+            if keyword == ".COORD":
+                columns = [word.upper() for word in words]
+                if not {"X", "Y"} <= set(columns):
+                    raise ValueError(f".COORD must name X and Y, got {' '.join(words)}")
+            elif keyword == ".POINTS_PER_SECOND":
+                rate = _unipen_rate(words)
+            elif keyword == ".PEN_DOWN":
+                strokes.append([])
+            elif keyword == ".SEGMENT":
+                labels.setdefault(words[0] if words else "", []).extend(re.findall(r'"(.*)"', line))
+            elif keyword == ".INCLUDE":
+                raise ValueError(f"other files are not read: replace {shown(line.strip())} by what it includes")
+        if keyword == ".PEN_DOWN":
+            strokes[-1] += _unipen_points(words, columns, number, rate, moments)
+        elif keyword == ".PEN_UP":
+            for _ in range(len(words) // len(columns)):
+                next(moments)
     if not strokes:
         raise ValueError("it has no .PEN_DOWN")
-    return strokes, " ".join(labels)
+    kind, found = next(((kind, found) for kind, found in labels.items() if found), ("", []))
+    return strokes, ("" if kind.upper() == "CHARACTER" else " ").join(found)
 
 
-def _unipen_point(words: list[str], columns: list[str], number: int) -> list[float]:
+def _unipen_rate(words: list[str]) -> float:
     try:
-        values = dict(zip(columns, map(float, words), strict=True))
+        rate = float(*words)
+    except (TypeError, ValueError):
+        rate = 0.0
+    if not 0 < rate < float("inf"):
+        raise ValueError(f".POINTS_PER_SECOND must be a positive number, got {shown(' '.join(words))}")
+    return rate
+
+
+def _unipen_points(
+    words: list[str], columns: list[str], number: int, rate: float, moments: Iterator[int]
+) -> list[list[float]]:
+    """The points of a line of the file: x, y downwards, and seconds."""
+    try:
+        if len(words) % len(columns):
+            raise ValueError
+        values = iter(list(map(float, words)))
     except ValueError:
-        wanted = " ".join(columns)
-        raise ValueError(f"line {number} must be the numbers {wanted}, got {' '.join(words)!r}") from None
-    return [values["X"], -values["Y"], *([values["T"] / 1000] if "T" in values else [])]
+        raise ValueError(
+            f"line {number} must be the numbers {' '.join(columns)}, got {shown(' '.join(words))}"
+        ) from None
+    points = [dict(zip(columns, row, strict=True)) for row in zip(*[values] * len(columns), strict=True)]
+    return [[p["X"], -p["Y"], p["T"] / 1000 if "T" in p else next(moments) / rate] for p in points]

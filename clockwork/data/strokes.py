@@ -8,6 +8,7 @@ import numpy as np
 from clockwork.checks import integer
 
 EVERY = 3  # of the points of a stroke, every third is kept, as in the paper
+MOST = 1e12  # a coordinate or time beyond this is a mistake, and sums of squares might not be finite
 
 
 class Line(NamedTuple):
@@ -79,6 +80,30 @@ class Scale(NamedTuple):
     sd: np.ndarray
 
 
+def cut(points: np.ndarray, counts: Sequence[int]) -> tuple[np.ndarray, ...]:
+    """The strokes of a line, cut out of all its points; times are from the first, and stand still where they went back.
+
+    Args:
+        points: ``(P, 3)``, float64: x, y and time in seconds.
+        counts: how many points each stroke has, 1 or more.
+
+    Raises:
+        ValueError: if there are no strokes, or a number is not finite or beyond 1e12.
+
+    Example:
+        >>> [stroke.tolist() for stroke in cut(np.array([[5, 6, 7.0], [5, 7, 6.5], [9, 6, 8.0]]), [2, 1])]
+        [[[5.0, 6.0, 0.0], [5.0, 7.0, 0.0]], [[9.0, 6.0, 1.0]]]
+    """
+    if not len(points):
+        raise ValueError("it has no strokes")
+    fits = np.abs(points) <= MOST
+    if not fits.all():
+        raise ValueError(f"coordinates and times must be finite and at most {MOST:g}, got {points[~fits][0]:g}")
+    # Times of IAM-OnDB reach 1.6e7 s, with hundredths: float32 would round them to seconds.
+    times = np.maximum.accumulate(points[:, 2]) - points[0, 2]
+    return tuple(np.split(np.column_stack([points[:, :2], times]), np.cumsum(counts)[:-1]))
+
+
 def points(line: Line, every: int = EVERY) -> np.ndarray:
     """The points of a line that networks see, ``(T, 4)``, float64: x, y, t and pen-up.
 
@@ -111,11 +136,16 @@ def points(line: Line, every: int = EVERY) -> np.ndarray:
 def scale_of(lines: Iterable[np.ndarray]) -> Scale:
     """The scale of the points ``(T, 4)`` of many lines: mean and standard deviation over all of them.
 
+    Raises:
+        ValueError: if there are no points.
+
     Example:
         >>> scale_of([np.array([[0, 0, 0, 1.0]]), np.array([[2, 0, 4, 1.0]])]).sd.tolist()
         [1.0, 1.0, 2.0]
     """
-    every = np.concatenate([line[:, :3] for line in lines])
+    every = np.concatenate([np.zeros((0, 3)), *(line[:, :3] for line in lines)])
+    if not len(every):
+        raise ValueError("lines must have at least one point, got none")
     sd = every.std(0)
     return Scale(every.mean(0), np.where(sd > 0, sd, 1.0))
 
