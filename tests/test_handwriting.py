@@ -42,7 +42,7 @@ def _few_buckets():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder of IAM-OnDB's form with 56, 12 and 12 lines."""
+    """A folder of IAM-OnDB's form with 80, 12 and 12 lines."""
     root = tmp_path_factory.mktemp("lines") / "set"
     write_iam_ondb(embedded_lines(lines_each=2), root)
     return str(root)
@@ -256,7 +256,7 @@ def test_a_sweep_stores_what_the_report_needs(task, finished):
 def test_the_table_says_what_was_read(finished):
     out, _ = finished
     text = table(open_results(out))
-    assert "56 lines for training, 12 for validation, 12 for test" in text
+    assert "80 lines for training, 12 for validation, 12 for test" in text
     assert re.search(r"\| CW-RNN, 3 modules \| 10000 \|\s+43 \|", text)
     assert "| WER % |" in text.replace("  ", " ")
     assert "paper %" not in text  # these are not the paper's lines
@@ -350,7 +350,7 @@ def test_the_command_writes_a_set_that_it_reads(tmp_path, capsys, monkeypatch):
     target = tmp_path / "set"
     assert main(["handwriting", "--write-set", str(target)]) == 0
     said = capsys.readouterr().out
-    assert "28 lines for training, 6 for validation, 6 for test" in said
+    assert "40 lines for training, 6 for validation, 6 for test" in said
     assert [line.text for line in read_iam_ondb(target).test] == [
         line.text for line in embedded_lines(lines_each=1).test
     ]
@@ -388,7 +388,7 @@ def test_a_cut_stroke_file_is_named_and_can_be_skipped(folder, tmp_path, capsys)
         main(["handwriting", "--data", str(tmp_path / "set"), "--out", str(tmp_path / "out")])
     assert f"{path} cannot be used: it is cut or no XML" in capsys.readouterr().err
     remarks = Handwriting(data_folder=str(tmp_path / "set"), skip_bad=True).remarks()
-    assert "(55 lines for training" in remarks[0]
+    assert "(79 lines for training" in remarks[0]
     assert "left out: " in remarks[1]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from clockwork.files import write_text
 
-FONTS = ("futural", "rowmans", "scripts", "cursive")  # those whose letters are of single strokes
+FONTS = ("rowmans", "scripts")  # upright and joined, of single strokes; futural and cursive have the same letters
 CHARACTERS = string.ascii_letters + ".,"
 ACKNOWLEDGEMENT = (
     "The Hershey Fonts were originally created by Dr. A. V. Hershey while working at the U. S. National Bureau of "

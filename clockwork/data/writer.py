@@ -22,7 +22,7 @@ UNITS = 240.0  # height of a capital, as a pad resolves it
 SPEED = 2400.0  # units a second, where the pen goes straight
 RATE = 100.0  # points a second
 STEP = 0.4  # font units between the points of a curve that the pen follows
-JOINED = {"scripts": 2.5, "cursive": 2.5}  # letters of these fonts are joined where they are as near, in font units
+JOINED = {"scripts": 2.5}  # letters of this font are joined where they are as near, in font units
 DELAYED = {"i": "dot", "j": "dot", "t": "bar"}  # strokes that are drawn after the word
 
 
