@@ -18,7 +18,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 from clockwork.optional import require
 from clockwork.training import Task
 
-PATTERNS = 'Patterns such as "*.wav" are expanded.'
+PATTERNS = 'A name may be a pattern such as "more/*".'
 CONTINUED = (
     "The results, a table and figures are written to --out. Started again, the same command skips what is done and "
     "goes on where it was stopped."

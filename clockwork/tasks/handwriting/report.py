@@ -29,11 +29,11 @@ STUCK, TIMES = 0.9, 2  # a run with a larger error, or so many times the error o
 NOTES = f"""\
 CER: character error rate on the test set, by best path decoding: all insertions, deletions and substitutions, divided
 by the number of characters of all lines. WER: the same of words, which blanks separate; {{kept}}. Both are of the
-parameters with the lowest validation error, tested once. A run counts as stuck if its CER is above {STUCK:.0%} or more
-than {TIMES} times that of the best run of its row; the figures in "mean ± sd, not stuck" leave such runs out. Cut at
-limit: runs that the limit of epochs ended before early stopping did; with more epochs their errors may be lower. A run
-counts as diverged if its loss or gradient norm ever became non-finite; mean, sd, median, best and epochs (a median) are
-over the other runs.
+parameters with the lowest validation error, tested once. A run counts as stuck if its CER is above {100 * STUCK:.0f} %
+or more than {TIMES} times that of the best run of its row; the column "not stuck" leaves such runs out. Cut at limit:
+runs that the limit of epochs ended before early stopping did; with more epochs their errors may be lower. A run counts
+as diverged if its loss or gradient norm ever became non-finite; mean, sd, median, best and epochs (a median) are over
+the other runs.
 """
 
 PAPER = """\
@@ -56,7 +56,7 @@ def description(task: Handwriting, results: Results) -> Description:
         hyperparameters={"learning_rate": "rate", "clip_norm": "clip"},
         columns=[
             units_column(task),
-            Column("not stuck mean ± sd", _not_stuck, after="error"),
+            Column("not stuck % mean ± sd", _not_stuck, after="error"),
             Column("WER %", _word_error, after="error"),
             *[Column("paper %", _published)] * paper,
             Column("stuck", _stuck),
@@ -86,13 +86,13 @@ def _learnt(task: Handwriting, data: dict[str, np.ndarray]) -> str:
     if not data:
         return ""
     total, used, validation, test = data["lines"].tolist()
-    where = (
-        f"{data['set']}, {data['origin']}" if task.data_folder is None else f"{data['set']} in {code(task.data_folder)}"
-    )
+    where = f"{data['set']}, {data['origin']}"
+    if task.data_folder is not None:
+        where = f"the lines of {data['set']} in {code(task.data_folder)}"
     trained = f"{used} of {counted(total, 'line')}" if used < total else counted(total, "line")
     return (
-        f"Each network transcribes lines of {where}: {trained} for training, {validation} for validation, {test} for "
-        f"test; {len(str(data['characters']))} characters."
+        f"Each network transcribes {where}: {trained} for training, {validation} for validation, {test} for test; "
+        f"{len(str(data['characters']))} characters."
     )
 
 

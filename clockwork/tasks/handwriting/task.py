@@ -60,9 +60,9 @@ class Handwriting(Experiment):
     """Online handwriting: bidirectional networks transcribe pen strokes (Koutník et al. 2014, sec. 4.3).
 
     Every chosen network is trained at every size, ``runs`` times each, with connectionist temporal classification
-    (CTC). The table is the paper's 3; the figures are the errors, learning curves, and a line with what was read where.
-    Without ``data_folder`` the lines are embedded: a program has written them. The defaults make a quick experiment;
-    the paper has 3 runs of the sizes 10000, 50000 and 100000 on IAM-OnDB.
+    (CTC). The table has the form of the paper's Table 3; the figures are the errors, learning curves, and a line with
+    what each network read where. Without ``data_folder`` the lines are embedded: a program has written them. The
+    defaults make a quick experiment; the paper has 3 runs of the sizes 10000, 50000 and 100000 on IAM-OnDB.
 
     All runs see the lines in one order, drawn anew for each epoch, and an update has lines of similar length: little
     time is spent on padding.
