@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import shutil
+import tempfile
 
 import chex
 import jax
@@ -201,7 +202,7 @@ def test_errors_are_all_edits_by_all_characters(task):
             assert [label for label in labels[i].tolist() if label >= 0] == path
             assert edits[i] == ctc.edits(jnp.asarray([*path, 0]), len(path), jnp.asarray(bucket.labels[i]), count)
             wrong, characters = wrong + int(edits[i]), characters + int(count)
-    np.testing.assert_allclose(task.watch(model, data), wrong / characters, rtol=1e-6)
+    np.testing.assert_allclose(task.watch(model, data), min(1, wrong / characters), rtol=1e-6)
     np.testing.assert_allclose(
         error_of([jnp.asarray([3])], [data.test[0]]), 3 / data.test[0].label_lengths.sum(), rtol=1e-6
     )
@@ -401,6 +402,18 @@ def test_runs_in_a_bad_optimum_are_stuck():
 def test_word_errors_count_words():
     assert word_error(["a b c", "x"], ["a c", ""]) == 2 / 2
     assert word_error([""], ["one two"]) == 1.0
+
+
+@pytest.mark.slow
+def test_networks_learn_to_read_other_writers():
+    # Three runs had 23 to 25 % after 20 epochs, and 16 to 17 % after 100.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(buckets, "BUCKETS", 5)
+        task = Handwriting(runs=3, networks=("srn",), epochs=30)
+        with tempfile.TemporaryDirectory() as out:
+            (result,) = sweep(task, out).conditions.values()
+    assert not result.diverged.any()
+    assert (result.error < 0.5).all()
 
 
 def test_models_of_the_task_can_be_split(task):

@@ -14,7 +14,8 @@ from clockwork.training import ConditionResult, Results
 
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:olive")
 BLANK = {"color": "lightgray", "linewidth": 1}
-WIDTH, HEIGHT = 9.0, 1.35  # inches, of each panel
+WIDTH, HEIGHT = 9.0, 1.4  # inches, of each panel
+LETTERS = 1.3  # how far the axis of probabilities goes, so that the letters stand above them
 
 
 def draw_transcript(results: Results, path: str | Path) -> None:
@@ -39,7 +40,7 @@ def draw_transcript(results: Results, path: str | Path) -> None:
         title = f"{results.task.labels[name]}, {row.size} parameters"  # pyright: ignore[reportAttributeAccessIssue]
         above.set_title(title, loc="left", fontsize=10)
         above.set(xticks=[], yticks=[])
-        beneath.set(ylim=(0, 1.05), ylabel="probability")
+        beneath.set(ylim=(0, LETTERS), yticks=(0, 0.5, 1), ylabel="probability")
         if not row.converged.size:
             say(above, "all runs diverged")
             continue
@@ -75,7 +76,7 @@ def _draw(above: Any, beneath: Any, result: ConditionResult) -> None:
         around = slice(max(0, t - 8), t + 9)
         beneath.plot(np.arange(length)[around], probabilities[around, label], color=colour, linewidth=1.2)
         shown = characters[label - 1]
-        beneath.text(t, 1.0, "␣" if shown == " " else shown, color=colour, ha="center", va="top", fontsize=8)
+        beneath.text(t, 1.04, "␣" if shown == " " else shown, color=colour, ha="center", va="bottom", fontsize=8)
     above.set_xlabel(f"{counted(len(labels), 'character')} read in {length} frames", fontsize=7)
 
 
