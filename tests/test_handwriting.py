@@ -394,8 +394,8 @@ def test_a_cut_stroke_file_is_named_and_can_be_skipped(folder, tmp_path, capsys)
 
 
 def test_runs_in_a_bad_optimum_are_stuck():
-    assert stuck(np.asarray([0.2, 0.39, 0.41, np.nan])).tolist() == [False, False, True, False]
-    assert stuck(np.asarray([0.7, 0.95])).tolist() == [False, True]
+    assert stuck(np.asarray([0.2, 0.34, 0.36, np.nan])).tolist() == [False, False, True, False]
+    assert stuck(np.asarray([0.85, 0.95])).tolist() == [False, True]
     assert stuck(np.asarray([np.nan])).tolist() == [False]
 
 

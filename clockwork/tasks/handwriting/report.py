@@ -24,14 +24,14 @@ TABLE_3 = {
     50000: {"srn": 0.434, "lstm": 0.214, "cwrnn": 0.465},
     100000: {"srn": 0.475, "lstm": 0.192, "cwrnn": 0.395},
 }
-STUCK, TIMES = 0.9, 2  # a run with a larger error, or so many times the error of the best run beside it, is stuck
+STUCK, APART = 0.9, 0.15  # a run with a larger error, or so much above the best run of its row, is stuck
 
 NOTES = f"""\
 CER: character error rate on the test set, by best path decoding: all insertions, deletions and substitutions, divided
 by the number of characters of all lines. WER: the same of words, which blanks separate; {{kept}}. Both are of the
 parameters with the lowest validation error, tested once. A run counts as stuck if its CER is above {100 * STUCK:.0f} %
-or more than {TIMES} times that of the best run of its row; the column "not stuck" leaves such runs out. Cut at limit:
-runs that the limit of epochs ended before early stopping did; with more epochs their errors may be lower. A run counts
+or more than {100 * APART:.0f} points above that of the best run of its row; the column "not stuck" leaves such runs out. Cut at
+limit: runs that the limit of epochs ended before early stopping did; with more epochs their errors may be lower. A run counts
 as diverged if its loss or gradient norm ever became non-finite; mean, sd, median, best and epochs (a median) are over
 the other runs.
 """
@@ -100,12 +100,12 @@ def stuck(errors: np.ndarray) -> np.ndarray:
     """Which of the runs of a row are stuck in a bad optimum, by their errors ``(R,)``; NaN are not.
 
     Example:
-        >>> stuck(np.array([0.3, 0.5, 0.7, 0.95, np.nan])).tolist()
+        >>> stuck(np.array([0.3, 0.4, 0.5, 0.95, np.nan])).tolist()
         [False, False, True, True, False]
     """
     if np.isnan(errors).all():
         return np.zeros(errors.shape, bool)
-    return errors > min(STUCK, TIMES * float(np.nanmin(errors)))
+    return errors > min(STUCK, APART + float(np.nanmin(errors)))
 
 
 def _stuck(row: Row) -> str:
