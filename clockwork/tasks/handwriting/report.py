@@ -30,10 +30,10 @@ NOTES = f"""\
 CER: character error rate on the test set, by best path decoding: all insertions, deletions and substitutions, divided
 by the number of characters of all lines. WER: the same of words, which blanks separate; {{kept}}. Both are of the
 parameters with the lowest validation error, tested once. A run counts as stuck if its CER is above {100 * STUCK:.0f} %
-or more than {100 * APART:.0f} points above that of the best run of its row; the column "not stuck" leaves such runs out.
-Cut at limit: runs that the limit of epochs ended before early stopping did; with more epochs their errors may be lower.
-A run counts as diverged if its loss or gradient norm ever became non-finite; mean, sd, median, best and epochs (a
-median) are over the other runs.
+or more than {100 * APART:.0f} points above the best run of its row; the column "not stuck" leaves such runs out. Cut at
+limit: runs that the limit of epochs ended before early stopping did; with more epochs their errors may be lower. A run
+counts as diverged if its loss or gradient norm ever became non-finite; mean, sd, median, best and epochs (a median) are
+over the other runs.
 """
 
 PAPER = """\
