@@ -105,8 +105,7 @@ def _check_values(labels: Array, length: Any, label_length: Any, shape: tuple[in
 
 @jax.custom_vjp
 def _loss(logits: Array, labels: Array, length: Array, label_length: Array, blank: Array | int) -> Array:
-    log_softmax, emissions, healthy = _emissions(logits, labels, length, label_length, blank)
-    del log_softmax
+    _, emissions, healthy = _emissions(logits, labels, length, label_length, blank)
     return _nats(log_probability(emissions)[0], healthy)
 
 

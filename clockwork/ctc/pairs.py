@@ -41,11 +41,6 @@ def _format(dtype: Any) -> _Format:
     return _FORMATS[jnp.dtype(dtype).name]
 
 
-def one(m: Array) -> Array:
-    """Ones like some mantissas."""
-    return jnp.ones_like(m)
-
-
 def of_log2(x: Array) -> Pair:
     """``2^x``; zero where x is -inf or NaN."""
     least = jnp.asarray(ZERO, x.dtype)
