@@ -144,8 +144,10 @@ def test_a_line_is_read_alike_however_far_it_is_padded(kind):
 def test_the_backward_layer_starts_its_clock_at_the_last_frame():
     network = Transcriber("cwrnn", 6, 4, 5, modules=3, stddev=0.5, rngs=nnx.Rngs(0))
     inputs = jnp.asarray(np.random.default_rng(1).normal(size=(1, 7, 4)), jnp.float32)
-    hidden = network.layer(jnp.moveaxis(inputs, 1, 0), seq_lengths=jnp.asarray([6]))[:6, 0, 6:]
-    alone = network.layer.backward_rnn(inputs[0, 5::-1])  # a layer that runs forwards over the line from its end
+    hidden = jnp.asarray(network.layer(jnp.moveaxis(inputs, 1, 0), seq_lengths=jnp.asarray([6])))[:6, 0, 6:]
+    alone = jnp.asarray(
+        network.layer.backward_rnn(inputs[0, 5::-1])
+    )  # a layer that runs forwards over the line from its end
     np.testing.assert_allclose(hidden[::-1], alone, rtol=1e-5, atol=1e-6)
     slowest = np.asarray(alone[:, 4:])
     assert (slowest[1:4] == slowest[0]).all()
