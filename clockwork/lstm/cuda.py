@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from clockwork.lstm import scan
-from clockwork.lstm.scan import XLA_SCAN, LSTMCall, LSTMScan, gates_of
+from clockwork.lstm.scan import LANES, LSTMCall, LSTMScan, Slopes, gates_of
 from clockwork.lstm.weights import LSTMWeights
 from clockwork.ops import mosaic
 from clockwork.ops.backend import Backend, Cost
@@ -54,7 +54,7 @@ BACKEND = Backend("fused", evaluate, _refusal, _cost, lambda: "scan" if mosaic.o
 
 def _scan(
     interpret: bool, weights: LSTMWeights, drive: Array | None, steps: int, h_0: Array, c_0: Array
-) -> tuple[Array, Array, Array, Array]:
+) -> tuple[Slopes, Array, Array]:
     """`LSTMScan.forward`."""
     batch, n = h_0.shape[:-1], h_0.shape[-1]
     drives = broadcast_batch(weights.bias.astype(jnp.float32), h_0)[None]
@@ -63,28 +63,33 @@ def _scan(
     own = _gates_outside(drives.reshape(steps, *batch, 4, n)), h_0.reshape(sequences, n), c_0.reshape(sequences, n)
     found = _gates_inside(FORWARD(threads, (weights.recurrent[None], weights.peepholes[None]), own), batch)
     cells, hidden = found[..., 7, :].astype(c_0.dtype), found[..., 8, :].astype(h_0.dtype)
-    return found[..., :4, :], found[..., 4:7, :], cells, hidden
+    cells, hidden = jnp.concatenate([c_0[None], cells]), jnp.concatenate([h_0[None], hidden])
+    return Slopes(found[..., :4, :], found[..., 4:7, :]), cells, hidden
 
 
 def _scan_transpose(
     interpret: bool,
-    back: Array,
-    readout_back: Array | None,
-    slopes: Array,
-    factors: Array,
+    weights: LSTMWeights,
+    readout: Array | None,
+    local: Slopes,
+    cells: Array,
     outputs_bar: Array,
     h_bar: Array,
     c_bar: Array,
-) -> tuple[Array, Array]:
+) -> tuple[Array, Array, Array]:
     """`LSTMScan.backward`."""
+    del cells
+    slopes, factors = local
     n, batch = h_bar.shape[-1], h_bar.shape[:-1]
-    errors = outputs_bar if readout_back is None else matmul(outputs_bar, readout_back)
+    back = weights.recurrent.T.astype(slopes.dtype)
+    errors = outputs_bar if readout is None else matmul(outputs_bar, readout.T.astype(slopes.dtype))
     errors = errors.at[-1].add(h_bar)
     threads, sequences = ThreadMap(n, jnp.dtype(jnp.float32), interpret), math.prod(batch)
     errors, c_bar = errors.reshape(errors.shape[0], sequences, n), c_bar.reshape(sequences, n)
     own = _gates_outside(slopes), _gates_outside(factors), errors, c_bar
     deltas, c_bar_0 = BACKWARD(threads, back[None], own)
-    return _gates_inside(deltas, batch), c_bar_0.reshape(h_bar.shape)
+    deltas = _gates_inside(deltas, batch)
+    return deltas, matmul(deltas[0].reshape(*batch, -1), back), c_bar_0.reshape(h_bar.shape)
 
 
 def _gates_outside(rows: Array) -> Array:
@@ -202,9 +207,9 @@ def _forward_plain(
         n, steps = threads.units, drive.shape[0]
         weights = LSTMWeights(jnp.zeros((0, 4 * n)), recurrent, peepholes, jnp.zeros(4 * n))
         rows = jnp.swapaxes(drive, 1, 2).reshape(steps, drive.shape[2], 4 * n)
-        found = XLA_SCAN.forward(weights, rows, steps, h_0.astype(threads.dtype), c_0.astype(threads.dtype))
-        slopes, factors, cells, hidden = (x.astype(jnp.float32) for x in found)
-        together = jnp.concatenate([slopes, factors, cells[:, :, None], hidden[:, :, None]], 2)
+        found = LANES.forward(weights, rows, steps, h_0.astype(threads.dtype), c_0.astype(threads.dtype))
+        (slopes, factors), cells, hidden = jax.tree.map(lambda x: x.astype(jnp.float32), found)
+        together = jnp.concatenate([slopes, factors, cells[1:, :, None], hidden[1:, :, None]], 2)
         return (jnp.swapaxes(together, 1, 2),)
 
     return _each(run, shared, own)[0]
@@ -218,7 +223,10 @@ def _backward_plain(
 
     def run(back: Array, slopes: Array, factors: Array, errors: Array, c_bar: Array) -> tuple[Array, Array]:
         slopes, factors = jnp.swapaxes(slopes, 1, 2), jnp.swapaxes(factors, 1, 2)
-        deltas, first = XLA_SCAN.backward(back, None, slopes, factors, errors, jnp.zeros_like(c_bar), c_bar)
+        n = c_bar.shape[-1]
+        weights = LSTMWeights(jnp.zeros((0, 4 * n)), back.T, jnp.zeros((3, n)), jnp.zeros(4 * n))
+        h_bar = jnp.zeros_like(c_bar)
+        deltas, _, first = LANES.backward(weights, None, Slopes(slopes, factors), c_bar, errors, h_bar, c_bar)
         return jnp.swapaxes(deltas, 1, 2), first
 
     deltas, first = _each(run, (back,), own)

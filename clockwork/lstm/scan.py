@@ -1,17 +1,19 @@
 """The recurrence of an LSTM layer as scans of XLA, and its gradient by hand: the back end ``"scan"``.
 
 It gets the same care as the clockwork layer: the input projection is one product before the scan, the weight gradients
-are one product after it, and many runs of few cells are SIMD arithmetic.
+are one product after it, and many runs of few cells are SIMD arithmetic. Layers of more cells are evaluated in place
+(`clockwork.lstm.in_place`).
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
 
+from clockwork.lstm import in_place
 from clockwork.lstm.weights import LSTMWeights
 from clockwork.ops.backend import Backend, Cost
 from clockwork.ops.chunked import in_chunks
@@ -27,6 +29,8 @@ from clockwork.ops.linalg import (
     units_axis,
 )
 from clockwork.ops.operation import apply
+
+PyTree = Any
 
 # Many runs are laid in the last axis up to this many cells; larger layers are evaluated run by run. With 16 runs and up
 # to 101 steps, 17 cells take 1.8 times as long with the runs last, 41 take 3.6 times.
@@ -47,8 +51,8 @@ class LSTMCall(NamedTuple):
     dtype: DTypeLike
 
 
-class Residuals(NamedTuple):
-    """Local derivatives and values saved for the backward pass.
+class Slopes(NamedTuple):
+    """Local derivatives.
 
     With ``h̄`` the error of ``h_t`` and ``c̄`` that of ``c_t`` from later on,
     ``u = h̄ o``, ``c̄_t = c̄ + u e``, ``δ = (c̄_t, c̄_t, c̄_t, u) slopes``, and ``c̄_t d`` goes on to ``c_{t-1}``.
@@ -56,6 +60,12 @@ class Residuals(NamedTuple):
 
     slopes: Array  # (T, 4, N): g i (1 - i), c_{t-1} f (1 - f), i (1 - g²), tanh(c_t) (1 - o)
     factors: Array  # (T, 3, N): 1 / o, e = 1 - tanh(c_t)² + slopes_o p_o, d = f + slopes_i p_i + slopes_f p_f
+
+
+class Residuals(NamedTuple):
+    """What is saved for the backward pass."""
+
+    local: PyTree  # what the transpose of the recurrence needs, sequences: `Slopes`, or pre-activations (T, 4, N)
     cells: Array  # (T + 1, N)
     hidden: Array  # (T + 1, N)
 
@@ -79,6 +89,11 @@ class LSTM(NamedTuple):
         """Whether many runs are laid in the last axis."""
         return self.scan is None and self.cells <= RUNS_LAST_MAX_CELLS
 
+    @property
+    def recurrence(self) -> "LSTMScan":
+        """What evaluates the recurrence."""
+        return self.scan or (LANES if self.runs_last or self.steps == 1 else ROWS)
+
     def forward(
         self,
         layout: Layout,
@@ -91,10 +106,10 @@ class LSTM(NamedTuple):
         weights, readout = parameters
         h_0, c_0 = hidden
         drive = None if inputs is None else matmul(inputs, weights.input)
-        slopes, factors, cells, hiddens = (self.scan or XLA_SCAN).forward(weights, drive, self.steps, h_0, c_0)
-        outputs = hiddens if readout is None else matmul(hiddens, readout).astype(h_0.dtype)
-        cells, hiddens = jnp.concatenate([c_0[None], cells]), jnp.concatenate([h_0[None], hiddens])
-        return (outputs, (hiddens[-1], cells[-1])), Residuals(slopes, factors, cells, hiddens)
+        local, cells, hiddens = self.recurrence.forward(weights, drive, self.steps, h_0, c_0)
+        outputs = hiddens[1:]
+        outputs = outputs if readout is None else matmul(outputs, readout).astype(h_0.dtype)
+        return (outputs, (hiddens[-1], cells[-1])), Residuals(local, cells, hiddens)
 
     def backward(
         self,
@@ -106,38 +121,39 @@ class LSTM(NamedTuple):
     ) -> tuple[tuple[LSTMWeights, Array | None], Array | None, tuple[Array, Array]]:
         """The transpose of `forward`."""
         weights, readout = parameters
-        slopes, factors, cells, hidden = residuals
-        dtype, axis = slopes.dtype, units_axis(weights.bias)
+        local, cells, hidden = residuals
+        dtype, axis, runs = accumulator(hidden.dtype), units_axis(weights.bias), layout.runs_last
         outputs_bar, (h_bar, c_bar) = jax.tree.map(lambda x: x.astype(dtype), cotangents)
+        errors = (outputs_bar, h_bar, c_bar)
+        deltas, h_bar, c_bar = self.recurrence.backward(weights, readout, local, cells, *errors)
         cells, hidden = cells.astype(dtype), hidden.astype(dtype)
-        back = transpose(weights.recurrent).astype(dtype)
-        readout_back = None if readout is None else transpose(readout).astype(dtype)
-        gates = c_bar.ndim + axis  # the axis of the gates in (*B, 4, N, [R])
-        deltas, c_bar = (self.scan or XLA_SCAN).backward(back, readout_back, slopes, factors, outputs_bar, h_bar, c_bar)
+        flat = _flat(deltas, deltas.ndim - 1 + axis)
 
         def sums(h_tm1: Array, delta: Array, c_tm1: Array, c_t: Array) -> tuple[Array, Array, Array]:
-            """The gradients of recurrent weights, biases and peepholes, of one step or of all."""
+            """The gradients of recurrent weights, biases and peepholes, of one step of many runs."""
             over = tuple(range(delta.ndim - 1 + axis))
             peepholes = delta * _by_gate(c_t, c_tm1, axis)
-            flat = _flat(delta, delta.ndim - 1 + axis)
-            recurrent = outer(h_tm1, flat) if runs else gram(h_tm1, flat, runs=False)
-            return recurrent, delta.sum(over), peepholes.sum(over)
+            recurrent = outer(h_tm1, _flat(delta, delta.ndim - 1 + axis))
+            return recurrent, _flat(delta.sum(over), 0), peepholes.sum(over)
 
-        runs = layout.runs_last
-        terms = (hidden[:-1], deltas, cells[:-1], cells[1:])
-        recurrent, bias, peepholes = sum_over_time(sums, *terms) if runs else sums(*terms)
-        flat = _flat(deltas, gates + 1)
+        if runs:
+            recurrent, bias, peepholes = sum_over_time(sums, hidden[:-1], deltas, cells[:-1], cells[1:])
+            peepholes = jnp.concatenate([peepholes[:2], peepholes[3:]])
+        else:
+            recurrent, bias = gram(hidden[:-1], flat, runs=False), _sum(flat)
+            seen = [deltas[..., k, :] * c for k, c in ((0, cells[:-1]), (1, cells[:-1]), (3, cells[1:]))]
+            peepholes = jnp.stack([_sum(x) for x in seen])
         weights_bar = LSTMWeights(
             input=jnp.zeros(weights.input.shape, dtype)
             if inputs is None
             else gram(inputs.astype(dtype), flat, runs=runs),
             recurrent=recurrent,
-            peepholes=jnp.concatenate([peepholes[:2], peepholes[3:]]),
-            bias=_flat(bias, 0),
+            peepholes=peepholes,
+            bias=bias,
         )
         readout_bar = None if readout is None else gram(hidden[1:], outputs_bar, runs=runs)
         inputs_bar = None if inputs is None else matmul(flat, transpose(weights.input).astype(dtype))
-        bars = ((weights_bar, readout_bar), inputs_bar, (matmul(_flat(deltas[0], gates), back), c_bar))
+        bars = ((weights_bar, readout_bar), inputs_bar, (h_bar, c_bar))
         return jax.tree.map(lambda bar: bar.astype(cotangents[0].dtype), bars)
 
 
@@ -145,12 +161,14 @@ class LSTMScan(NamedTuple):
     """What evaluates the recurrence over time.
 
     Attributes:
-        forward: as `_scan`.
-        backward: as `_scan_transpose`.
+        forward: weights, drive, steps and the first hidden values and cells to `Residuals.local`, cells and hidden
+            values, as `clockwork.lstm.in_place.forward`.
+        backward: weights, readout, `Residuals.local`, cells and the errors of outputs, last hidden values and last
+            cells to ``δ`` and the errors of the first ones, as `clockwork.lstm.in_place.backward`.
     """
 
-    forward: Callable[..., tuple[Array, Array, Array, Array]]
-    backward: Callable[..., tuple[Array, Array]]
+    forward: Callable[..., tuple[PyTree, Array, Array]]
+    backward: Callable[..., tuple[Array, Array, Array]]
 
 
 class Gates(NamedTuple):
@@ -184,10 +202,10 @@ def gates_of(z: Sequence[Array], peepholes: Sequence[Array], c: Array) -> Gates:
     return Gates(o * squashed, cell, slopes, factors)
 
 
-def _scan(
+def forward(
     weights: LSTMWeights, drive: Array | None, steps: int, h_0: Array, c_0: Array
-) -> tuple[Array, Array, Array, Array]:
-    """The recurrence.
+) -> tuple[Slopes, Array, Array]:
+    """The recurrence, also with the runs in the last axis.
 
     Args:
         weights: of the layer.
@@ -197,7 +215,7 @@ def _scan(
         c_0: ``(N,)``.
 
     Returns:
-        Slopes ``(T, 4, N)``, factors ``(T, 3, N)``, cells and hidden ``(T, N)``.
+        The local derivatives, and cells and hidden values, before the first step and after each, ``(T + 1, N)``.
     """
     dtype, axis = accumulator(h_0.dtype), units_axis(weights.bias)
     bias = broadcast_batch(weights.bias.astype(dtype), h_0)
@@ -212,33 +230,39 @@ def _scan(
         h_t, c_t = step.h.astype(h_tm1.dtype), step.c.astype(c_tm1.dtype)
         return (h_t, c_t), (*(jnp.stack(x, h_t.ndim + axis) for x in (step.slopes, step.factors)), c_t, h_t)
 
-    return lax.scan(tick, (h_0, c_0), drive, length=steps)[1]
+    slopes, factors, cells, hidden = lax.scan(tick, (h_0, c_0), drive, length=steps)[1]
+    cells, hidden = jnp.concatenate([c_0[None], cells]), jnp.concatenate([h_0[None], hidden])
+    return Slopes(slopes, factors), cells, hidden
 
 
-def _scan_transpose(
-    back: Array,
-    readout_back: Array | None,
-    slopes: Array,
-    factors: Array,
+def backward(
+    weights: LSTMWeights,
+    readout: Array | None,
+    local: Slopes,
+    cells: Array,
     outputs_bar: Array,
     h_bar: Array,
     c_bar: Array,
-) -> tuple[Array, Array]:
+) -> tuple[Array, Array, Array]:
     """The recurrence, backwards.
 
     Args:
-        back: ``(4 N, N)``, the recurrent weights transposed.
-        readout_back: ``(O, N)``, the readout transposed; None where there is no readout.
-        slopes: ``(T, 4, N)``.
-        factors: ``(T, 3, N)``.
+        weights: of the layer.
+        readout: ``(N, O)``, or None.
+        local: derivatives.
+        cells: not used.
         outputs_bar: ``(T, O)``, or ``(T, N)`` without a readout.
         h_bar: ``(N,)``, of the last hidden values.
         c_bar: ``(N,)``, of the last cells.
 
     Returns:
-        ``δ (T, 4, N)``, and the error of the first cells ``(N,)``.
+        ``δ (T, 4, N)``, and the errors of the first hidden values and cells, ``(N,)`` each.
     """
-    axis = units_axis(back[0])
+    del cells
+    slopes, factors = local
+    axis = units_axis(weights.bias)
+    back = transpose(weights.recurrent).astype(slopes.dtype)
+    readout_back = None if readout is None else transpose(readout).astype(slopes.dtype)
     gates, last = c_bar.ndim + axis, slopes.shape[0] - 1
 
     def tick(carry: tuple[Array, Array], xs: tuple) -> tuple[tuple[Array, Array], Array]:
@@ -258,10 +282,12 @@ def _scan_transpose(
     steps = jnp.arange(last + 1, dtype=jnp.int32)
     start = (jnp.zeros_like(slopes[0]), c_bar)
     (_, c_bar), deltas = lax.scan(tick, start, (steps, slopes, factors, outputs_bar), reverse=True)
-    return deltas, c_bar
+    return deltas, matmul(_flat(deltas[0], gates), back), c_bar
 
 
-XLA_SCAN = LSTMScan(_scan, _scan_transpose)
+# Many runs of few cells are lanes in the last axis; a product in place would be many small operations there.
+LANES = LSTMScan(forward, backward)
+ROWS = LSTMScan(in_place.forward, in_place.backward)
 
 
 def evaluate(
@@ -299,6 +325,11 @@ def _by_gate(output: Array, others: Array, axis: int) -> Array:
     shape = list(output.shape)
     shape[axis - 1] = 4
     return jnp.where(jnp.broadcast_to(broadcast_batch(of_output, output), shape), output, others)
+
+
+def _sum(rows: Array) -> Array:
+    """The sum over all axes but the last, as a product, which XLA is faster at."""
+    return gram(jnp.ones((*rows.shape[:-1], 1), rows.dtype), rows, runs=False)[0]
 
 
 def _flat(x: Array, gates: int) -> Array:
