@@ -168,6 +168,15 @@ def test_in_float64_gradients_are_differences():
             np.testing.assert_allclose(gradient[t, k], difference, atol=1e-9)
 
 
+def test_products_have_the_precision_of_their_inputs_on_accelerators_too():
+    gradient = jax.jit(jax.grad(ctc.loss)).trace(jnp.zeros((4, 3)), jnp.asarray([1, 2]))
+    products = [
+        line for line in gradient.lower(lowering_platforms=("cuda",)).as_text().splitlines() if "dot_gen" in line
+    ]
+    assert products
+    assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
+
+
 def test_low_precision_logits_are_computed_in_float32():
     logits, labels = jnp.asarray(drawn(np.random.default_rng(8), T, O), jnp.bfloat16), jnp.asarray([1, 2, 1])
     value, gradient = jax.value_and_grad(ctc.loss)(logits, labels)

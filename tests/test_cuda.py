@@ -227,7 +227,7 @@ def test_over_two_devices_it_lowers_and_computes():
     clock = cw.Clock((1, 2), (3, 2))
     weights = cw.init(jax.random.key(0), clock, 2)
     x = jax.random.normal(jax.random.key(1), (4, 7, 2))
-    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices("cpu"))
     whole, spread = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("data")
 
     def total(method, weights, x):
@@ -248,7 +248,7 @@ def test_over_two_devices_it_lowers_and_computes():
 
 def test_over_explicit_axes_each_device_runs_kernels_on_its_share():
     clock = cw.Clock((1, 2), (3, 2))
-    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,), devices=jax.devices("cpu"))
     weights = cw.init(jax.random.key(0), clock, 2)
     x = jax.random.normal(jax.random.key(1), (4, 7, 2))
 
@@ -318,7 +318,8 @@ def test_a_short_sequence_takes_a_kernel_too(on_gpu):
 
 
 def test_the_default_device_decides(monkeypatch):
-    assert backend.default_device().platform == "cpu"
+    with jax.default_device("cpu"):
+        assert backend.default_device().platform == "cpu"
     monkeypatch.setattr(jax, "devices", lambda platform=None: [device(platform or "gpu", "9.0")])
     assert mosaic.device_refusal() is None
     with jax.default_device("cpu"):

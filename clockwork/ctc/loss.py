@@ -14,6 +14,7 @@ from clockwork.checks import integer
 from clockwork.ctc.decoding import required_steps
 from clockwork.ctc.lattice import Emissions, log_probability, occupancy
 from clockwork.ctc.pairs import ZERO, Pair, of_log2
+from clockwork.ops.linalg import matmul
 
 
 def loss(
@@ -122,7 +123,7 @@ def _forward(
     outputs = jnp.arange(logits.shape[1], dtype=jnp.int32)
     which = (labels[:, None] == outputs[None]).astype(logits.dtype)  # (L, O)
     blanks = (outputs == blank).astype(logits.dtype)
-    occupied = letters @ which + (1 - letters.sum(1))[:, None] * blanks[None]
+    occupied = matmul(letters, which) + (1 - letters.sum(1))[:, None] * blanks[None]
     counts = (jnp.arange(logits.shape[0], dtype=jnp.int32) < length)[:, None] & jnp.isfinite(log2[0])
     gradient = jnp.where(counts, jnp.exp(log_softmax) - occupied, 0)
     return _nats(log2[0], healthy), (jnp.where(healthy, gradient, jnp.nan),)
