@@ -18,8 +18,10 @@ from clockwork.nn.construction import (
     check_layers,
     check_method,
     merge_function,
+    merge_name,
     own_modules_only,
 )
+from clockwork.nn.described import Described, unless_default
 from clockwork.nn.of_cells import ClockworkOfCells
 from clockwork.nn.rnn_call import over_sequences, stacked
 from clockwork.recurrence import Activation, Method
@@ -27,7 +29,7 @@ from clockwork.recurrence import Activation, Method
 PyTree = Any
 
 
-class Clockwork(Layer, nnx.Module):
+class Clockwork(Layer, Described, nnx.Module):
     """A clockwork layer, with the call of ``nnx.RNN`` and the fast kernels.
 
     ``h_t = f(W_H h_{t-1} + W_I x_t + b)`` for the modules whose period divides t; the others keep
@@ -122,6 +124,11 @@ class Clockwork(Layer, nnx.Module):
         """When each module updates."""
         return self.cell.clock
 
+    def _arguments(self) -> dict[str, Any]:
+        names = ("method", "time_major", "return_carry", "reverse", "keep_order")
+        given = {**self.cell._arguments(), **{name: getattr(self, name) for name in names}}
+        return unless_default(given, **dict.fromkeys(names, False) | {"method": "auto"})
+
     def __call__(
         self,
         inputs: ArrayLike,
@@ -176,7 +183,7 @@ class Clockwork(Layer, nnx.Module):
         )
 
 
-class Bidirectional(Layer, nnx.Bidirectional):
+class Bidirectional(Layer, Described, nnx.Bidirectional):
     """Two layers, one forwards and one backwards in time, and how their outputs are merged.
 
     It is ``nnx.Bidirectional`` with the usual merges by name, and without a random state. It is called as `Clockwork`
@@ -219,8 +226,15 @@ class Bidirectional(Layer, nnx.Bidirectional):
             return_carry=return_carry, rngs=False,
         )  # fmt: skip
 
+    def _arguments(self) -> dict[str, Any]:
+        given = {
+            "forward_rnn": self.forward_rnn, "backward_rnn": self.backward_rnn, "merge": merge_name(self.merge_fn),
+            "time_major": self.time_major, "return_carry": self.return_carry,
+        }  # fmt: skip
+        return unless_default(given, merge="concatenate", time_major=False, return_carry=False)
 
-class Stack(Layer, nnx.Module):
+
+class Stack(Layer, Described, nnx.Module):
     """Layers on layers, each with its own clock, with the call of ``nnx.RNN``.
 
     ``y^1 = layer_1(x)``, ``y^l = layer_l(y^{l-1})``; the output is that of the last. With skip connections
@@ -256,6 +270,11 @@ class Stack(Layer, nnx.Module):
         self.skip = skip
         self.time_major = time_major
         self.return_carry = return_carry
+
+    def _arguments(self) -> dict[str, Any]:
+        names = ("skip", "time_major", "return_carry")
+        given = {"layers": list(self.layers), **{name: getattr(self, name) for name in names}}
+        return unless_default(given, **dict.fromkeys(names, False))
 
     def __call__(
         self,

@@ -21,6 +21,7 @@ from clockwork.nn.construction import (
     own_modules_only,
 )
 from clockwork.nn.linen.cells import ClockworkCell
+from clockwork.nn.linen.described import Described
 from clockwork.nn.linen.of_cells import ClockworkOfCells
 from clockwork.nn.rnn_call import over_sequences, stacked
 from clockwork.recurrence import Activation, Method
@@ -30,7 +31,7 @@ PyTree = Any
 OPTIONS = ("activation", "dtype", "param_dtype", "kernel_init", "recurrent_kernel_init", "bias_init")
 
 
-class Clockwork(Layer, nn.Module):
+class Clockwork(Layer, Described, nn.Module):
     """A clockwork layer, with the call of ``nn.RNN`` and the fast kernels.
 
     ``h_t = f(W_H h_{t-1} + W_I x_t + b)`` for the modules whose period divides t; the others keep
@@ -112,6 +113,11 @@ class Clockwork(Layer, nn.Module):
         object.__setattr__(self, "cell", made)
         super().__post_init__()
 
+    def _arguments(self) -> dict[str, Any]:
+        given = super()._arguments()
+        cell = given.pop("cell")
+        return given if isinstance(cell, ClockworkCell) else {**given, "cell": cell.cell}
+
     def __call__(
         self,
         inputs: ArrayLike,
@@ -168,7 +174,7 @@ class Clockwork(Layer, nn.Module):
         )
 
 
-class Bidirectional(Layer, nn.Bidirectional):
+class Bidirectional(Layer, Described, nn.Bidirectional):
     """Two layers, one forwards and one backwards in time: ``nn.Bidirectional`` with the usual merges by name.
 
     It is called as `Clockwork` is, but ignores ``reverse`` and ``keep_order``, as in flax. It returns ``merge`` of both
@@ -204,8 +210,12 @@ class Bidirectional(Layer, nn.Bidirectional):
         check_layer(self.backward_rnn)
         super().__post_init__()
 
+    def _arguments(self) -> dict[str, Any]:
+        given = super()._arguments()
+        return {name: value for name, value in given.items() if name != "merge_fn" or self.merge is None}
 
-class Stack(Layer, nn.Module):
+
+class Stack(Layer, Described, nn.Module):
     """Layers on layers, each with its own clock, with the call of ``nn.RNN``.
 
     ``y^1 = layer_1(x)``, ``y^l = layer_l(y^{l-1})``; the output is that of the last. With skip connections
