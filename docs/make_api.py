@@ -116,7 +116,8 @@ def _signature(title: str, thing: Any) -> Iterator[str]:
 def _bases(thing: Any, anchors: dict[str, str]) -> Iterator[str]:
     """The public classes that a class inherits from, of this package and of others."""
     classes = [thing, *thing.mro()] if thing.is_class else []
-    bases = {str(base): _find(str(base), each) for each in classes for base in each.bases}
+    named = [(str(base), each) for each in classes for base in each.bases if not str(base).startswith("Generic[")]
+    bases = {base: _find(base, each) for base, each in named}
     shown = [f"`{name}`" for name, found in bases.items() if not found or found.canonical_path in anchors]
     if shown:
         yield _linked(f"Bases: {', '.join(shown)}", thing, anchors)

@@ -1,7 +1,7 @@
 """Recurrent layers as Flax (nnx) modules, with the call of ``nnx.RNN``: over sequences, both ways, on each other."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, Required, TypedDict, TypeVar, Unpack, overload
 
 import jax.numpy as jnp
 from flax import nnx
@@ -23,13 +23,43 @@ from clockwork.nn.construction import (
 )
 from clockwork.nn.described import Described, unless_default
 from clockwork.nn.of_cells import ClockworkOfCells
-from clockwork.nn.rnn_call import over_sequences, stacked
+from clockwork.nn.rnn_call import Lengths, as_lengths, over_sequences, stacked
 from clockwork.recurrence import Activation, Method
 
 PyTree = Any
 
 
-class Clockwork(Layer, Described, nnx.Module):
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # the default is new in Python 3.13
+
+    Cell = TypeVar("Cell", bound=ClockworkCell | ClockworkOfCells, default=ClockworkCell)
+else:
+    Cell = TypeVar("Cell")
+
+
+class CallOptions(TypedDict, total=False):
+    """What `Clockwork` takes with any cell."""
+
+    method: Method
+    time_major: bool
+    return_carry: bool
+    reverse: bool
+    keep_order: bool
+    rngs: Required[nnx.Rngs]
+
+
+class Options(CallOptions, total=False):
+    """What `Clockwork` takes without ``cell``."""
+
+    activation: Activation | None
+    dtype: DTypeLike | None
+    param_dtype: DTypeLike | None
+    kernel_init: Initializer | None
+    recurrent_kernel_init: Initializer | None
+    bias_init: Initializer | None
+
+
+class Clockwork(Layer, Described, nnx.Module, Generic[Cell]):
     """A clockwork layer, with the call of ``nnx.RNN`` and the fast kernels.
 
     ``h_t = f(W_H h_{t-1} + W_I x_t + b)`` for the modules whose period divides t; the others keep
@@ -39,6 +69,9 @@ class Clockwork(Layer, Described, nnx.Module):
 
     NaN or infinity in a fast module can reach slower ones, as in `clockwork.unroll`. If the clock's cycle does not fit
     an int32, the layer runs whole sequences only and refuses an ``initial_carry``.
+
+    For type checkers, ``Clockwork`` has a `ClockworkCell`, and ``Clockwork[ClockworkOfCells]`` is one made with
+    ``cell``.
 
     Args:
         clock: when each module updates.
@@ -83,6 +116,37 @@ class Clockwork(Layer, Described, nnx.Module):
         (320, 8)
     """
 
+    # For type checkers: which kind of cell ``self.cell`` is.
+    @overload
+    def __init__(
+        self: "Clockwork[ClockworkCell]",
+        clock: Clock,
+        in_features: int,
+        *,
+        cell: None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: "Clockwork[ClockworkOfCells]",
+        clock: Clock,
+        in_features: int,
+        *,
+        cell: Callable[..., nnx.RNNCellBase],
+        **options: Unpack[CallOptions],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: "Clockwork[Any]",
+        clock: Clock,
+        in_features: int,
+        *,
+        cell: Callable[..., nnx.RNNCellBase] | None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
     def __init__(
         self,
         clock: Clock,
@@ -109,10 +173,11 @@ class Clockwork(Layer, Described, nnx.Module):
         }  # fmt: skip
         if cell is None:
             given = {name: value for name, value in options.items() if value is not None}
-            self.cell: Any = ClockworkCell(clock, in_features, rngs=rngs, **given)
+            made: Any = ClockworkCell(clock, in_features, rngs=rngs, **given)
         else:
             own_modules_only(options)
-            self.cell = ClockworkOfCells(clock, in_features, cell, rngs=rngs)
+            made = ClockworkOfCells(clock, in_features, cell, rngs=rngs)
+        self.cell: Cell = made
         self.method: Method = check_method(method)
         self.time_major = time_major
         self.return_carry = return_carry
@@ -134,7 +199,7 @@ class Clockwork(Layer, Described, nnx.Module):
         inputs: ArrayLike,
         *,
         initial_carry: PyTree | None = None,
-        seq_lengths: ArrayLike | None = None,
+        seq_lengths: Lengths | None = None,
         return_carry: bool | None = None,
         time_major: bool | None = None,
         reverse: bool | None = None,
@@ -226,6 +291,32 @@ class Bidirectional(Layer, Described, nnx.Bidirectional):
             return_carry=return_carry, rngs=False,
         )  # fmt: skip
 
+    def __call__(
+        self,
+        inputs: ArrayLike,
+        *,
+        initial_carry: tuple[PyTree, PyTree] | None = None,
+        rngs: nnx.Rngs | nnx.RngStream | None = None,
+        seq_lengths: Lengths | None = None,
+        return_carry: bool | None = None,
+        time_major: bool | None = None,
+        reverse: bool | None = None,
+        keep_order: bool | None = None,
+    ) -> Any:
+        """Run both layers and merge their outputs.
+
+        Arguments and errors are those of `Clockwork.__call__`, but for ``start``; ``initial_carry`` is a pair of
+        carries. ``reverse`` and ``keep_order`` are ignored, as in flax.
+
+        Returns:
+            ``merge`` of both outputs. With ``return_carry``, the pair of carries comes before it.
+        """
+        return super().__call__(
+            jnp.asarray(inputs), initial_carry=initial_carry, rngs=rngs,
+            seq_lengths=None if seq_lengths is None else as_lengths(seq_lengths), return_carry=return_carry,
+            time_major=time_major, reverse=reverse, keep_order=keep_order,
+        )  # fmt: skip
+
     def _arguments(self) -> dict[str, Any]:
         given = {
             "forward_rnn": self.forward_rnn, "backward_rnn": self.backward_rnn, "merge": merge_name(self.merge_fn),
@@ -281,7 +372,7 @@ class Stack(Layer, Described, nnx.Module):
         inputs: ArrayLike,
         *,
         initial_carry: Sequence[PyTree] | None = None,
-        seq_lengths: ArrayLike | None = None,
+        seq_lengths: Lengths | None = None,
         return_carry: bool | None = None,
         time_major: bool | None = None,
         reverse: bool = False,

@@ -23,7 +23,7 @@ from clockwork.nn.construction import (
 from clockwork.nn.linen.cells import ClockworkCell
 from clockwork.nn.linen.described import Described
 from clockwork.nn.linen.of_cells import ClockworkOfCells
-from clockwork.nn.rnn_call import over_sequences, stacked
+from clockwork.nn.rnn_call import Lengths, as_lengths, over_sequences, stacked
 from clockwork.recurrence import Activation, Method
 
 PyTree = Any
@@ -124,7 +124,7 @@ class Clockwork(Layer, Described, nn.Module):
         *,
         initial_carry: PyTree | None = None,
         init_key: Array | None = None,
-        seq_lengths: ArrayLike | None = None,
+        seq_lengths: Lengths | None = None,
         return_carry: bool | None = None,
         time_major: bool | None = None,
         reverse: bool | None = None,
@@ -210,6 +210,32 @@ class Bidirectional(Layer, Described, nn.Bidirectional):
         check_layer(self.backward_rnn)
         super().__post_init__()
 
+    def __call__(
+        self,
+        inputs: ArrayLike,
+        *,
+        initial_carry: tuple[PyTree, PyTree] | None = None,
+        init_key: Array | None = None,
+        seq_lengths: Lengths | None = None,
+        return_carry: bool | None = None,
+        time_major: bool | None = None,
+        reverse: bool | None = None,
+        keep_order: bool | None = None,
+    ) -> Any:
+        """Run both layers and merge their outputs.
+
+        Arguments and errors are those of `Clockwork.__call__`, but for ``start``; ``initial_carry`` is a pair of
+        carries. ``reverse`` and ``keep_order`` are ignored, as in flax.
+
+        Returns:
+            ``merge`` of both outputs. With ``return_carry``, the pair of carries comes before it.
+        """
+        return super().__call__(
+            jnp.asarray(inputs), initial_carry=initial_carry, init_key=init_key,
+            seq_lengths=None if seq_lengths is None else as_lengths(seq_lengths), return_carry=return_carry,
+            time_major=time_major, reverse=reverse, keep_order=keep_order,
+        )  # fmt: skip
+
     def _arguments(self) -> dict[str, Any]:
         given = super()._arguments()
         return {name: value for name, value in given.items() if name != "merge_fn" or self.merge is None}
@@ -256,7 +282,7 @@ class Stack(Layer, Described, nn.Module):
         *,
         initial_carry: Sequence[PyTree] | None = None,
         init_key: Array | None = None,
-        seq_lengths: ArrayLike | None = None,
+        seq_lengths: Lengths | None = None,
         return_carry: bool | None = None,
         time_major: bool | None = None,
         reverse: bool = False,
