@@ -104,6 +104,19 @@ def merge_function(merge: Merge) -> Callable[[Array, Array], Array]:
     return MERGES[merge]
 
 
+def one_merge(merge: Merge | None, merge_fn: Callable[[Array, Array], Array] | None) -> Callable[[Array, Array], Array]:
+    """The function that merges, of this library's argument and flax's; by default the one that concatenates.
+
+    Raises:
+        ValueError: if both are given, the merge is unknown, or ``merge_fn`` is not a function.
+    """
+    if merge is not None and merge_fn is not None:
+        raise ValueError(f"give either merge or merge_fn, got merge={_text(merge)} and merge_fn={_text(merge_fn)}")
+    if merge_fn is not None and not callable(merge_fn):
+        raise ValueError(f"merge_fn must be a function of both outputs, got {merge_fn!r}; names are for merge")
+    return merge_fn or merge_function("concatenate" if merge is None else merge)
+
+
 def merge_name(merge_fn: Callable[[Array, Array], Array]) -> Merge:
     """The inverse of `merge_function`."""
     return next((name for name, function in MERGES.items() if function is merge_fn), merge_fn)

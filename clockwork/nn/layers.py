@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Generic, Required, TypedDict, TypeVar, Un
 
 import jax.numpy as jnp
 from flax import nnx
+from jax import Array
 from jax.nn.initializers import Initializer
 from jax.typing import ArrayLike, DTypeLike
 
@@ -17,8 +18,8 @@ from clockwork.nn.construction import (
     check_layer,
     check_layers,
     check_method,
-    merge_function,
     merge_name,
+    one_merge,
     own_modules_only,
 )
 from clockwork.nn.described import Described, unless_default
@@ -251,21 +252,26 @@ class Clockwork(Layer, Described, nnx.Module, Generic[Cell]):
 class Bidirectional(Layer, Described, nnx.Bidirectional):
     """Two layers, one forwards and one backwards in time, and how their outputs are merged.
 
-    It is ``nnx.Bidirectional`` with the usual merges by name, and without a random state. It is called as `Clockwork`
-    is, but ignores ``reverse`` and ``keep_order``, as in flax. It returns ``merge`` of both outputs, by default
+    It is ``nnx.Bidirectional`` with the usual merges by name, and takes the same arguments. Unlike flax's, it has no
+    random state unless it is given ``rngs``. It is called as `Clockwork` is, but ignores ``reverse`` and
+    ``keep_order``, as in flax. It returns ``merge`` of both outputs, by default
     ``(*batch, T, N_1 + N_2)``; with ``return_carry`` it returns a pair of carries before them.
 
     Args:
         forward_rnn: the layer that runs forwards in time, with the call of ``nnx.RNN``: `Clockwork`, ``nnx.RNN``,
             `Stack`, ...
         backward_rnn: the layer that runs backwards in time.
-        merge: ``"concatenate"``, ``"sum"`` or a function of both outputs.
+        merge: ``"concatenate"``, ``"sum"`` or a function of both outputs; ``"concatenate"`` if neither this nor
+            ``merge_fn`` is given.
+        merge_fn: a function of both outputs, the name that flax has for it.
         time_major: whether time is the first axis of inputs and outputs.
         return_carry: whether to return both carries too.
+        rngs: the keys for cells that draw their initial carry, as in flax: its stream ``carry`` is forked; True for a
+            stream of seed 0, which is flax's default.
 
     Raises:
-        ValueError: if ``forward_rnn`` or ``backward_rnn`` is not a layer, or the merge is unknown; when called, if
-            outputs to be summed differ in width.
+        ValueError: if ``forward_rnn`` or ``backward_rnn`` is not a layer, the merge is unknown, or both ``merge`` and
+            ``merge_fn`` are given; when called, if outputs to be summed differ in width.
 
     Example:
         >>> import clockwork as cw, jax.numpy as jnp
@@ -281,14 +287,16 @@ class Bidirectional(Layer, Described, nnx.Bidirectional):
         forward_rnn: Any,
         backward_rnn: Any,
         *,
-        merge: Merge = "concatenate",
+        merge: Merge | None = None,
+        merge_fn: Callable[[Array, Array], Array] | None = None,
         time_major: bool = False,
         return_carry: bool = False,
+        rngs: nnx.Rngs | nnx.RngStream | bool = False,
     ) -> None:
-        merge_fn = merge_function(merge)
+        merged = one_merge(merge, merge_fn)
         super().__init__(
-            check_layer(forward_rnn), check_layer(backward_rnn), merge_fn=merge_fn, time_major=time_major,
-            return_carry=return_carry, rngs=False,
+            check_layer(forward_rnn), check_layer(backward_rnn), merge_fn=merged, time_major=time_major,
+            return_carry=return_carry, rngs=rngs,
         )  # fmt: skip
 
     def __call__(

@@ -18,6 +18,7 @@ from clockwork.nn.construction import (
     check_layers,
     check_method,
     merge_function,
+    one_merge,
     own_modules_only,
 )
 from clockwork.nn.linen.cells import ClockworkCell
@@ -184,14 +185,15 @@ class Bidirectional(Layer, Described, nn.Bidirectional):
         forward_rnn: the layer that runs forwards in time, with the call of ``nn.RNN``: `Clockwork`, ``nn.RNN``,
             `Stack`, ...
         backward_rnn: the layer that runs backwards in time.
-        merge: ``"concatenate"``, ``"sum"`` or a function of both outputs; None for flax's ``merge_fn``, which
-            concatenates if it is not given.
+        merge_fn: flax's name for ``merge``, a function of both outputs.
         time_major: whether time is the first axis of inputs and outputs.
         return_carry: whether to return both carries too.
+        merge: ``"concatenate"``, ``"sum"`` or a function of both outputs; None for ``merge_fn``, which concatenates if
+            it is not given.
 
     Raises:
-        ValueError: if ``forward_rnn`` or ``backward_rnn`` is not a layer, or the merge is unknown; when called, if
-            outputs to be summed differ in width.
+        ValueError: if ``forward_rnn`` or ``backward_rnn`` is not a layer, the merge is unknown, or both ``merge`` and
+            ``merge_fn`` are given; when called, if outputs to be summed differ in width.
 
     Example:
         >>> import clockwork as cw, jax, jax.numpy as jnp
@@ -205,7 +207,9 @@ class Bidirectional(Layer, Described, nn.Bidirectional):
 
     def __post_init__(self) -> None:
         if self.merge is not None:
-            object.__setattr__(self, "merge_fn", merge_function(self.merge))
+            made = merge_function(self.merge)
+            given = None if self.merge_fn in (nn.Bidirectional.merge_fn, made) else self.merge_fn  # made: for a clone
+            object.__setattr__(self, "merge_fn", made if given is None else one_merge(self.merge, given))
         check_layer(self.forward_rnn)
         check_layer(self.backward_rnn)
         super().__post_init__()
@@ -235,6 +239,15 @@ class Bidirectional(Layer, Described, nn.Bidirectional):
             seq_lengths=None if seq_lengths is None else as_lengths(seq_lengths), return_carry=return_carry,
             time_major=time_major, reverse=reverse, keep_order=keep_order,
         )  # fmt: skip
+
+    @nn.nowrap
+    def clone(self, **updates: Any) -> Any:
+        """A copy with other fields; ``merge`` or ``merge_fn`` replaces whichever of both this module has."""
+        if "merge" in updates:
+            updates = {"merge_fn": nn.Bidirectional.merge_fn, **updates}
+        elif "merge_fn" in updates:
+            updates = {"merge": None, **updates}
+        return super().clone(**updates)
 
     def _arguments(self) -> dict[str, Any]:
         given = super()._arguments()
