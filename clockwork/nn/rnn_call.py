@@ -133,6 +133,41 @@ def stacked(
     return (tuple(carries), y) if return_carry else y
 
 
+def both_ways(
+    layers: Sequence[Callable[..., Any]],
+    merge: Callable[[Array, Array], Array],
+    inputs: Array,
+    *,
+    initial_carry: Sequence[PyTree] | None,
+    seq_lengths: Lengths | None,
+    return_carry: bool,
+    time_major: bool,
+    options: Sequence[Mapping[str, Any]],
+) -> Array | tuple[tuple[PyTree, PyTree], Array]:
+    """Run one layer forwards and one backwards in time, with ``options`` for each: return what ``merge`` makes of their
+    outputs, and before it the carries if asked for."""
+    carries = (None, None) if initial_carry is None else tuple(initial_carry)
+    if len(carries) != 2:
+        raise ValueError(f"initial_carry must be a pair of carries, got {len(carries)}")
+    order = ({"reverse": False}, {"reverse": True, "keep_order": True})
+    found = [
+        layer(
+            inputs,
+            initial_carry=carry,
+            seq_lengths=None if seq_lengths is None else as_lengths(seq_lengths),
+            return_carry=return_carry,
+            time_major=time_major,
+            **way,
+            **given,
+        )
+        for layer, carry, way, given in zip(layers, carries, order, options, strict=True)
+    ]
+    if not return_carry:
+        return merge(found[0], found[1])
+    (forward, y_forward), (backward, y_backward) = found
+    return (forward, backward), merge(y_forward, y_backward)
+
+
 def as_lengths(seq_lengths: Lengths) -> Any:
     """The lengths as an array: those of NumPy stay so, since their values are known under ``jit`` too."""
     return seq_lengths if isinstance(seq_lengths, np.ndarray) else jnp.asarray(seq_lengths)

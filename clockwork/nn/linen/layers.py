@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
@@ -24,7 +25,7 @@ from clockwork.nn.construction import (
 from clockwork.nn.linen.cells import ClockworkCell
 from clockwork.nn.linen.described import Described
 from clockwork.nn.linen.of_cells import ClockworkOfCells
-from clockwork.nn.rnn_call import Lengths, as_lengths, over_sequences, stacked
+from clockwork.nn.rnn_call import Lengths, both_ways, over_sequences, stacked
 from clockwork.recurrence import Activation, Method
 
 PyTree = Any
@@ -234,10 +235,12 @@ class Bidirectional(Layer, Described, nn.Bidirectional):
         Returns:
             ``merge`` of both outputs. With ``return_carry``, the pair of carries comes before it.
         """
-        return super().__call__(
-            jnp.asarray(inputs), initial_carry=initial_carry, init_key=init_key,
-            seq_lengths=None if seq_lengths is None else as_lengths(seq_lengths), return_carry=return_carry,
-            time_major=time_major, reverse=reverse, keep_order=keep_order,
+        keys = (None, None) if init_key is None else jax.random.split(init_key)
+        return both_ways(
+            (self.forward_rnn, self.backward_rnn), self.merge_fn, jnp.asarray(inputs), initial_carry=initial_carry,
+            seq_lengths=seq_lengths, return_carry=self.return_carry if return_carry is None else return_carry,
+            time_major=self.time_major if time_major is None else time_major,
+            options=[{"init_key": key} for key in keys],
         )  # fmt: skip
 
     @nn.nowrap
