@@ -228,6 +228,10 @@ class Clockwork(Layer, Described, nnx.Module, Generic[Cell]):
         Returns:
             The outputs ``(*batch, T, N)``, or ``(T, *batch, N)``. With ``return_carry``, the carry comes before them.
 
+        Warns:
+            UserWarning: if the slowest period is longer than the sequence, which has no ``initial_carry`` and whose
+                carry is not asked for.
+
         Raises:
             ValueError: if the inputs have the wrong number of features or no step, the carry belongs to another clock,
                 a length is out of range, or ``start`` is not the carry's time. Lengths and times that are traced are
@@ -240,6 +244,7 @@ class Clockwork(Layer, Described, nnx.Module, Generic[Cell]):
             self.cell._first_carry,  # draws nothing from ``rngs``
             inputs,
             features=self.cell.in_features,
+            slowest=self.clock.periods[-1],
             initial_carry=initial_carry,
             seq_lengths=seq_lengths,
             return_carry=self.return_carry if return_carry is None else return_carry,

@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 
 from clockwork.checks import shaped
 from clockwork.nn.carry import check_carry, known_values
+from clockwork.nn.short import warn_if_short
 from clockwork.ops.sharded import spread, spread_over
 
 PyTree = Any
@@ -29,6 +30,7 @@ def over_sequences(
     inputs: ArrayLike,
     *,
     features: int,
+    slowest: int | None,
     initial_carry: PyTree | None,
     seq_lengths: Lengths | None,
     return_carry: bool,
@@ -46,6 +48,8 @@ def over_sequences(
         carry_like: like ``initialize_carry``, but called for the shapes of its result only.
         inputs: ``(*batch, T, I)``, or ``(T, *batch, I)`` where ``time_major``.
         features: ``I``.
+        slowest: the longest period, to warn where the sequence is shorter: a whole sequence, since a first chunk is one
+            whose carry is asked for. None for no warning.
         initial_carry: the carry to continue from, leaves ``(*batch, ...)``; None to call ``initialize_carry``.
         seq_lengths: ``(*batch)``, integers from 0 to T; a sequence of length 0 returns its carry unchanged.
         return_carry: whether to return the carry after the last step of each sequence too.
@@ -65,6 +69,8 @@ def over_sequences(
     if steps < 1:
         raise ValueError(f"a sequence must have at least one step, got inputs of shape {inputs.shape}")
     lengths = None if seq_lengths is None else check_lengths(seq_lengths, tuple(batch), steps)
+    if slowest is not None and initial_carry is None and not return_carry:
+        warn_if_short(slowest, steps)
     if initial_carry is None:
         carry = initialize_carry((count, width))
     else:

@@ -153,6 +153,10 @@ class Clockwork(Layer, Described, nn.Module):
         Returns:
             The outputs ``(*batch, T, N)``, or ``(T, *batch, N)``. With ``return_carry``, the carry comes before them.
 
+        Warns:
+            UserWarning: if the slowest period is longer than the sequence, which has no ``initial_carry`` and whose
+                carry is not asked for. ``init`` does not warn.
+
         Raises:
             ValueError: if the inputs have the wrong number of features or no step, the carry belongs to another clock,
                 a length is out of range, or ``start`` is not the carry's time. Lengths and times that are traced are
@@ -167,6 +171,7 @@ class Clockwork(Layer, Described, nn.Module):
             lambda shape: self.cell.first_carry(None, shape),
             inputs,
             features=jnp.shape(inputs)[-1] if jnp.ndim(inputs) else 0,
+            slowest=None if self.is_initializing() else self.clock.periods[-1],
             initial_carry=initial_carry,
             seq_lengths=seq_lengths,
             return_carry=self.return_carry if return_carry is None else return_carry,
