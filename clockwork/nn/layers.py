@@ -1,7 +1,7 @@
 """Recurrent layers as Flax (nnx) modules, with the call of ``nnx.RNN``: over sequences, both ways, on each other."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Required, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
 
 import jax.numpy as jnp
 from flax import nnx
@@ -25,6 +25,7 @@ from clockwork.nn.construction import (
 from clockwork.nn.described import Described, unless_default
 from clockwork.nn.of_cells import ClockworkOfCells
 from clockwork.nn.rnn_call import Lengths, both_ways, over_sequences, stacked
+from clockwork.nn.typed import CallOptions, Options
 from clockwork.recurrence import Activation, Method
 
 PyTree = Any
@@ -36,28 +37,6 @@ if TYPE_CHECKING:
     Cell = TypeVar("Cell", bound=ClockworkCell | ClockworkOfCells, default=ClockworkCell)
 else:
     Cell = TypeVar("Cell")
-
-
-class CallOptions(TypedDict, total=False):
-    """What `Clockwork` takes with any cell."""
-
-    method: Method
-    time_major: bool
-    return_carry: bool
-    reverse: bool
-    keep_order: bool
-    rngs: Required[nnx.Rngs]
-
-
-class Options(CallOptions, total=False):
-    """What `Clockwork` takes without ``cell``."""
-
-    activation: Activation | None
-    dtype: DTypeLike | None
-    param_dtype: DTypeLike | None
-    kernel_init: Initializer | None
-    recurrent_kernel_init: Initializer | None
-    bias_init: Initializer | None
 
 
 class Clockwork(Layer, Described, nnx.Module, Generic[Cell]):
