@@ -1,8 +1,8 @@
 """How fast it is, against what one would write oneself: a table, a JSON file and a picture.
 
 ``python benchmarks/run.py`` times every row in this one process, all its ways in turn, takes
-medians, and writes ``benchmarks/results/cpu.json``, ``docs/speed.md`` and ``docs/speed.png``; ``--report``
-writes the latter two again from stored results. PyTorch's rows need PyTorch (``pip install torch``).
+medians, and writes ``benchmarks/results/cpu.json``, the tables of ``docs/speed.md``, and ``docs/speed.png``;
+``--report`` writes the latter two again from stored results. PyTorch's rows need PyTorch (``pip install torch``).
 """
 
 import argparse
@@ -37,6 +37,7 @@ FRONT = {
     "training step of a Flax layer, N = 32": "nnx.RNN(SimpleCell)",
     "one step, streaming, N = 40": "masked step by hand",
 }  # the beginning of each work's name, and the way it is held against
+TABLES = "<!-- tables: python benchmarks/run.py writes what follows -->"
 
 
 def machine() -> dict:
@@ -240,11 +241,10 @@ def main() -> int:
     results = json.loads(options.results.read_text())
     options.docs.mkdir(parents=True, exist_ok=True)
     draw(results["modules"], results["machine"]["cores"], options.docs / "speed.png")
-    text = (
-        f"# Speed\n\nFrom `python benchmarks/run.py`; medians of one process, all ways in turn.\n\n{report(results)}\n"
-    )
-    (options.docs / "speed.md").write_text(text)
-    print(text)
+    page = options.docs / "speed.md"
+    said = page.read_text(encoding="utf-8").split(TABLES)[0] if page.exists() else ""
+    page.write_text(f"{said}{TABLES}\n\n{report(results)}\n", encoding="utf-8")
+    print(report(results))
     return 0
 
 
