@@ -1,4 +1,7 @@
-"""What MkDocs does beside its own: a page for each public module, and equations as MathML, which browsers draw."""
+"""What MkDocs does beside its own: a page for each public module, and equations as MathML, which browsers draw.
+
+A page that would load anything from another host ends the build: the site is for reading without a network too.
+"""
 
 import importlib
 import inspect
@@ -48,3 +51,13 @@ def on_page_content(html: str, **_: Any) -> str:
         return convert(unescape(found["tex"]), display="block" if found["open"] == "[" else "inline")
 
     return EQUATION.sub(mathml, html)
+
+
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """Refuse scripts, styles, fonts and pictures of other hosts."""
+    from mkdocs.exceptions import PluginError
+
+    foreign = re.findall(r'(?:src=|<link[^>]* href=)"((?:https?:)?//[^"]*)', output)
+    if foreign:
+        raise PluginError(f"{page.file.src_uri} would load {foreign[0]}")
+    return output
