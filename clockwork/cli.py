@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Union
 
+from clockwork import __version__
 from clockwork.optional import require
 
 try:
@@ -243,7 +244,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         given = list(sys.argv[1:] if arguments is None else arguments)
-        told = "Experiments with the Clockwork RNN."
+        if given == ["--version"]:
+            print(f"clockwork {__version__}")
+            return 0
+        told = "Experiments with the Clockwork RNN. `clockwork --version` prints the version."
         command = tyro.cli(commands(given[0] if given else ""), prog="clockwork", description=told, args=given)
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *rest: print(f"clockwork: {message}", file=sys.stderr)
@@ -251,7 +255,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return command.run()
 
     return guarded(work)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

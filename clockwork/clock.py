@@ -1,15 +1,19 @@
 """When each module of a clockwork layer updates, and what that costs."""
 
 import dataclasses
+import json
 import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import jax
+import jax.export
 import numpy as np
 
 from clockwork.checks import ArgumentError, integer, integers, shown
 
 
+@jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Clock:
     """The periods and sizes of the modules of a clockwork layer, fastest first.
@@ -17,7 +21,8 @@ class Clock:
     Module i updates at the steps t that its period divides, ``t mod T_i = 0``, and keeps
     its value at all others (Koutník et al. 2014, eq. 4). It receives from every module
     j >= i, itself included. Periods need not nest and may repeat: among equal periods the
-    position decides who receives. A clock is hashable, so it can be a static argument.
+    position decides who receives. A clock is hashable, and a pytree without leaves: ``jax.jit``, ``jax.vmap``,
+    ``jax.grad`` and ``jax.lax.scan`` take it as an argument as it is, and compile anew for another clock.
 
     Args:
         periods: ``G`` positive integers in ascending order.
@@ -196,6 +201,15 @@ class Clock:
         if method == "cascade":
             return sum(k * (a + k + inputs) / period for a, k, period in zip(starts, sizes, periods, strict=True))
         raise ValueError(f"method must be 'masked', 'paper' or 'cascade', got {method!r}")
+
+
+jax.export.register_pytree_node_serialization(  # a function with a clock among its arguments can be exported and stored
+    Clock,
+    serialized_name="clockwork.Clock",
+    serialize_auxdata=lambda clock: json.dumps([clock.periods, clock.sizes]).encode(),
+    deserialize_auxdata=lambda data: Clock(*json.loads(bytes(data))),
+    from_children=lambda aux_data, children: aux_data,
+)
 
 
 def check_clock(clock: Any, call: str = "") -> Clock:

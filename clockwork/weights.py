@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -145,6 +146,9 @@ class Weights(NamedTuple):
         weights = cls(first, tuple(blocks), last)
         check_weights(weights, clock)
         return weights
+
+
+jax.export.register_namedtuple_serialization(Weights, serialized_name="clockwork.Weights")
 
 
 def init(key: Array, clock: Clock, inputs: int = 0, stddev: float = 0.1, dtype: DTypeLike = jnp.float32) -> Weights:

@@ -1,7 +1,19 @@
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from flax import linen, nnx
 
 import clockwork as cw
+from clockwork.nn import Clockwork
+from clockwork.nn.linen import Clockwork as LinenClockwork
+
+CLOCK = cw.Clock(periods=(1, 2, 4), sizes=(2, 2, 1))
 
 
 def test_units_are_spread_as_in_the_paper():
@@ -46,11 +58,11 @@ def test_the_triangle_is_counted_in_units_not_in_modules():
 
 
 def test_a_clock_is_a_value():
-    clock = cw.Clock(periods=[1, np.int64(2)], sizes=[2, 2])  # pyright: ignore[reportArgumentType]
+    clock = cw.Clock(periods=[1, np.int64(2)], sizes=[2, 2])
     assert clock == cw.Clock((1, 2), (2, 2))
     assert len({clock, cw.Clock((1, 2), (2, 2))}) == 1
     with pytest.raises(AttributeError):
-        clock.periods = (1, 3)  # pyright: ignore[reportAttributeAccessIssue]
+        clock.periods = (1, 3)
 
 
 @pytest.mark.parametrize(
@@ -82,4 +94,97 @@ def test_fewer_units_than_modules_are_refused():
     with pytest.raises(ValueError, match="at least one module"):
         cw.Clock.even(3, ())
     with pytest.raises(ValueError, match="method must be"):
-        cw.Clock((1,), (1,)).multiply_adds(method="fast")  # pyright: ignore[reportArgumentType]
+        cw.Clock((1,), (1,)).multiply_adds(method="fast")
+
+
+def problem():
+    inputs = jax.random.normal(jax.random.key(1), (3, 9, 2))
+    return (cw.init(jax.random.key(0), CLOCK, inputs=2), CLOCK), inputs
+
+
+def loss(layer, inputs):
+    weights, clock = layer
+    return jnp.sin(cw.unroll(weights, clock, inputs, method="cascade")[0]).sum()
+
+
+def test_a_clock_is_an_argument_of_transformed_functions():
+    layer, inputs = problem()
+    want = loss(layer, inputs[0])
+    np.testing.assert_allclose(jax.jit(loss)(layer, inputs[0]), want, rtol=1e-6)
+    for axes in (None, (0, None)):  # None or a tree of them: a clock has no leaf that could have an axis
+        weights = layer[0] if axes is None else jax.tree.map(lambda w: jnp.stack([w] * 3), layer[0])
+        each = jax.jit(jax.vmap(loss, in_axes=(axes, 0)))((weights, CLOCK), inputs)
+        np.testing.assert_allclose(each[0], want, rtol=1e-5)
+    grads = jax.jit(jax.grad(loss))(layer, inputs[0])
+    assert grads[1] == CLOCK
+    chex.assert_trees_all_close(grads[0], jax.grad(lambda w: loss((w, CLOCK), inputs[0]))(layer[0]), rtol=1e-5)
+    state = cw.State.initial(CLOCK)
+    (_, carried), _ = jax.lax.scan(
+        lambda c, x: ((cw.step(layer[0], c[1], c[0], x)[0], c[1]), x), (state, CLOCK), inputs[0]
+    )
+    assert carried == CLOCK
+
+
+def test_another_clock_is_compiled_anew_and_an_equal_one_is_not():
+    @jax.jit
+    @chex.assert_max_traces(n=2)
+    def width(clock, x):
+        return x * clock.width
+
+    chex.clear_trace_counter()
+    for clock in (CLOCK, cw.Clock((1, 2, 4), (2, 2, 1)), cw.Clock((1, 2), (2, 2)), CLOCK):
+        assert width(clock, 1) == clock.width
+    static = jax.jit(lambda clock, x: x * clock.width, static_argnames="clock")  # as it was before
+    assert static(CLOCK, 1) == static(clock=CLOCK, x=1) == 5
+
+
+def test_a_clock_in_trees_of_parameters_stays_as_it_is():
+    layer, inputs = problem()
+    optimiser = optax.sgd(0.01, momentum=0.9)
+
+    @jax.jit
+    def update(layer, state):
+        updates, state = optimiser.update(jax.grad(loss)(layer, inputs[0]), state)
+        return optax.apply_updates(layer, updates), state
+
+    later, state = update(layer, optimiser.init(layer))
+    assert later[1] == CLOCK
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves((later, state)))
+    assert loss(later, inputs[0]) < loss(layer, inputs[0])
+
+
+def test_clocks_of_flax_modules_stay_static():
+    class Model(nnx.Module):
+        def __init__(self):
+            self.layer = Clockwork(CLOCK, 2, rngs=nnx.Rngs(0))
+            self.clocks = (CLOCK,)
+            self.given = nnx.List([CLOCK])
+
+    model, (_, inputs) = Model(), problem()
+    graph, state = nnx.split(model)
+    assert len(jax.tree.leaves(state)) == 5
+    assert hash(graph) == hash(nnx.graphdef(Model()))
+    again = nnx.merge(graph, state)
+    assert again.layer.clock == again.clocks[0] == again.given[0] == CLOCK
+    call = nnx.jit(lambda model, clock, x: model.layer(x) * clock.width)
+    np.testing.assert_allclose(call(model, CLOCK, inputs), model.layer(inputs) * 5, rtol=1e-4, atol=1e-5)
+    module = LinenClockwork(CLOCK)
+    assert hash(module) == hash(LinenClockwork(CLOCK))
+    scanned = linen.vmap(LinenClockwork, in_axes=0, variable_axes={"params": None}, split_rngs={"params": False})(CLOCK)
+    variables = scanned.init(jax.random.key(0), inputs)
+    np.testing.assert_allclose(jax.jit(scanned.apply)(variables, inputs), module.apply(variables, inputs), atol=1e-6)
+
+
+def test_functions_of_clocks_are_exported():
+    (weights, clock), inputs = problem()
+    exported = jax.export.export(jax.jit(functools.partial(cw.unroll, method="cascade")))(weights, clock, inputs[0])
+    want, _ = cw.unroll(weights, clock, inputs[0], method="cascade")
+    np.testing.assert_allclose(exported.call(weights, clock, inputs[0])[0], want, atol=1e-6)
+    with pytest.raises(ValueError, match="periods"):
+        exported.call(weights, cw.Clock((1, 2, 8), (2, 2, 1)), inputs[0])
+    pytest.importorskip("flatbuffers")
+    step = jax.export.export(jax.jit(cw.step))(weights, clock, cw.State.initial(clock), inputs[0, 0])
+    stored = jax.export.deserialize(step.serialize())
+    state, h = stored.call(weights, CLOCK, cw.State.initial(clock), inputs[0, 0])
+    assert isinstance(state, cw.State)
+    np.testing.assert_allclose(h, want[0], atol=1e-6)

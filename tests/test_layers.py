@@ -27,8 +27,8 @@ def test_neither_flax_api_is_built_on_the_other():
                if isinstance(node, ast.ImportFrom) for alias in node.names}
         for path in folder.rglob("*.py")
     }  # fmt: skip
-    of_nnx = {path.stem for path, names in imported.items() if "flax.nnx" in names}
-    assert of_nnx == {"cells", "layers", "networks", "of_cells", "parameters"}
+    of_nnx = {path.stem for path, names in imported.items() if any(name.startswith("flax.nnx") for name in names)}
+    assert of_nnx == {"cells", "layers", "networks", "of_cells", "parameters", "described"}
     forbidden = re.compile(rf"flax\.nnx|clockwork\.nn\.(?:{'|'.join(of_nnx)}|[A-Z]\w*)(?:\.|$)")
     for path, names in imported.items():
         if path.parent.name == "linen":
@@ -119,6 +119,54 @@ def test_both_ways_merged(merge, want):
     module = linen.Bidirectional(linen.Clockwork(CLOCKS[0]), linen.Clockwork(CLOCKS[0]), merge=merge)
     variables = {"params": {"forward_rnn": found[0], "backward_rnn": found[1]}}
     np.testing.assert_allclose(module.apply(variables, inputs, seq_lengths=lengths), both, atol=1e-6)
+
+
+class DrawsItsCarry(nnx.SimpleCell):
+    def initialize_carry(self, input_shape, rngs=None, carry_init=None):
+        return super().initialize_carry(input_shape, rngs, nnx.initializers.normal(1.0))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"merge_fn": jnp.maximum},
+        {"rngs": True},
+        {"rngs": False},
+        {"merge_fn": jnp.add, "time_major": True, "return_carry": True, "rngs": nnx.Rngs(0)},
+        {"rngs": nnx.Rngs(0, carry=1)},
+        {"rngs": nnx.Rngs(carry=1).carry},
+    ],
+    ids=["plain", "merge_fn", "rngs", "no rngs", "all", "carry", "stream"],
+)
+def test_the_bidirectional_layer_is_called_as_flaxs(options):
+    x = jax.random.normal(jax.random.key(0), (3, STEPS, INPUTS))
+    found = []
+    for kind in (Bidirectional, nnx.Bidirectional):
+        rngs = nnx.Rngs(0)
+        made = {**options, "rngs": nnx.clone(options["rngs"])} if "rngs" in options else options
+        clockworks = [Clockwork(CLOCKS[0], INPUTS, rngs=rngs) for _ in range(2)]
+        drawing = [nnx.RNN(DrawsItsCarry(INPUTS, 3, rngs=rngs)) for _ in range(2)]
+        for pair in (clockworks, drawing) if options.get("rngs") else (clockworks,):
+            layer = kind(*pair, **made)
+            found.append(layer(x))
+            ragged = {"seq_lengths": jnp.asarray(LENGTHS), "return_carry": False, "time_major": False}
+            found.append(layer(x, initial_carry=None, **ragged))
+    chex.assert_trees_all_close(found[: len(found) // 2], found[len(found) // 2 :])
+
+
+def test_linens_bidirectional_layer_is_called_as_flaxs_and_cloned():
+    x = jnp.ones((2, STEPS, INPUTS))
+    pair = linen.Clockwork(CLOCKS[0]), linen.Clockwork(CLOCKS[0])
+    ours, theirs = linen.Bidirectional(*pair, jnp.add, False, True), nn.Bidirectional(*pair, jnp.add, False, True)
+    variables = ours.init(jax.random.key(0), x)
+    chex.assert_trees_all_close(ours.apply(variables, x), theirs.apply(variables, x))
+    by_name = linen.Bidirectional(*pair, merge="sum")
+    assert by_name.clone().merge == "sum"
+    assert by_name.clone(merge=jnp.maximum).clone(merge="concatenate").apply(variables, x).shape == (2, STEPS, 10)
+    of_flax = by_name.clone(merge_fn=jnp.maximum)
+    assert (of_flax.merge, of_flax.merge_fn) == (None, jnp.maximum)
+    np.testing.assert_allclose(of_flax.clone(merge="sum").apply(variables, x), by_name.apply(variables, x))
 
 
 def test_empty_batches_and_batches_of_any_size():
@@ -215,6 +263,15 @@ BAD_LAYERS = {
         "inputs must have 2 features, got 1",
     ),
     "merge": (lambda: Bidirectional(None, None, merge="mean"), r"merge must be one of \('concatenate', 'sum'\)"),
+    "merge_fn": (lambda: Bidirectional(None, None, merge_fn="sum"), "merge_fn must be a function of both outputs, got"),
+    "both merges": (
+        lambda: Bidirectional(None, None, merge="sum", merge_fn=jnp.maximum),
+        "give either merge or merge_fn, got merge='sum' and merge_fn=maximum",
+    ),
+    "linen: both merges": (
+        lambda: linen.Bidirectional(linen.Clockwork(CLOCKS[0]), linen.Clockwork(CLOCKS[0]), jnp.add, merge="sum"),
+        "give either merge or merge_fn, got merge='sum' and merge_fn=add",
+    ),
     "sum": (
         lambda: Bidirectional(
             Clockwork(CLOCKS[0], 2, rngs=RNGS), Clockwork(cw.Clock((1,), (2,)), 2, rngs=RNGS), merge="sum"

@@ -201,7 +201,8 @@ def test_a_network_trains_with_nnx_and_keeps_its_clock():
 def test_a_clockwork_of_lstms_has_inputs_or_steps():
     network = ClockworkLSTM(cw.Clock.exponential(6, 3), forget_bias=5.0, rngs=nnx.Rngs(0))
     assert network(steps=7).shape == (7, 1)
-    assert all((cell.bias[2:4] == 5).all() for cell in network.layer.cell.cells)  # two cells each
+    cells: Any = network.layer.cell.cells  # two LSTM cells each
+    assert all((cell.bias[2:4] == 5).all() for cell in cells)
     with pytest.raises(ValueError, match="give either inputs or steps, got neither"):
         network()
 

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
@@ -27,6 +28,9 @@ class LSTMWeights(NamedTuple):
     recurrent: Array
     peepholes: Array
     bias: Array
+
+
+jax.export.register_namedtuple_serialization(LSTMWeights, serialized_name="clockwork.nn.LSTMWeights")
 
 
 def lstm_init(

@@ -1,5 +1,7 @@
 """Recurrent cells as Flax (nnx) modules: one step each, for ``nnx.RNN``, ``nnx.Bidirectional`` and `Clockwork`."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -12,6 +14,7 @@ from clockwork.clock import Clock, check_clock
 from clockwork.lstm import lstm_init
 from clockwork.nn.batched import step_clockwork, step_lstm, unroll_clockwork, unroll_lstm
 from clockwork.nn.carry import time_zero
+from clockwork.nn.described import unless_default
 from clockwork.nn.parameters import ClockworkParameters, LSTMParameters
 from clockwork.recurrence import Activation, Method, State, check_activation, check_time
 from clockwork.weights import initialize
@@ -70,6 +73,13 @@ class ClockworkCell(ClockworkParameters, nnx.RNNCellBase):
         self.in_features = in_features
         self.activation: Activation = jnp.tanh if activation is None else check_activation(activation)
         self.dtype: DTypeLike = dtype or param_dtype
+
+    def _arguments(self) -> dict[str, Any]:
+        given = {
+            "clock": self.clock, "in_features": self.in_features, "activation": self.activation,
+            **_dtypes(self.dtype, self.bias.dtype),
+        }  # fmt: skip
+        return unless_default(given, activation=jnp.tanh)
 
     def __call__(self, carry: State, inputs: ArrayLike) -> tuple[State, Array]:
         """One step.
@@ -194,6 +204,10 @@ class PeepholeLSTMCell(LSTMParameters, nnx.RNNCellBase):
         self.hidden_features = hidden_features
         self.dtype: DTypeLike = dtype or param_dtype
 
+    def _arguments(self) -> dict[str, Any]:
+        given = {"in_features": self.in_features, "hidden_features": self.hidden_features}
+        return {**given, **_dtypes(self.dtype, self.bias.dtype)}
+
     def __call__(self, carry: tuple[Array, Array], inputs: ArrayLike) -> tuple[tuple[Array, Array], Array]:
         """One step.
 
@@ -244,3 +258,10 @@ class PeepholeLSTMCell(LSTMParameters, nnx.RNNCellBase):
     def unroll(self, inputs: Array, carry: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
         """Run the fast kernel over ``(T, B, I)``; return the last carry, ``(B, N)`` each, and ``(T, B, N)``."""
         return unroll_lstm(self.weights, inputs, carry, self.dtype)
+
+
+def _dtypes(dtype: DTypeLike, param_dtype: DTypeLike) -> dict[str, Any]:
+    """The arguments ``dtype`` and ``param_dtype`` of a cell, unless they are the default."""
+    dtype, param_dtype = jnp.dtype(dtype), jnp.dtype(param_dtype)
+    own = {} if dtype == param_dtype else {"dtype": dtype}
+    return own | ({} if param_dtype == jnp.float32 else {"param_dtype": param_dtype})

@@ -1,5 +1,6 @@
 """The checks that the layers of both Flax APIs make in their constructors. This file uses no Flax API."""
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -56,6 +57,44 @@ def own_modules_only(options: Mapping[str, Any]) -> None:
             )
 
 
+def constructor(name: str, given: Mapping[str, Any]) -> str:
+    """The call that makes a module, for its ``repr``.
+
+    Args:
+        name: the class.
+        given: its arguments by name, in their order.
+
+    Returns:
+        One line, or a line for each argument if one of them needs several lines or is itself a layer.
+
+    Example:
+        >>> constructor("Clockwork", {"in_features": 13, "dtype": jnp.float32, "activation": jnp.tanh})
+        'Clockwork(in_features=13, dtype=float32, activation=tanh)'
+    """
+    texts, lines = [], False
+    for argument, value in given.items():
+        texts.append(f"{argument}={_text(value, 'dtype' in argument)}")
+        lines = lines or isinstance(value, list) or argument.endswith("_rnn") or "\n" in texts[-1]
+    if not lines:
+        return f"{name}({', '.join(texts)})"
+    inside = ",\n".join(texts).replace("\n", "\n  ")
+    return f"{name}(\n  {inside},\n)"
+
+
+def _text(value: Any, dtype: bool = False) -> str:
+    if isinstance(value, list):
+        inside = ",\n".join(map(_text, value)).replace("\n", "\n  ")
+        return f"[\n  {inside},\n]"
+    if isinstance(value, functools.partial):
+        options = {f"{position}": argument for position, argument in enumerate(value.args)} | value.keywords
+        return f"partial({', '.join([_text(value.func), *(f'{k}={_text(v)}' for k, v in options.items())])})"
+    if dtype and value is not None:
+        return jnp.dtype(value).name
+    if callable(value) and isinstance(name := getattr(value, "__name__", None), str):
+        return name
+    return repr(value)
+
+
 def merge_function(merge: Merge) -> Callable[[Array, Array], Array]:
     """Return the function that merges the two outputs of a bidirectional layer, by its name."""
     if callable(merge):
@@ -63,6 +102,24 @@ def merge_function(merge: Merge) -> Callable[[Array, Array], Array]:
     if merge not in MERGES:
         raise ValueError(f"merge must be one of {tuple(MERGES)} or a function, got {merge!r}")
     return MERGES[merge]
+
+
+def one_merge(merge: Merge | None, merge_fn: Callable[[Array, Array], Array] | None) -> Callable[[Array, Array], Array]:
+    """The function that merges, of this library's argument and flax's; by default the one that concatenates.
+
+    Raises:
+        ValueError: if both are given, the merge is unknown, or ``merge_fn`` is not a function.
+    """
+    if merge is not None and merge_fn is not None:
+        raise ValueError(f"give either merge or merge_fn, got merge={_text(merge)} and merge_fn={_text(merge_fn)}")
+    if merge_fn is not None and not callable(merge_fn):
+        raise ValueError(f"merge_fn must be a function of both outputs, got {merge_fn!r}; names are for merge")
+    return merge_fn or merge_function("concatenate" if merge is None else merge)
+
+
+def merge_name(merge_fn: Callable[[Array, Array], Array]) -> Merge:
+    """The inverse of `merge_function`."""
+    return next((name for name, function in MERGES.items() if function is merge_fn), merge_fn)
 
 
 def _concatenate(forward: Array, backward: Array) -> Array:

@@ -1,10 +1,11 @@
 """Recurrent layers as Flax (nnx) modules, with the call of ``nnx.RNN``: over sequences, both ways, on each other."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, Required, TypedDict, TypeVar, Unpack, overload
 
 import jax.numpy as jnp
 from flax import nnx
+from jax import Array
 from jax.nn.initializers import Initializer
 from jax.typing import ArrayLike, DTypeLike
 
@@ -17,17 +18,49 @@ from clockwork.nn.construction import (
     check_layer,
     check_layers,
     check_method,
-    merge_function,
+    merge_name,
+    one_merge,
     own_modules_only,
 )
+from clockwork.nn.described import Described, unless_default
 from clockwork.nn.of_cells import ClockworkOfCells
-from clockwork.nn.rnn_call import over_sequences, stacked
+from clockwork.nn.rnn_call import Lengths, as_lengths, over_sequences, stacked
 from clockwork.recurrence import Activation, Method
 
 PyTree = Any
 
 
-class Clockwork(Layer, nnx.Module):
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # the default is new in Python 3.13
+
+    Cell = TypeVar("Cell", bound=ClockworkCell | ClockworkOfCells, default=ClockworkCell)
+else:
+    Cell = TypeVar("Cell")
+
+
+class CallOptions(TypedDict, total=False):
+    """What `Clockwork` takes with any cell."""
+
+    method: Method
+    time_major: bool
+    return_carry: bool
+    reverse: bool
+    keep_order: bool
+    rngs: Required[nnx.Rngs]
+
+
+class Options(CallOptions, total=False):
+    """What `Clockwork` takes without ``cell``."""
+
+    activation: Activation | None
+    dtype: DTypeLike | None
+    param_dtype: DTypeLike | None
+    kernel_init: Initializer | None
+    recurrent_kernel_init: Initializer | None
+    bias_init: Initializer | None
+
+
+class Clockwork(Layer, Described, nnx.Module, Generic[Cell]):
     """A clockwork layer, with the call of ``nnx.RNN`` and the fast kernels.
 
     ``h_t = f(W_H h_{t-1} + W_I x_t + b)`` for the modules whose period divides t; the others keep
@@ -37,6 +70,9 @@ class Clockwork(Layer, nnx.Module):
 
     NaN or infinity in a fast module can reach slower ones, as in `clockwork.unroll`. If the clock's cycle does not fit
     an int32, the layer runs whole sequences only and refuses an ``initial_carry``.
+
+    For type checkers, ``Clockwork`` has a `ClockworkCell`, and ``Clockwork[ClockworkOfCells]`` is one made with
+    ``cell``.
 
     Args:
         clock: when each module updates.
@@ -81,6 +117,37 @@ class Clockwork(Layer, nnx.Module):
         (320, 8)
     """
 
+    # For type checkers: which kind of cell ``self.cell`` is.
+    @overload
+    def __init__(
+        self: "Clockwork[ClockworkCell]",
+        clock: Clock,
+        in_features: int,
+        *,
+        cell: None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: "Clockwork[ClockworkOfCells]",
+        clock: Clock,
+        in_features: int,
+        *,
+        cell: Callable[..., nnx.RNNCellBase],
+        **options: Unpack[CallOptions],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: "Clockwork[Any]",
+        clock: Clock,
+        in_features: int,
+        *,
+        cell: Callable[..., nnx.RNNCellBase] | None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
     def __init__(
         self,
         clock: Clock,
@@ -107,10 +174,11 @@ class Clockwork(Layer, nnx.Module):
         }  # fmt: skip
         if cell is None:
             given = {name: value for name, value in options.items() if value is not None}
-            self.cell: Any = ClockworkCell(clock, in_features, rngs=rngs, **given)
+            made: Any = ClockworkCell(clock, in_features, rngs=rngs, **given)
         else:
             own_modules_only(options)
-            self.cell = ClockworkOfCells(clock, in_features, cell, rngs=rngs)
+            made = ClockworkOfCells(clock, in_features, cell, rngs=rngs)
+        self.cell: Cell = made
         self.method: Method = check_method(method)
         self.time_major = time_major
         self.return_carry = return_carry
@@ -122,12 +190,17 @@ class Clockwork(Layer, nnx.Module):
         """When each module updates."""
         return self.cell.clock
 
+    def _arguments(self) -> dict[str, Any]:
+        names = ("method", "time_major", "return_carry", "reverse", "keep_order")
+        given = {**self.cell._arguments(), **{name: getattr(self, name) for name in names}}
+        return unless_default(given, **dict.fromkeys(names, False) | {"method": "auto"})
+
     def __call__(
         self,
         inputs: ArrayLike,
         *,
         initial_carry: PyTree | None = None,
-        seq_lengths: ArrayLike | None = None,
+        seq_lengths: Lengths | None = None,
         return_carry: bool | None = None,
         time_major: bool | None = None,
         reverse: bool | None = None,
@@ -176,24 +249,29 @@ class Clockwork(Layer, nnx.Module):
         )
 
 
-class Bidirectional(Layer, nnx.Bidirectional):
+class Bidirectional(Layer, Described, nnx.Bidirectional):
     """Two layers, one forwards and one backwards in time, and how their outputs are merged.
 
-    It is ``nnx.Bidirectional`` with the usual merges by name, and without a random state. It is called as `Clockwork`
-    is, but ignores ``reverse`` and ``keep_order``, as in flax. It returns ``merge`` of both outputs, by default
+    It is ``nnx.Bidirectional`` with the usual merges by name, and takes the same arguments. Unlike flax's, it has no
+    random state unless it is given ``rngs``. It is called as `Clockwork` is, but ignores ``reverse`` and
+    ``keep_order``, as in flax. It returns ``merge`` of both outputs, by default
     ``(*batch, T, N_1 + N_2)``; with ``return_carry`` it returns a pair of carries before them.
 
     Args:
         forward_rnn: the layer that runs forwards in time, with the call of ``nnx.RNN``: `Clockwork`, ``nnx.RNN``,
             `Stack`, ...
         backward_rnn: the layer that runs backwards in time.
-        merge: ``"concatenate"``, ``"sum"`` or a function of both outputs.
+        merge: ``"concatenate"``, ``"sum"`` or a function of both outputs; ``"concatenate"`` if neither this nor
+            ``merge_fn`` is given.
+        merge_fn: a function of both outputs, the name that flax has for it.
         time_major: whether time is the first axis of inputs and outputs.
         return_carry: whether to return both carries too.
+        rngs: the keys for cells that draw their initial carry, as in flax: its stream ``carry`` is forked; True for a
+            stream of seed 0, which is flax's default.
 
     Raises:
-        ValueError: if ``forward_rnn`` or ``backward_rnn`` is not a layer, or the merge is unknown; when called, if
-            outputs to be summed differ in width.
+        ValueError: if ``forward_rnn`` or ``backward_rnn`` is not a layer, the merge is unknown, or both ``merge`` and
+            ``merge_fn`` are given; when called, if outputs to be summed differ in width.
 
     Example:
         >>> import clockwork as cw, jax.numpy as jnp
@@ -209,18 +287,53 @@ class Bidirectional(Layer, nnx.Bidirectional):
         forward_rnn: Any,
         backward_rnn: Any,
         *,
-        merge: Merge = "concatenate",
+        merge: Merge | None = None,
+        merge_fn: Callable[[Array, Array], Array] | None = None,
         time_major: bool = False,
         return_carry: bool = False,
+        rngs: nnx.Rngs | nnx.RngStream | bool = False,
     ) -> None:
-        merge_fn = merge_function(merge)
+        merged = one_merge(merge, merge_fn)
         super().__init__(
-            check_layer(forward_rnn), check_layer(backward_rnn), merge_fn=merge_fn, time_major=time_major,
-            return_carry=return_carry, rngs=False,
+            check_layer(forward_rnn), check_layer(backward_rnn), merge_fn=merged, time_major=time_major,
+            return_carry=return_carry, rngs=rngs,
         )  # fmt: skip
 
+    def __call__(
+        self,
+        inputs: ArrayLike,
+        *,
+        initial_carry: tuple[PyTree, PyTree] | None = None,
+        rngs: nnx.Rngs | nnx.RngStream | None = None,
+        seq_lengths: Lengths | None = None,
+        return_carry: bool | None = None,
+        time_major: bool | None = None,
+        reverse: bool | None = None,
+        keep_order: bool | None = None,
+    ) -> Any:
+        """Run both layers and merge their outputs.
 
-class Stack(Layer, nnx.Module):
+        Arguments and errors are those of `Clockwork.__call__`, but for ``start``; ``initial_carry`` is a pair of
+        carries. ``reverse`` and ``keep_order`` are ignored, as in flax.
+
+        Returns:
+            ``merge`` of both outputs. With ``return_carry``, the pair of carries comes before it.
+        """
+        return super().__call__(
+            jnp.asarray(inputs), initial_carry=initial_carry, rngs=rngs,
+            seq_lengths=None if seq_lengths is None else as_lengths(seq_lengths), return_carry=return_carry,
+            time_major=time_major, reverse=reverse, keep_order=keep_order,
+        )  # fmt: skip
+
+    def _arguments(self) -> dict[str, Any]:
+        given = {
+            "forward_rnn": self.forward_rnn, "backward_rnn": self.backward_rnn, "merge": merge_name(self.merge_fn),
+            "time_major": self.time_major, "return_carry": self.return_carry,
+        }  # fmt: skip
+        return unless_default(given, merge="concatenate", time_major=False, return_carry=False)
+
+
+class Stack(Layer, Described, nnx.Module):
     """Layers on layers, each with its own clock, with the call of ``nnx.RNN``.
 
     ``y^1 = layer_1(x)``, ``y^l = layer_l(y^{l-1})``; the output is that of the last. With skip connections
@@ -257,12 +370,17 @@ class Stack(Layer, nnx.Module):
         self.time_major = time_major
         self.return_carry = return_carry
 
+    def _arguments(self) -> dict[str, Any]:
+        names = ("skip", "time_major", "return_carry")
+        given = {"layers": list(self.layers), **{name: getattr(self, name) for name in names}}
+        return unless_default(given, **dict.fromkeys(names, False))
+
     def __call__(
         self,
         inputs: ArrayLike,
         *,
         initial_carry: Sequence[PyTree] | None = None,
-        seq_lengths: ArrayLike | None = None,
+        seq_lengths: Lengths | None = None,
         return_carry: bool | None = None,
         time_major: bool | None = None,
         reverse: bool = False,

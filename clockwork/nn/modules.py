@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 from jax import Array
 
@@ -38,6 +39,9 @@ class CellsState(NamedTuple):
     cells: tuple[PyTree, ...]
     hidden: Array
     time: Array
+
+
+jax.export.register_namedtuple_serialization(CellsState, serialized_name="clockwork.nn.CellsState")
 
 
 def initial(clock: Clock, carries: tuple[PyTree, ...], batch: tuple[int, ...]) -> CellsState:

@@ -5,7 +5,7 @@ runs, use ``jax.vmap``.
 """
 
 import functools
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from clockwork.clock import Clock, check_clock
 from clockwork.lstm import lstm_init, lstm_unroll
 from clockwork.nn.carry import known_values
 from clockwork.nn.cells import PeepholeLSTMCell
+from clockwork.nn.described import Described, unless_default
 from clockwork.nn.layers import Clockwork
 from clockwork.nn.parameters import ClockworkParameters, LSTMParameters
 from clockwork.ops.linalg import matmul
@@ -40,7 +41,7 @@ class Network(Protocol):
         ...
 
 
-class Readout(nnx.Module):
+class Readout(Described, nnx.Module):
     """``y = h W_O + b_O`` (Koutník et al. 2014, eq. 2, with a linear ``f_O`` and a bias).
 
     Args:
@@ -54,6 +55,9 @@ class Readout(nnx.Module):
         outputs, stddev = integer("outputs", outputs, least=1), finite("stddev", stddev, least=0)
         self.kernel = nnx.Param(stddev * jax.random.normal(rngs.params(), (width, outputs)))
         self.bias = nnx.Param(stddev * jax.random.normal(rngs.params(), (outputs,)))
+
+    def _arguments(self) -> dict[str, Any]:
+        return dict(zip(("width", "outputs"), self.kernel.shape, strict=True))
 
     def __call__(self, hidden: Array, at: ArrayLike) -> Array:
         """The output ``(O,)`` of one step of ``(T, N)``. The step ``at`` is checked unless it is traced."""
@@ -100,6 +104,10 @@ class ClockworkRNN(ClockworkParameters):
         self.method: Method = method
         self.readout = Readout(clock.width, outputs, stddev=stddev, rngs=rngs)
 
+    def _arguments(self) -> dict[str, Any]:
+        given = {"clock": self.clock, **_sizes(self.input, self.readout), "method": self.method}
+        return unless_default(given, method="auto")
+
     @property
     def num_parameters(self) -> int:
         """The number of parameters as Table 1 counts them, the ``G`` periods included."""
@@ -142,6 +150,9 @@ class SimpleRNN(ClockworkRNN):
     def __init__(self, width: int, inputs: int = 0, outputs: int = 1, *, stddev: float = 0.1, rngs: nnx.Rngs) -> None:
         super().__init__(Clock(periods=(1,), sizes=(width,)), inputs, outputs, stddev=stddev, rngs=rngs)
 
+    def _arguments(self) -> dict[str, Any]:
+        return {"width": self.clock.width, **_sizes(self.input, self.readout)}
+
     @property
     def num_parameters(self) -> int:
         """The number of weights and biases; its one period is not counted."""
@@ -182,6 +193,9 @@ class PeepholeLSTM(LSTMParameters):
         super().__init__(lstm_init(rngs.params(), cells, inputs, stddev, forget_bias))
         self.readout = Readout(cells, outputs, stddev=stddev, rngs=rngs)
 
+    def _arguments(self) -> dict[str, Any]:
+        return {"cells": self.recurrent.shape[0], **_sizes(self.input, self.readout)}
+
     @property
     def num_parameters(self) -> int:
         """The number of weights, peepholes and biases."""
@@ -200,7 +214,7 @@ class PeepholeLSTM(LSTMParameters):
         return outputs + jnp.asarray(self.readout.bias[...])[None]
 
 
-class ClockworkLSTM(nnx.Module):
+class ClockworkLSTM(Described, nnx.Module):
     """A clockwork whose modules are layers of peephole LSTM cells, and a linear readout; not in the paper.
 
     Args:
@@ -237,6 +251,11 @@ class ClockworkLSTM(nnx.Module):
         self.layer = Clockwork(clock, inputs, cell=cell, rngs=rngs)
         self.readout = Readout(clock.width, outputs, stddev=stddev, rngs=rngs)
 
+    def _arguments(self) -> dict[str, Any]:
+        return {
+            "clock": self.layer.clock, "inputs": self.layer.cell.in_features, "outputs": self.readout.bias.shape[0],
+        }  # fmt: skip
+
     @property
     def num_parameters(self) -> int:
         """The number of weights, peepholes, biases and the ``G`` periods, as Table 1 counts a CW-RNN's."""
@@ -255,3 +274,8 @@ class ClockworkLSTM(nnx.Module):
         if at is not None:
             return self.readout(outputs, at)
         return matmul(outputs, self.readout.kernel[...]) + self.readout.bias[...][None]
+
+
+def _sizes(weights: nnx.Param[Array] | None, readout: Readout) -> dict[str, int]:
+    """The arguments ``inputs`` and ``outputs`` of a network."""
+    return {"inputs": 0 if weights is None else weights.shape[0], "outputs": readout.bias.shape[0]}

@@ -15,13 +15,14 @@ from clockwork.clock import Clock, check_clock
 from clockwork.nn import modules
 from clockwork.nn.carry import check_carry
 from clockwork.nn.cells import PeepholeLSTMCell
+from clockwork.nn.described import Described
 from clockwork.nn.modules import CellsState
 from clockwork.recurrence import Method, check_time
 
 PyTree = Any
 
 
-class ClockworkOfCells(nnx.RNNCellBase):
+class ClockworkOfCells(Described, nnx.RNNCellBase):
     """One step of a clockwork whose modules are cells of any kind, itself a cell for ``nnx.RNN``.
 
     At the ticks of module i, ``c_i, y_i = cell_i(c_i, [x_t, y_{i+1}, ..., y_G])``, where ``y_{i+1}, ..., y_G`` are the
@@ -54,6 +55,9 @@ class ClockworkOfCells(nnx.RNNCellBase):
         self.in_features = integer("in_features", in_features, least=0)
         sizes = zip(modules.widths(clock, in_features), clock.sizes, strict=True)
         self.cells = nnx.List([_make(cell, width, size, rngs) for width, size in sizes])
+
+    def _arguments(self) -> dict[str, Any]:
+        return {"clock": self.clock, "in_features": self.in_features, "cell": type(self.cells[0])}
 
     def __call__(self, carry: CellsState, inputs: ArrayLike) -> tuple[CellsState, Array]:
         """One step.

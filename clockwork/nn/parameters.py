@@ -7,10 +7,11 @@ from jax import Array
 from clockwork.checks import shaped
 from clockwork.clock import Clock
 from clockwork.lstm import LSTMWeights
+from clockwork.nn.described import Described
 from clockwork.weights import Weights, check_weights
 
 
-class ClockworkParameters(nnx.Module):
+class ClockworkParameters(Described, nnx.Module):
     """The parameters of a clockwork layer: ``input`` (None without inputs), ``recurrent`` and ``bias``."""
 
     def __init__(self, clock: Clock, weights: Weights) -> None:
@@ -45,7 +46,7 @@ class ClockworkParameters(nnx.Module):
         self.bias[...] = weights.bias.astype(self.bias.dtype)
 
 
-class LSTMParameters(nnx.Module):
+class LSTMParameters(Described, nnx.Module):
     """The parameters of a layer of peephole LSTM cells."""
 
     def __init__(self, weights: LSTMWeights) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -15,6 +16,8 @@ from clockwork.nn.carry import check_carry, known_values
 from clockwork.ops.sharded import spread, spread_over
 
 PyTree = Any
+# Integers (*batch): a type checker then finds lengths that are no integers.
+Lengths = Array | npt.NDArray[np.integer[Any]] | Sequence[int] | int
 # Maps inputs (T, B, I), a carry, and lengths (B,) or None, to the carry after each sequence's steps, and (T, B, N).
 Unroll = Callable[[Array, PyTree, Array | None], tuple[PyTree, Array]]
 
@@ -27,7 +30,7 @@ def over_sequences(
     *,
     features: int,
     initial_carry: PyTree | None,
-    seq_lengths: ArrayLike | None,
+    seq_lengths: Lengths | None,
     return_carry: bool,
     time_major: bool,
     reverse: bool,
@@ -94,7 +97,7 @@ def stacked(
     *,
     skip: bool,
     initial_carry: Sequence[PyTree] | None,
-    seq_lengths: ArrayLike | None,
+    seq_lengths: Lengths | None,
     return_carry: bool,
     time_major: bool,
     reverse: bool,
@@ -130,10 +133,15 @@ def stacked(
     return (tuple(carries), y) if return_carry else y
 
 
-def check_lengths(seq_lengths: ArrayLike, batch: tuple[int, ...], steps: int) -> Array:
+def as_lengths(seq_lengths: Lengths) -> Any:
+    """The lengths as an array: those of NumPy stay so, since their values are known under ``jit`` too."""
+    return seq_lengths if isinstance(seq_lengths, np.ndarray) else jnp.asarray(seq_lengths)
+
+
+def check_lengths(seq_lengths: Lengths, batch: tuple[int, ...], steps: int) -> Array:
     """Return the lengths; raise ``ValueError`` unless they are integers of this shape from 0 to ``steps``. Traced
     values are clipped."""
-    given = seq_lengths if isinstance(seq_lengths, np.ndarray) else jnp.asarray(seq_lengths)
+    given = as_lengths(seq_lengths)
     shaped("seq_lengths", given, "*batch", batch=batch, kind=int)
     known = known_values(given)
     if known is not None and known.size and (known.min() < 0 or known.max() > steps):

@@ -3,6 +3,7 @@
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -54,6 +55,9 @@ class State(NamedTuple):
         return cls(jnp.zeros(clock.width, dtype), jnp.zeros((), jnp.int32))
 
 
+jax.export.register_namedtuple_serialization(State, serialized_name="clockwork.State")
+
+
 def step(
     weights: Weights | tuple[Array, Array, Array],
     clock: Clock,
@@ -93,7 +97,7 @@ def step(
 
         As fast as it goes, a sample at a time:
 
-        >>> tick = jax.jit(cw.step, static_argnames="clock")
+        >>> tick = jax.jit(cw.step)
         >>> dense = weights.dense(clock)
         >>> state, y_t = tick(dense, clock, state, jnp.ones(2))
     """
@@ -197,7 +201,7 @@ def unroll(
     Args:
         weights: of one layer, `Weights`; computation is in their dtype joined with that of
             ``inputs`` and ``hidden``, sums in at least float32.
-        clock: the layer's clock; static.
+        clock: the layer's clock.
         inputs: ``(T, I)``; None for a layer without inputs, which takes ``steps`` instead.
         steps: ``T``, where there are no inputs; static.
         start: the clock's value at the first step, so that a sequence can be cut anywhere and

@@ -11,12 +11,13 @@ from clockwork.clock import Clock, check_clock
 from clockwork.lstm import LSTMWeights, lstm_init
 from clockwork.nn.batched import step_clockwork, step_lstm, unroll_clockwork, unroll_lstm
 from clockwork.nn.carry import time_zero
+from clockwork.nn.linen.described import Described
 from clockwork.nn.linen.parameters import parameters_of, params, weights
 from clockwork.recurrence import Activation, Method, State, check_activation, check_time
 from clockwork.weights import Weights, initialize
 
 
-class ClockworkCell(nn.RNNCellBase):
+class ClockworkCell(Described, nn.RNNCellBase):
     """One step of a clockwork layer, as a cell for ``nn.RNN`` and ``nn.Bidirectional``.
 
     ``h_t = f(W_H h_{t-1} + W_I x_t + b)`` for the modules whose period divides t; the others keep
@@ -131,7 +132,7 @@ class ClockworkCell(nn.RNNCellBase):
         return self.dtype or self.param_dtype or jnp.float32
 
 
-class PeepholeLSTMCell(nn.RNNCellBase):
+class PeepholeLSTMCell(Described, nn.RNNCellBase):
     """One step of a layer of LSTM cells with peepholes (Graves 2008; Gers et al. 2002), as a cell for ``nn.RNN``.
 
     The equations are those of `clockwork.nn.lstm_unroll`. A `Clockwork` of these cells runs the kernel of

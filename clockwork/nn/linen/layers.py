@@ -18,11 +18,13 @@ from clockwork.nn.construction import (
     check_layers,
     check_method,
     merge_function,
+    one_merge,
     own_modules_only,
 )
 from clockwork.nn.linen.cells import ClockworkCell
+from clockwork.nn.linen.described import Described
 from clockwork.nn.linen.of_cells import ClockworkOfCells
-from clockwork.nn.rnn_call import over_sequences, stacked
+from clockwork.nn.rnn_call import Lengths, as_lengths, over_sequences, stacked
 from clockwork.recurrence import Activation, Method
 
 PyTree = Any
@@ -30,7 +32,7 @@ PyTree = Any
 OPTIONS = ("activation", "dtype", "param_dtype", "kernel_init", "recurrent_kernel_init", "bias_init")
 
 
-class Clockwork(Layer, nn.Module):
+class Clockwork(Layer, Described, nn.Module):
     """A clockwork layer, with the call of ``nn.RNN`` and the fast kernels.
 
     ``h_t = f(W_H h_{t-1} + W_I x_t + b)`` for the modules whose period divides t; the others keep
@@ -112,13 +114,18 @@ class Clockwork(Layer, nn.Module):
         object.__setattr__(self, "cell", made)
         super().__post_init__()
 
+    def _arguments(self) -> dict[str, Any]:
+        given = super()._arguments()
+        cell = given.pop("cell")
+        return given if isinstance(cell, ClockworkCell) else {**given, "cell": cell.cell}
+
     def __call__(
         self,
         inputs: ArrayLike,
         *,
         initial_carry: PyTree | None = None,
         init_key: Array | None = None,
-        seq_lengths: ArrayLike | None = None,
+        seq_lengths: Lengths | None = None,
         return_carry: bool | None = None,
         time_major: bool | None = None,
         reverse: bool | None = None,
@@ -168,7 +175,7 @@ class Clockwork(Layer, nn.Module):
         )
 
 
-class Bidirectional(Layer, nn.Bidirectional):
+class Bidirectional(Layer, Described, nn.Bidirectional):
     """Two layers, one forwards and one backwards in time: ``nn.Bidirectional`` with the usual merges by name.
 
     It is called as `Clockwork` is, but ignores ``reverse`` and ``keep_order``, as in flax. It returns ``merge`` of both
@@ -178,14 +185,15 @@ class Bidirectional(Layer, nn.Bidirectional):
         forward_rnn: the layer that runs forwards in time, with the call of ``nn.RNN``: `Clockwork`, ``nn.RNN``,
             `Stack`, ...
         backward_rnn: the layer that runs backwards in time.
-        merge: ``"concatenate"``, ``"sum"`` or a function of both outputs; None for flax's ``merge_fn``, which
-            concatenates if it is not given.
+        merge_fn: flax's name for ``merge``, a function of both outputs.
         time_major: whether time is the first axis of inputs and outputs.
         return_carry: whether to return both carries too.
+        merge: ``"concatenate"``, ``"sum"`` or a function of both outputs; None for ``merge_fn``, which concatenates if
+            it is not given.
 
     Raises:
-        ValueError: if ``forward_rnn`` or ``backward_rnn`` is not a layer, or the merge is unknown; when called, if
-            outputs to be summed differ in width.
+        ValueError: if ``forward_rnn`` or ``backward_rnn`` is not a layer, the merge is unknown, or both ``merge`` and
+            ``merge_fn`` are given; when called, if outputs to be summed differ in width.
 
     Example:
         >>> import clockwork as cw, jax, jax.numpy as jnp
@@ -199,13 +207,54 @@ class Bidirectional(Layer, nn.Bidirectional):
 
     def __post_init__(self) -> None:
         if self.merge is not None:
-            object.__setattr__(self, "merge_fn", merge_function(self.merge))
+            made = merge_function(self.merge)
+            given = None if self.merge_fn in (nn.Bidirectional.merge_fn, made) else self.merge_fn  # made: for a clone
+            object.__setattr__(self, "merge_fn", made if given is None else one_merge(self.merge, given))
         check_layer(self.forward_rnn)
         check_layer(self.backward_rnn)
         super().__post_init__()
 
+    def __call__(
+        self,
+        inputs: ArrayLike,
+        *,
+        initial_carry: tuple[PyTree, PyTree] | None = None,
+        init_key: Array | None = None,
+        seq_lengths: Lengths | None = None,
+        return_carry: bool | None = None,
+        time_major: bool | None = None,
+        reverse: bool | None = None,
+        keep_order: bool | None = None,
+    ) -> Any:
+        """Run both layers and merge their outputs.
 
-class Stack(Layer, nn.Module):
+        Arguments and errors are those of `Clockwork.__call__`, but for ``start``; ``initial_carry`` is a pair of
+        carries. ``reverse`` and ``keep_order`` are ignored, as in flax.
+
+        Returns:
+            ``merge`` of both outputs. With ``return_carry``, the pair of carries comes before it.
+        """
+        return super().__call__(
+            jnp.asarray(inputs), initial_carry=initial_carry, init_key=init_key,
+            seq_lengths=None if seq_lengths is None else as_lengths(seq_lengths), return_carry=return_carry,
+            time_major=time_major, reverse=reverse, keep_order=keep_order,
+        )  # fmt: skip
+
+    @nn.nowrap
+    def clone(self, **updates: Any) -> Any:
+        """A copy with other fields; ``merge`` or ``merge_fn`` replaces whichever of both this module has."""
+        if "merge" in updates:
+            updates = {"merge_fn": nn.Bidirectional.merge_fn, **updates}
+        elif "merge_fn" in updates:
+            updates = {"merge": None, **updates}
+        return super().clone(**updates)
+
+    def _arguments(self) -> dict[str, Any]:
+        given = super()._arguments()
+        return {name: value for name, value in given.items() if name != "merge_fn" or self.merge is None}
+
+
+class Stack(Layer, Described, nn.Module):
     """Layers on layers, each with its own clock, with the call of ``nn.RNN``.
 
     ``y^1 = layer_1(x)``, ``y^l = layer_l(y^{l-1})``; the output is that of the last. With skip connections
@@ -246,7 +295,7 @@ class Stack(Layer, nn.Module):
         *,
         initial_carry: Sequence[PyTree] | None = None,
         init_key: Array | None = None,
-        seq_lengths: ArrayLike | None = None,
+        seq_lengths: Lengths | None = None,
         return_carry: bool | None = None,
         time_major: bool | None = None,
         reverse: bool = False,

@@ -14,13 +14,14 @@ from clockwork.clock import Clock, check_clock
 from clockwork.nn import modules
 from clockwork.nn.carry import check_carry
 from clockwork.nn.linen.cells import PeepholeLSTMCell
+from clockwork.nn.linen.described import Described
 from clockwork.nn.modules import CellsState
 from clockwork.recurrence import Method, check_time
 
 PyTree = Any
 
 
-class ClockworkOfCells(nn.RNNCellBase):
+class ClockworkOfCells(Described, nn.RNNCellBase):
     """One step of a clockwork whose modules are cells of any kind, itself a cell for ``nn.RNN``.
 
     At the ticks of module i, ``c_i, y_i = cell_i(c_i, [x_t, y_{i+1}, ..., y_G])``, where ``y_{i+1}, ..., y_G`` are the

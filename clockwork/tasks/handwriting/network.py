@@ -1,6 +1,7 @@
 """The networks of the handwriting experiment: a layer in each direction of time, and a linear readout."""
 
 import functools
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -83,7 +84,7 @@ class Transcriber(nnx.Module):
         return jnp.moveaxis(scores, 0, 1)
 
 
-def _layer(kind: str, clock: Clock, inputs: int, stddev: float, rngs: nnx.Rngs) -> Clockwork:
+def _layer(kind: str, clock: Clock, inputs: int, stddev: float, rngs: nnx.Rngs) -> Clockwork[Any]:
     """One direction."""
     if kind.endswith("lstm"):
         cell = functools.partial(PeepholeLSTMCell, stddev=stddev, forget_bias=None)
