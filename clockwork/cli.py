@@ -188,7 +188,9 @@ def _command_of(task: Task, folder: Path) -> str:
     values = {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}  # pyright: ignore[reportArgumentType]
     kind = task_command(type(task))
     known = {field.name for field in dataclasses.fields(kind)}  # pyright: ignore[reportArgumentType]
-    return kind(**{name: value for name, value in values.items() if name in known}, out=folder).again()
+    return kind(
+        **{name: value for name, value in values.items() if name in known and value is not None}, out=folder
+    ).again()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,11 +34,11 @@ def write_html(results: Results, folder: str | Path, command: str = "") -> Path:
 
     Args:
         results: of a sweep of any task, as `clockwork.training.open_results` reads them; none need be finished.
-        folder: the results folder, with its ``config.json``.
+        folder: the results folder; its ``config.json`` is shown if there is one.
         command: the command line that made the results, to be shown on the page.
 
     Raises:
-        ValueError: if the folder holds no results.
+        ValueError: if the folder's ``config.json`` cannot be read.
         ImportError: if markdown-it-py is not installed; it is in the extra ``[experiments]``.
         OSError: if the page cannot be written.
 
@@ -54,7 +54,8 @@ def write_html(results: Results, folder: str | Path, command: str = "") -> Path:
 
 def page(results: Results, folder: Path, command: str = "", live: str | None = None) -> str:
     """The page as text; with the stamp of its data if it is to look for newer ones on its server."""
-    description, config = description_of(results), read_config(folder)
+    description = description_of(results)
+    config = read_config(folder) if (folder / "config.json").exists() else {}
     parts = {
         "title": html.escape(f"{_plain(description.title)}: {folder.name}"),
         "styles": _asset("uPlot.min.css") + _asset("page.css"),
@@ -74,7 +75,7 @@ def page(results: Results, folder: Path, command: str = "", live: str | None = N
         )
         written = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
         text = template.substitute(parts, data=written, listings=listed)
-        if len(text.encode()) <= LIMIT:
+        if len(text.encode(errors="backslashreplace")) <= LIMIT:
             break
     return text
 

@@ -17,7 +17,13 @@
   const labelOf = (network) => data.labels[network] ?? network;
   const colourOf = (network) => COLOURS[Object.keys(data.labels).indexOf(network) % COLOURS.length];
   const choices = (key) => [...new Set(data.conditions.map((c) => c[key]))].filter((value) => value !== "" && value !== 0);
-  const hyper = (condition) => Object.entries(condition.hyperparameters).map(([k, v]) => `${k} ${v}`).join(", ");
+  const varied = () => {
+    const values = {};
+    for (const c of data.conditions) for (const [k, v] of Object.entries(c.hyperparameters)) (values[`${c.network} ${k}`] ??= new Set()).add(v);
+    return Object.keys(values).filter((k) => values[k].size > 1).map((k) => k.slice(k.lastIndexOf(" ") + 1));
+  };
+  let searched = varied(); // hyper-parameters of which a network has several values
+  const hyper = (condition) => Object.entries(condition.hyperparameters).filter(([k]) => searched.includes(k)).map(([k, v]) => `${k} ${v}`).join(", ");
   const nameOf = (c) => [labelOf(c.network), c.size || "", c.data, hyper(c)].filter(Boolean).join(", ");
 
   function buildFilters() {
@@ -60,7 +66,7 @@
     const axis = { stroke: ink, grid: { stroke: grid, width: 1 }, ticks: { stroke: grid, width: 1 } };
     return {
       width: host.clientWidth, height: Math.min(420, Math.max(260, host.clientWidth * 0.45)),
-      scales: { x: { time: false }, y: { distr: log ? 3 : 1 } },
+      scales: { x: { time: false, ...(more.range && { range: (u, low, high) => (low <= -0.3 || high - low >= more.range[1] ? more.range : [low, high]) }) }, y: { distr: log ? 3 : 1 } },
       axes: [{ ...axis, ...more.x }, { ...axis, label: title + (log ? " (log scale)" : ""), size: 70,
         values: (_, ticks) => ticks.map((t) => (t === null ? "" : String(Number(t.toPrecision(3))))) }],
       cursor: { drag: { x: true, y: true, uni: 20 }, focus: { prox: 40 } }, focus: { alpha: 0.25 },
@@ -77,7 +83,7 @@
     for (const c of conditions) {
       const group = groups.indexOf([c.network, c.size, hyper(c)].join("\n"));
       c.error.forEach((error, i) => {
-        if (error !== null && fitsRun(c.shown[i])) points.push({ x: group + (((i * 61) % 100) / 100 - 0.5) * 0.6, error, c, run: c.shown[i] });
+        if (error !== null && fitsRun(c.shown[i])) points.push({ x: group + (((points.length * 61) % 100) / 100 - 0.5) * 0.6, error, c, run: c.shown[i] });
       });
     }
     host.replaceChildren();
@@ -92,6 +98,7 @@
       byId("errors-said").textContent = p ? `${nameOf(p.c)}, run ${p.run}: ${data.error} ${number(p.error)}` : "";
     };
     plots.push(new uPlot(options(host, data.error, points, spans(points.map((p) => p.error)), {
+      range: [-0.5, groups.length - 0.5],
       x: { splits: () => groups.map((_, i) => i), values: (u, ticks) => ticks.map((t) => (groups.length > Math.max(3, u.width / 90) ? "" : short(groups[t] ?? ""))), size: 64 },
       hooks: { setCursor: [said] }, series,
     }), columns, host));
@@ -119,7 +126,7 @@
   }
 
   function listRuns({ conditions, fitsRun }) {
-    const head = ["network", ...(choices("size").length ? ["size"] : []), ...(choices("data").length ? [data.piece] : []), "hyper-parameters", "run", "epochs", data.error, "diverged"];
+    const head = ["network", ...(choices("size").length ? ["size"] : []), ...(choices("data").length ? [data.piece] : []), ...(searched.length ? ["hyper-parameters"] : []), "run", "epochs", data.error, "diverged"];
     const body = element("tbody");
     let count = 0, diverged = 0;
     for (const c of conditions) {
@@ -128,7 +135,7 @@
         count += 1;
         diverged += c.diverged[i];
         if (count > ROWS) return;
-        const cells = [labelOf(c.network), ...(choices("size").length ? [c.size] : []), ...(choices("data").length ? [c.data] : []), hyper(c), run, c.epochs[i], number(c.error[i]), c.diverged[i] ? "yes" : ""];
+        const cells = [labelOf(c.network), ...(choices("size").length ? [c.size] : []), ...(choices("data").length ? [c.data] : []), ...(searched.length ? [hyper(c)] : []), run, c.epochs[i], number(c.error[i]), c.diverged[i] ? "yes" : ""];
         body.append(element("tr", {}, ...cells.map((cell) => element("td", {}, String(cell)))));
       });
     }
@@ -183,7 +190,13 @@
   }
 
   function start() {
+    searched = varied();
     byId("left-out").textContent = data.notes.join(" ");
+    byId("key").replaceChildren(...Object.entries(data.labels).map(([network, label]) => {
+      const made = element("span", {}, element("i", {}), label);
+      made.firstChild.style.background = colourOf(network);
+      return made;
+    }));
     buildFilters();
     buildSounds();
     render();

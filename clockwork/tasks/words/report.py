@@ -72,11 +72,11 @@ def _heard(results: Results) -> list[Listing]:
         data = present[0].conditions[split].data
         words = [str(word) for word in data["words"]]
         columns = [_answers(row.conditions[split], words) for row in present]
-        said = zip((words[label] for label in data["labels"]), map(str, data["speakers"]), strict=True)
+        said = zip((words[label] for label in data["labels"]), map(str, data["sources"]), strict=True)
         found.append(
             Listing(
                 f"What was heard, split {split} (the share of runs; recordings are not stored with the results)",
-                ("word", "speaker", *(f"{LABELS[row.network]}, {row.size} parameters" for row in present)),
+                ("word", "recording", *(f"{LABELS[row.network]}, {row.size} parameters" for row in present)),
                 [(*one, *answers) for one, *answers in zip(said, *columns, strict=True)],
             )
         )
