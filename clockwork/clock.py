@@ -21,8 +21,11 @@ class Clock:
     Module i updates at the steps t that its period divides, ``t mod T_i = 0``, and keeps
     its value at all others (Koutník et al. 2014, eq. 4). It receives from every module
     j >= i, itself included. Periods need not nest and may repeat: among equal periods the
-    position decides who receives. A clock is hashable, and a pytree without leaves: ``jax.jit``, ``jax.vmap``,
-    ``jax.grad`` and ``jax.lax.scan`` take it as an argument as it is, and compile anew for another clock.
+    position decides who receives. No period need be 1: all modules update at step 0, and at a later step at which no
+    module is active the hidden state stands still, the input is not read and the output repeats.
+
+    A clock is hashable, and a pytree without leaves: ``jax.jit``, ``jax.vmap``, ``jax.grad`` and ``jax.lax.scan`` take
+    it as an argument as it is, and compile anew for another clock.
 
     Args:
         periods: ``G`` positive integers in ascending order.
@@ -38,6 +41,8 @@ class Clock:
         (11, 3, (0, 4, 8))
         >>> clock.active(6)
         array([ True,  True, False])
+        >>> Clock(periods=(2, 3), sizes=(4, 3)).active(5)
+        array([False, False])
     """
 
     periods: tuple[int, ...]
