@@ -77,3 +77,5 @@ def _examples_find_results(request, monkeypatch):
         sources = "".join(example.source for example in request.node.dtest.examples)
         if names := re.findall(r'"results/(\w+)"', sources):
             monkeypatch.chdir(request.getfixturevalue("finished")(names))
+        elif "save_file(" in sources:
+            monkeypatch.chdir(request.getfixturevalue("tmp_path"))

@@ -3,14 +3,14 @@
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import jax
 import jax.export
 import numpy as np
 
-from clockwork.checks import ArgumentError, integer, integers, shown
+from clockwork.checks import ArgumentError, integer, integers, listed, shown
 
 
 @jax.tree_util.register_static
@@ -21,8 +21,11 @@ class Clock:
     Module i updates at the steps t that its period divides, ``t mod T_i = 0``, and keeps
     its value at all others (Koutník et al. 2014, eq. 4). It receives from every module
     j >= i, itself included. Periods need not nest and may repeat: among equal periods the
-    position decides who receives. A clock is hashable, and a pytree without leaves: ``jax.jit``, ``jax.vmap``,
-    ``jax.grad`` and ``jax.lax.scan`` take it as an argument as it is, and compile anew for another clock.
+    position decides who receives. No period need be 1: all modules update at step 0, and at a later step at which no
+    module is active the hidden state stands still, the input is not read and the output repeats.
+
+    A clock is hashable, and a pytree without leaves: ``jax.jit``, ``jax.vmap``, ``jax.grad`` and ``jax.lax.scan`` take
+    it as an argument as it is, and compile anew for another clock.
 
     Args:
         periods: ``G`` positive integers in ascending order.
@@ -38,6 +41,8 @@ class Clock:
         (11, 3, (0, 4, 8))
         >>> clock.active(6)
         array([ True,  True, False])
+        >>> Clock(periods=(2, 3), sizes=(4, 3)).active(5)
+        array([False, False])
     """
 
     periods: tuple[int, ...]
@@ -104,6 +109,43 @@ class Clock:
         """
         modules, fastest = integer("modules", modules, least=1), integer("fastest", fastest, least=1)
         return cls.even(width, tuple(fastest * 2**i for i in range(modules)))
+
+    def flat(self, prefix: str = "") -> dict[str, np.ndarray]:
+        """The clock as an entry of a flat dictionary of arrays, which safetensors and other formats keep.
+
+        Args:
+            prefix: put before the name, such as ``"encoder."``.
+
+        Returns:
+            ``clock``: ``(2, G)``, int32, the periods and the sizes.
+
+        Example:
+            >>> Clock(periods=(1, 2), sizes=(4, 3)).flat()["clock"].tolist()
+            [[1, 2], [4, 3]]
+        """
+        return {f"{prefix}clock": np.array([self.periods, self.sizes], np.int32)}
+
+    @classmethod
+    def from_flat(cls, arrays: Mapping[str, Any], prefix: str = "") -> "Clock":
+        """The inverse of `flat`.
+
+        Args:
+            arrays: the arrays by name; all but the clock's are ignored.
+            prefix: what the name begins with.
+
+        Raises:
+            ValueError: if there is no such array, or it holds no clock.
+
+        Example:
+            >>> Clock.from_flat({"cell.clock": np.array([[1, 2], [4, 3]])}, "cell.")
+            Clock(periods=(1, 2), sizes=(4, 3))
+        """
+        if f"{prefix}clock" not in arrays:
+            raise ValueError(f"arrays must have {prefix + 'clock'!r}, got {listed(sorted(arrays))}")
+        stored = np.asarray(arrays[f"{prefix}clock"])
+        if stored.ndim != 2 or len(stored) != 2:
+            raise ValueError(f"{prefix}clock must have shape (2, G), got {stored.shape}")
+        return cls(*map(tuple, stored.tolist()))
 
     @property
     def width(self) -> int:

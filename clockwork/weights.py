@@ -11,7 +11,7 @@ from jax import Array
 from jax.nn.initializers import Initializer
 from jax.typing import ArrayLike, DTypeLike
 
-from clockwork.checks import ArgumentError, finite, integer, shaped, shown
+from clockwork.checks import ArgumentError, finite, integer, listed, shaped, shown
 from clockwork.clock import Clock, check_clock
 
 
@@ -104,14 +104,20 @@ class Weights(NamedTuple):
         blocks = tuple(recurrent[a:b, :b] for a, b in zip(clock.starts, ends, strict=True))
         return cls(input, blocks, bias)
 
-    def flat(self, prefix: str = "") -> dict[str, Array]:
+    def flat(self, prefix: str = "", clock: Clock | None = None) -> dict[str, Array]:
         """The same weights as a flat dictionary, as safetensors and other formats keep them.
+
+        The names are those of the parameters in `clockwork.nn` and, with ``_`` for the last ``.``, in
+        `clockwork.nn.linen`. `clockwork.nn.flat` does the same for layers and networks. The arrays are JAX's, as
+        ``safetensors.flax`` takes them.
 
         Args:
             prefix: put before every name, such as ``"encoder."``.
+            clock: the layer's clock, if it is to be stored too.
 
         Returns:
-            ``input``, ``recurrent.0`` to ``recurrent.{G - 1}`` (fastest first) and ``bias``.
+            ``input``, ``recurrent.0`` to ``recurrent.{G - 1}`` (fastest first) and ``bias``; with a clock also
+            ``clock``, see `Clock.flat`.
 
         Example:
             >>> import clockwork as cw, jax
@@ -120,32 +126,68 @@ class Weights(NamedTuple):
             ['encoder.bias', 'encoder.input', 'encoder.recurrent.0', 'encoder.recurrent.1']
         """
         blocks = {f"{prefix}recurrent.{j}": block for j, block in enumerate(self.recurrent)}
-        return {f"{prefix}input": self.input, **blocks, f"{prefix}bias": self.bias}
+        stored = {} if clock is None else {name: jnp.asarray(array) for name, array in clock.flat(prefix).items()}
+        return {**stored, f"{prefix}input": self.input, **blocks, f"{prefix}bias": self.bias}
 
     @classmethod
     def from_flat(cls, clock: Clock, arrays: Mapping[str, ArrayLike], prefix: str = "") -> "Weights":
         """The inverse of `flat`.
 
         Args:
-            clock: the layer's clock.
-            arrays: the arrays by name; those whose name does not begin with the prefix are ignored.
+            clock: the layer's clock, such as ``Clock.from_flat(arrays, prefix)`` if it is stored.
+            arrays: the arrays by name; those whose name does not begin with the prefix are ignored. A layer without
+                inputs needs no ``input``.
             prefix: what every name begins with.
 
         Returns:
             The weights, each array in its own dtype.
 
         Raises:
-            ValueError: if a name is missing or unknown, or the weights do not fit the clock.
+            ValueError: if a name is missing or unknown, the weights do not fit the clock, or another clock is stored
+                with them.
         """
         check_clock(clock, "Weights.from_flat(clock, arrays)")
         wanted = [f"{prefix}input", *(f"{prefix}recurrent.{j}" for j in range(clock.modules)), f"{prefix}bias"]
         given = {name for name in arrays if name.startswith(prefix)}
-        if given != set(wanted):
+        if given - {f"{prefix}clock"} not in (set(wanted), set(wanted[1:])):
             raise ValueError(f"weights of {clock} must be named {wanted}, got {sorted(given)}")
-        first, *blocks, last = (jnp.asarray(arrays[name]) for name in wanted)
-        weights = cls(first, tuple(blocks), last)
+        if f"{prefix}clock" in given and (stored := Clock.from_flat(arrays, prefix)) != clock:
+            raise ValueError(f"the weights must be those of {clock}, got those of {stored}")
+        *blocks, bias = (jnp.asarray(arrays[name]) for name in wanted[1:])
+        first = arrays[wanted[0]] if wanted[0] in given else jnp.zeros((0, *bias.shape), bias.dtype)
+        weights = cls(jnp.asarray(first), tuple(blocks), bias)
         check_weights(weights, clock)
         return weights
+
+    @classmethod
+    def from_torch(
+        cls, arrays: Mapping[str, Any], *, layer: int = 0, reverse: bool = False, prefix: str = ""
+    ) -> "Weights":
+        """The weights of a layer of PyTorch's ``nn.RNN``: those of a clock with one module of period 1.
+
+        Args:
+            arrays: the ``state_dict()``, its values arrays of NumPy or tensors in the memory of the CPU.
+            layer: which of its layers.
+            reverse: whether to take the weights of the backward direction.
+            prefix: what every name begins with, such as ``"encoder."``.
+
+        Returns:
+            The weights for ``Clock(periods=(1,), sizes=(N,))``. Both biases are added. The activation of
+            ``nn.RNN(nonlinearity="relu")`` is ``jax.nn.relu``.
+
+        Raises:
+            ValueError: if there are no such arrays, or they are those of an LSTM or a GRU.
+
+        Example:
+            >>> import clockwork as cw
+            >>> state = {"weight_ih_l0": np.ones((5, 3), np.float32), "weight_hh_l0": np.ones((5, 5), np.float32)}
+            >>> weights, clock = cw.Weights.from_torch(state), cw.Clock(periods=(1,), sizes=(5,))
+            >>> outputs, hidden = cw.unroll(weights, clock, jnp.ones((9, 3)))
+            >>> outputs.shape
+            (9, 5)
+        """
+        input, recurrent, bias = torch_arrays(arrays, "RNN", 1, layer, reverse, prefix)
+        return cls(input, (recurrent,), bias)
 
 
 jax.export.register_namedtuple_serialization(Weights, serialized_name="clockwork.Weights")
@@ -258,6 +300,29 @@ def draw(initializer: Initializer, key: Array, shape: tuple[int, ...], dtype: DT
 def block_shapes(clock: Clock) -> Sequence[tuple[int, int]]:
     """The shapes ``(k_j, a_j + k_j)`` of the sender blocks of a clock."""
     return [(k, a + k) for a, k in zip(clock.starts, clock.sizes, strict=True)]
+
+
+def torch_arrays(
+    arrays: Mapping[str, Any], kind: str, gates: int, layer: int, reverse: bool, prefix: str
+) -> tuple[Array, Array, Array]:
+    """The input weights ``(I, gates N)``, recurrent weights ``(N, gates N)`` and biases of a layer of PyTorch's."""
+    end = f"l{layer}_reverse" if reverse else f"l{layer}"
+    names = [f"{prefix}weight_ih_{end}", f"{prefix}weight_hh_{end}"]
+    if not set(names) <= set(arrays):
+        raise ValueError(
+            f"the state dict of an nn.{kind} must have {' and '.join(names)}, got {listed(sorted(arrays))}"
+        )
+    if f"{prefix}weight_hr_{end}" in arrays:
+        raise ValueError("an nn.LSTM with proj_size has weights that these cells have not, got weight_hr")
+    input, recurrent = (jnp.asarray(np.asarray(arrays[name])).T for name in names)
+    n = recurrent.shape[0]
+    shaped(f"the transpose of {names[1]}", recurrent, f"N {gates}N", N=n, kind=float)
+    shaped(f"the transpose of {names[0]}", input, f"I {gates}N", N=n, kind=float)
+    bias = jnp.zeros(gates * n, recurrent.dtype)
+    for name in (f"{prefix}bias_ih_{end}", f"{prefix}bias_hh_{end}"):
+        if name in arrays:  # there are none with bias=False
+            bias = bias + shaped(name, jnp.asarray(np.asarray(arrays[name])), f"{gates}N", N=n)
+    return input, recurrent, bias
 
 
 def as_weights(weights: Weights) -> Weights:

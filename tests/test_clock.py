@@ -188,3 +188,15 @@ def test_functions_of_clocks_are_exported():
     state, h = stored.call(weights, CLOCK, cw.State.initial(clock), inputs[0, 0])
     assert isinstance(state, cw.State)
     np.testing.assert_allclose(h, want[0], atol=1e-6)
+
+
+def test_without_a_module_of_period_1_the_outputs_repeat_where_none_is_active():
+    clock = cw.Clock(periods=(2, 3), sizes=(2, 2))
+    weights = cw.init(jax.random.key(0), clock, inputs=2)
+    inputs = jax.random.normal(jax.random.key(1), (8, 2))
+    for method in ("masked", "cascade"):
+        run = functools.partial(cw.unroll, weights, clock, method=method)
+        y = run(inputs)[0]
+        still = [t for t in range(1, 8) if (y[t] == y[t - 1]).all()]
+        assert still == [t for t in range(1, 8) if not clock.active(t).any()] == [1, 5, 7]
+        np.testing.assert_array_equal(run(inputs.at[jnp.array(still)].set(9))[0], y)

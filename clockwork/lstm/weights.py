@@ -1,15 +1,16 @@
 """The weights of a layer of LSTM cells with peepholes."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.export
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
 from clockwork.checks import ArgumentError, finite, integer, shown
-from clockwork.weights import Normal, draw
+from clockwork.weights import Normal, draw, torch_arrays
 
 
 class LSTMWeights(NamedTuple):
@@ -28,6 +29,74 @@ class LSTMWeights(NamedTuple):
     recurrent: Array
     peepholes: Array
     bias: Array
+
+    def flat(self, prefix: str = "") -> dict[str, Array]:
+        """The same weights as a flat dictionary, as safetensors and other formats keep them.
+
+        Args:
+            prefix: put before every name, such as ``"encoder."``.
+
+        Returns:
+            ``input``, ``recurrent``, ``peepholes`` and ``bias``.
+        """
+        return {f"{prefix}{name}": array for name, array in self._asdict().items()}
+
+    @classmethod
+    def from_flat(cls, arrays: Mapping[str, ArrayLike], prefix: str = "") -> "LSTMWeights":
+        """The inverse of `flat`.
+
+        Args:
+            arrays: the arrays by name; those whose name does not begin with the prefix are ignored. A layer without
+                inputs needs no ``input``.
+            prefix: what every name begins with.
+
+        Raises:
+            ValueError: if a name is missing or unknown, or the weights do not fit together.
+
+        Example:
+            >>> import jax
+            >>> from clockwork.nn import LSTMWeights, lstm_init
+            >>> flat = lstm_init(jax.random.key(0), cells=4, inputs=2).flat("encoder.")
+            >>> LSTMWeights.from_flat(flat, "encoder.").peepholes.shape
+            (3, 4)
+        """
+        wanted = [f"{prefix}{name}" for name in cls._fields]
+        given = {name for name in arrays if name.startswith(prefix)}
+        if given not in (set(wanted), set(wanted[1:])):
+            raise ValueError(f"weights of an LSTM must be named {wanted}, got {sorted(given)}")
+        recurrent, peepholes, bias = (jnp.asarray(arrays[name]) for name in wanted[1:])
+        first = arrays[wanted[0]] if wanted[0] in given else jnp.zeros((0, *bias.shape), bias.dtype)
+        weights = cls(jnp.asarray(first), recurrent, peepholes, bias)
+        check_lstm_weights(weights)
+        return weights
+
+    @classmethod
+    def from_torch(
+        cls, arrays: Mapping[str, Any], *, layer: int = 0, reverse: bool = False, prefix: str = ""
+    ) -> "LSTMWeights":
+        """The weights of a layer of PyTorch's ``nn.LSTM``, whose cells have no peepholes: these are zero.
+
+        Args:
+            arrays: the ``state_dict()``, its values arrays of NumPy or tensors in the memory of the CPU.
+            layer: which of its layers.
+            reverse: whether to take the weights of the backward direction.
+            prefix: what every name begins with, such as ``"encoder."``.
+
+        Returns:
+            The weights; both biases are added. Training changes the peepholes too.
+
+        Raises:
+            ValueError: if there are no such arrays, they are those of an RNN or a GRU, or the LSTM has ``proj_size``.
+
+        Example:
+            >>> import numpy as np
+            >>> from clockwork.nn import LSTMWeights
+            >>> state = {"weight_ih_l0": np.ones((20, 3), np.float32), "weight_hh_l0": np.ones((20, 5), np.float32)}
+            >>> LSTMWeights.from_torch(state).recurrent.shape
+            (5, 20)
+        """
+        input, recurrent, bias = torch_arrays(arrays, "LSTM", 4, layer, reverse, prefix)
+        return cls(input, recurrent, jnp.zeros((3, recurrent.shape[0]), recurrent.dtype), bias)
 
 
 jax.export.register_namedtuple_serialization(LSTMWeights, serialized_name="clockwork.nn.LSTMWeights")

@@ -7,6 +7,7 @@ from clockwork.nn.layers import Bidirectional, Clockwork, Stack
 from clockwork.nn.modules import CellsState
 from clockwork.nn.networks import ClockworkLSTM, ClockworkRNN, Network, PeepholeLSTM, SimpleRNN
 from clockwork.nn.of_cells import ClockworkOfCells
+from clockwork.nn.stored import flat, set_flat
 
 __all__ = [
     "FLAX",
@@ -24,6 +25,8 @@ __all__ = [
     "PeepholeLSTMCell",
     "SimpleRNN",
     "Stack",
+    "flat",
     "lstm_init",
     "lstm_unroll",
+    "set_flat",
 ]

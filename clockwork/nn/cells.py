@@ -15,6 +15,7 @@ from clockwork.lstm import lstm_init
 from clockwork.nn.batched import step_clockwork, step_lstm, unroll_clockwork, unroll_lstm
 from clockwork.nn.carry import time_zero
 from clockwork.nn.described import unless_default
+from clockwork.nn.named import Named
 from clockwork.nn.parameters import ClockworkParameters, LSTMParameters
 from clockwork.recurrence import Activation, Method, State, check_activation, check_time
 from clockwork.weights import initialize
@@ -71,8 +72,17 @@ class ClockworkCell(ClockworkParameters, nnx.RNNCellBase):
         )
         super().__init__(clock, weights)
         self.in_features = in_features
-        self.activation: Activation = jnp.tanh if activation is None else check_activation(activation)
+        self.activation = jnp.tanh if activation is None else check_activation(activation)
         self.dtype: DTypeLike = dtype or param_dtype
+
+    @property
+    def activation(self) -> Activation:
+        """``f``, elementwise."""
+        return self._activation.function
+
+    @activation.setter
+    def activation(self, activation: Activation) -> None:
+        self._activation = Named(activation)
 
     def _arguments(self) -> dict[str, Any]:
         given = {
@@ -117,9 +127,9 @@ class ClockworkCell(ClockworkParameters, nnx.RNNCellBase):
                 can count.
         """
         check_time(self.clock)
-        return self.first_carry(input_shape, rngs, carry_init)
+        return self._first_carry(input_shape, rngs, carry_init)
 
-    def first_carry(
+    def _first_carry(
         self,
         input_shape: tuple[int, ...],
         rngs: nnx.Rngs | nnx.RngStream | None = None,
@@ -140,7 +150,7 @@ class ClockworkCell(ClockworkParameters, nnx.RNNCellBase):
         """The number of trailing feature axes, one."""
         return 1
 
-    def unroll(
+    def _unroll(
         self, inputs: Array, carry: State, lengths: Array | None, *, start: int | None, method: Method
     ) -> tuple[State, Array]:
         """Run the fast kernels over a batch; `Clockwork` calls this.
@@ -242,6 +252,14 @@ class PeepholeLSTMCell(LSTMParameters, nnx.RNNCellBase):
         Raises:
             ValueError: if there is a ``carry_init`` and no ``rngs``.
         """
+        return self._first_carry(input_shape, rngs, carry_init)
+
+    def _first_carry(
+        self,
+        input_shape: tuple[int, ...],
+        rngs: nnx.Rngs | nnx.RngStream | None = None,
+        carry_init: Initializer | None = None,
+    ) -> tuple[Array, Array]:
         shape = (*input_shape[:-1], self.hidden_features)
         if carry_init is None:
             return jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype)
@@ -255,7 +273,7 @@ class PeepholeLSTMCell(LSTMParameters, nnx.RNNCellBase):
         """The number of trailing feature axes, one."""
         return 1
 
-    def unroll(self, inputs: Array, carry: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
+    def _unroll(self, inputs: Array, carry: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
         """Run the fast kernel over ``(T, B, I)``; return the last carry, ``(B, N)`` each, and ``(T, B, N)``."""
         return unroll_lstm(self.weights, inputs, carry, self.dtype)
 

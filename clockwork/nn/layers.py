@@ -24,7 +24,7 @@ from clockwork.nn.construction import (
 )
 from clockwork.nn.described import Described, unless_default
 from clockwork.nn.of_cells import ClockworkOfCells
-from clockwork.nn.rnn_call import Lengths, as_lengths, over_sequences, stacked
+from clockwork.nn.rnn_call import Lengths, both_ways, over_sequences, stacked
 from clockwork.recurrence import Activation, Method
 
 PyTree = Any
@@ -228,6 +228,10 @@ class Clockwork(Layer, Described, nnx.Module, Generic[Cell]):
         Returns:
             The outputs ``(*batch, T, N)``, or ``(T, *batch, N)``. With ``return_carry``, the carry comes before them.
 
+        Warns:
+            UserWarning: if the slowest period is longer than the sequence, which has no ``initial_carry`` and whose
+                carry is not asked for.
+
         Raises:
             ValueError: if the inputs have the wrong number of features or no step, the carry belongs to another clock,
                 a length is out of range, or ``start`` is not the carry's time. Lengths and times that are traced are
@@ -235,11 +239,12 @@ class Clockwork(Layer, Described, nnx.Module, Generic[Cell]):
         """
         start = start_for(self.clock, initial_carry, start)
         return over_sequences(
-            lambda x, carry, lengths: self.cell.unroll(x, carry, lengths, start=start, method=self.method),
-            lambda shape: self.cell.first_carry(shape, rngs),
-            self.cell.first_carry,  # draws nothing from ``rngs``
+            lambda x, carry, lengths: self.cell._unroll(x, carry, lengths, start=start, method=self.method),
+            lambda shape: self.cell._first_carry(shape, rngs),
+            self.cell._first_carry,  # draws nothing from ``rngs``
             inputs,
             features=self.cell.in_features,
+            slowest=self.clock.periods[-1],
             initial_carry=initial_carry,
             seq_lengths=seq_lengths,
             return_carry=self.return_carry if return_carry is None else return_carry,
@@ -319,10 +324,13 @@ class Bidirectional(Layer, Described, nnx.Bidirectional):
         Returns:
             ``merge`` of both outputs. With ``return_carry``, the pair of carries comes before it.
         """
-        return super().__call__(
-            jnp.asarray(inputs), initial_carry=initial_carry, rngs=rngs,
-            seq_lengths=None if seq_lengths is None else as_lengths(seq_lengths), return_carry=return_carry,
-            time_major=time_major, reverse=reverse, keep_order=keep_order,
+        rngs = self.rngs if rngs is None else rngs
+        stream = rngs.carry if isinstance(rngs, nnx.Rngs) else rngs
+        return both_ways(
+            (self.forward_rnn, self.backward_rnn), self.merge_fn, jnp.asarray(inputs), initial_carry=initial_carry,
+            seq_lengths=seq_lengths, return_carry=self.return_carry if return_carry is None else return_carry,
+            time_major=self.time_major if time_major is None else time_major,
+            options=[{} if stream is None else {"rngs": stream}] * 2,
         )  # fmt: skip
 
     def _arguments(self) -> dict[str, Any]:

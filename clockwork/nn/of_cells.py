@@ -95,9 +95,9 @@ class ClockworkOfCells(Described, nnx.RNNCellBase):
             ValueError: if the clock's cycle is longer than an int32 can count.
         """
         check_time(self.clock)
-        return self.first_carry(input_shape, rngs, carry_init)
+        return self._first_carry(input_shape, rngs, carry_init)
 
-    def first_carry(
+    def _first_carry(
         self,
         input_shape: tuple[int, ...],
         rngs: nnx.Rngs | nnx.RngStream | None = None,
@@ -107,7 +107,9 @@ class ClockworkOfCells(Described, nnx.RNNCellBase):
         batch, rngs = input_shape[:-1], nnx.Rngs(0) if rngs is None else rngs
         shapes = [(*batch, width) for width in modules.widths(self.clock, self.in_features)]
         carries = [
-            cell.initialize_carry(shape, rngs, **({} if carry_init is None else {"carry_init": carry_init}))
+            getattr(cell, "_first_carry", cell.initialize_carry)(
+                shape, rngs, **({} if carry_init is None else {"carry_init": carry_init})
+            )
             for cell, shape in zip(self.cells, shapes, strict=True)
         ]
         return modules.initial(self.clock, tuple(carries), batch)
@@ -117,7 +119,7 @@ class ClockworkOfCells(Described, nnx.RNNCellBase):
         """The number of trailing feature axes, one."""
         return 1
 
-    def unroll(
+    def _unroll(
         self, inputs: Array, carry: CellsState, lengths: Array | None, *, start: int | None, method: Method
     ) -> tuple[CellsState, Array]:
         """Run the cascade over a batch; `Clockwork` calls this.
@@ -156,7 +158,7 @@ def _make(cell: Callable[..., nnx.RNNCellBase], width: int, size: int, rngs: nnx
 def _scan(cell: nnx.RNNCellBase, carry: PyTree, inputs: Array, ticks: Array | None) -> tuple[PyTree, Array]:
     """Scan a cell over ``(S, B, I)``, and keep whatever state it has besides its carry."""
     if isinstance(cell, PeepholeLSTMCell) and ticks is None:
-        return cell.unroll(inputs, carry)
+        return cell._unroll(inputs, carry)
     graph, params, rest = nnx.split(cell, nnx.Param, ...)
 
     def tick(state: tuple[nnx.State, PyTree], xs: tuple[Array, Array]) -> tuple[tuple[nnx.State, PyTree], Array]:

@@ -7,6 +7,7 @@ from jax import Array
 from clockwork.checks import shaped
 from clockwork.clock import Clock
 from clockwork.lstm import LSTMWeights
+from clockwork.lstm.weights import check_lstm_weights
 from clockwork.nn.described import Described
 from clockwork.weights import Weights, check_weights
 
@@ -60,6 +61,23 @@ class LSTMParameters(Described, nnx.Module):
         """The layer's weights, for `lstm_unroll`."""
         bias = self.bias[...]
         return LSTMWeights(_input_weights(self.input, bias), self.recurrent[...], self.peepholes[...], bias)
+
+    def set_weights(self, weights: LSTMWeights) -> None:
+        """Replace the layer's weights.
+
+        Args:
+            weights: those of a layer with as many cells and inputs; they are converted to the parameters' dtype.
+
+        Raises:
+            ValueError: if the weights belong to another number of cells or inputs.
+        """
+        check_lstm_weights(weights)
+        cells, inputs = self.recurrent.shape[0], 0 if self.input is None else self.input.shape[0]
+        shaped("recurrent weights", weights.recurrent, "N 4N", N=cells)
+        shaped("input weights", weights.input, "I 4N", I=inputs, N=cells)
+        for param, array in zip((self.input, self.recurrent, self.peepholes, self.bias), weights, strict=True):
+            if param is not None:
+                param[...] = array.astype(param.dtype)
 
 
 def _unless_empty(weights: Array) -> nnx.Param[Array] | None:

@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 
 from clockwork.checks import shaped
 from clockwork.nn.carry import check_carry, known_values
+from clockwork.nn.short import warn_if_short
 from clockwork.ops.sharded import spread, spread_over
 
 PyTree = Any
@@ -29,6 +30,7 @@ def over_sequences(
     inputs: ArrayLike,
     *,
     features: int,
+    slowest: int | None,
     initial_carry: PyTree | None,
     seq_lengths: Lengths | None,
     return_carry: bool,
@@ -46,6 +48,8 @@ def over_sequences(
         carry_like: like ``initialize_carry``, but called for the shapes of its result only.
         inputs: ``(*batch, T, I)``, or ``(T, *batch, I)`` where ``time_major``.
         features: ``I``.
+        slowest: the longest period, to warn where the sequence is shorter: a whole sequence, since a first chunk is one
+            whose carry is asked for. None for no warning.
         initial_carry: the carry to continue from, leaves ``(*batch, ...)``; None to call ``initialize_carry``.
         seq_lengths: ``(*batch)``, integers from 0 to T; a sequence of length 0 returns its carry unchanged.
         return_carry: whether to return the carry after the last step of each sequence too.
@@ -65,6 +69,8 @@ def over_sequences(
     if steps < 1:
         raise ValueError(f"a sequence must have at least one step, got inputs of shape {inputs.shape}")
     lengths = None if seq_lengths is None else check_lengths(seq_lengths, tuple(batch), steps)
+    if slowest is not None and initial_carry is None and not return_carry:
+        warn_if_short(slowest, steps)
     if initial_carry is None:
         carry = initialize_carry((count, width))
     else:
@@ -131,6 +137,41 @@ def stacked(
     y = jnp.concatenate(outputs, -1) if skip else outputs[-1]
     y = reversed_in_time(y, lengths, time_major=time_major) if reverse and keep_order else y
     return (tuple(carries), y) if return_carry else y
+
+
+def both_ways(
+    layers: Sequence[Callable[..., Any]],
+    merge: Callable[[Array, Array], Array],
+    inputs: Array,
+    *,
+    initial_carry: Sequence[PyTree] | None,
+    seq_lengths: Lengths | None,
+    return_carry: bool,
+    time_major: bool,
+    options: Sequence[Mapping[str, Any]],
+) -> Array | tuple[tuple[PyTree, PyTree], Array]:
+    """Run one layer forwards and one backwards in time, with ``options`` for each: return what ``merge`` makes of their
+    outputs, and before it the carries if asked for."""
+    carries = (None, None) if initial_carry is None else tuple(initial_carry)
+    if len(carries) != 2:
+        raise ValueError(f"initial_carry must be a pair of carries, got {len(carries)}")
+    order = ({"reverse": False}, {"reverse": True, "keep_order": True})
+    found = [
+        layer(
+            inputs,
+            initial_carry=carry,
+            seq_lengths=None if seq_lengths is None else as_lengths(seq_lengths),
+            return_carry=return_carry,
+            time_major=time_major,
+            **way,
+            **given,
+        )
+        for layer, carry, way, given in zip(layers, carries, order, options, strict=True)
+    ]
+    if not return_carry:
+        return merge(found[0], found[1])
+    (forward, y_forward), (backward, y_backward) = found
+    return (forward, backward), merge(y_forward, y_backward)
 
 
 def as_lengths(seq_lengths: Lengths) -> Any:

@@ -12,6 +12,7 @@ from clockwork.nn.linen.cells import ClockworkCell, PeepholeLSTMCell
 from clockwork.nn.linen.layers import Bidirectional, Clockwork, Stack
 from clockwork.nn.linen.of_cells import ClockworkOfCells
 from clockwork.nn.linen.parameters import params, weights
+from clockwork.nn.linen.stored import flat, from_flat
 
 __all__ = [
     "Bidirectional",
@@ -20,6 +21,8 @@ __all__ = [
     "ClockworkOfCells",
     "PeepholeLSTMCell",
     "Stack",
+    "flat",
+    "from_flat",
     "params",
     "weights",
 ]

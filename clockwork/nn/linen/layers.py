@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
@@ -24,7 +25,7 @@ from clockwork.nn.construction import (
 from clockwork.nn.linen.cells import ClockworkCell
 from clockwork.nn.linen.described import Described
 from clockwork.nn.linen.of_cells import ClockworkOfCells
-from clockwork.nn.rnn_call import Lengths, as_lengths, over_sequences, stacked
+from clockwork.nn.rnn_call import Lengths, both_ways, over_sequences, stacked
 from clockwork.recurrence import Activation, Method
 
 PyTree = Any
@@ -152,6 +153,10 @@ class Clockwork(Layer, Described, nn.Module):
         Returns:
             The outputs ``(*batch, T, N)``, or ``(T, *batch, N)``. With ``return_carry``, the carry comes before them.
 
+        Warns:
+            UserWarning: if the slowest period is longer than the sequence, which has no ``initial_carry`` and whose
+                carry is not asked for. ``init`` does not warn.
+
         Raises:
             ValueError: if the inputs have the wrong number of features or no step, the carry belongs to another clock,
                 a length is out of range, or ``start`` is not the carry's time. Lengths and times that are traced are
@@ -166,6 +171,7 @@ class Clockwork(Layer, Described, nn.Module):
             lambda shape: self.cell.first_carry(None, shape),
             inputs,
             features=jnp.shape(inputs)[-1] if jnp.ndim(inputs) else 0,
+            slowest=None if self.is_initializing() else self.clock.periods[-1],
             initial_carry=initial_carry,
             seq_lengths=seq_lengths,
             return_carry=self.return_carry if return_carry is None else return_carry,
@@ -234,10 +240,12 @@ class Bidirectional(Layer, Described, nn.Bidirectional):
         Returns:
             ``merge`` of both outputs. With ``return_carry``, the pair of carries comes before it.
         """
-        return super().__call__(
-            jnp.asarray(inputs), initial_carry=initial_carry, init_key=init_key,
-            seq_lengths=None if seq_lengths is None else as_lengths(seq_lengths), return_carry=return_carry,
-            time_major=time_major, reverse=reverse, keep_order=keep_order,
+        keys = (None, None) if init_key is None else jax.random.split(init_key)
+        return both_ways(
+            (self.forward_rnn, self.backward_rnn), self.merge_fn, jnp.asarray(inputs), initial_carry=initial_carry,
+            seq_lengths=seq_lengths, return_carry=self.return_carry if return_carry is None else return_carry,
+            time_major=self.time_major if time_major is None else time_major,
+            options=[{"init_key": key} for key in keys],
         )  # fmt: skip
 
     @nn.nowrap
