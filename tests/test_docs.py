@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -24,9 +25,10 @@ BLOCKS = {page: re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if BLOCKS[page] and page.stem != "results"], ids=lambda page: page.stem
 )
-def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
+def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, caplog):
     """That of results.md needs a results folder: tests/test_results.py runs it."""
     monkeypatch.chdir(tmp_path)
+    caplog.set_level(logging.NOTSET, "clockwork")  # set back in the end, whatever the page sets
     names = {}
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # as users have it
         for code in BLOCKS[page]:
