@@ -103,6 +103,7 @@ def test_a_time_that_only_numpy_can_hold():
 REFUSED = "repeats after 2147673613 steps, more than the time of a state or carry, int32, can count; use unroll"
 
 
+@pytest.mark.filterwarnings("ignore:the slowest period")
 @pytest.mark.parametrize("cell", [None, nnx.GRUCell])
 def test_a_clock_whose_cycle_no_carry_counts_is_not_streamed(cell):
     layer = Clockwork(LONG, INPUTS, cell=cell, rngs=nnx.Rngs(0))
@@ -121,6 +122,7 @@ def test_a_clock_whose_cycle_no_carry_counts_is_not_streamed(cell):
             call()
 
 
+@pytest.mark.filterwarnings("ignore:the slowest period")
 def test_a_long_cycle_in_the_core_and_in_linen():
     refused = functools.partial(pytest.raises, ValueError, match=REFUSED)
     with refused():
