@@ -1,8 +1,8 @@
 """How fast it is, against what one would write oneself: a table, a JSON file and a picture.
 
 ``python benchmarks/run.py`` times every row in this one process, all its ways in turn, takes
-medians, and writes ``benchmarks/results/cpu.json``, ``docs/speed.md`` and ``docs/speed.png``; ``--report``
-writes the latter two again from stored results. PyTorch's rows need PyTorch (``pip install torch``).
+medians, and writes ``benchmarks/results/cpu.json``, the tables of ``docs/speed.md``, and ``docs/speed.png``;
+``--report`` writes the latter two again from stored results. PyTorch's rows need PyTorch (``pip install torch``).
 """
 
 import argparse
@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from picture import draw
 from timing import compiled, measure
-from works import Size, by_modules, library_sweep, scalings, works
+from works import Size, Work, by_modules, library_sweep, scalings, works
 
 from clockwork.tasks import Generation
 from clockwork.training import use_all_cores
@@ -27,8 +27,17 @@ from clockwork.training.config import environment
 HERE = Path(__file__).parent
 QUICK = Size(
     runs=8, clockwork=11, simple=9, lstm=4, nominal=100, wide=64, wide_modules=3, wide_steps=32, batch=4, features=4,
-    layer=16, layer_modules=3, layer_steps=64, layer_batch=2, streamed=10,
+    layers=((16, 3, 64, 2),), streamed=10,
 )  # fmt: skip
+
+FRONT = {
+    "sweep epoch, CW-RNN": "masked scan, vmap",
+    "training step, N = 512": "masked scan",
+    "training step of a Flax layer, N = 128": "nnx.RNN(SimpleCell)",
+    "training step of a Flax layer, N = 32": "nnx.RNN(SimpleCell)",
+    "one step, streaming, N = 40": "masked step by hand",
+}  # the beginning of each work's name, and the way it is held against
+TABLES = "<!-- tables: python benchmarks/run.py writes what follows -->"
 
 
 def machine() -> dict:
@@ -56,6 +65,17 @@ def slope(values: list[int], milliseconds: list[float]) -> float:
     return float(np.polyfit(np.log(values), np.log(milliseconds), 1)[0])
 
 
+def timed(work: Work, peak: float, repeats: int, seconds: float) -> dict:
+    """One piece of work by all ways."""
+    say(work.name)
+    rows = measure({name: build() for name, build in work.ways.items() if build}, repeats, seconds)
+    first = rows[next(iter(rows))]
+    if work.multiply_adds:
+        first["of_peak"] = work.multiply_adds / (1e-3 * first["ms"]) / peak
+    jax.clear_caches()
+    return {"name": work.name, "rows": rows}
+
+
 def run(size: Size, quick: bool, repeats: int, torch: object) -> dict:
     """All measurements."""
     seconds = 0.0 if quick else 6.0
@@ -70,13 +90,7 @@ def run(size: Size, quick: bool, repeats: int, torch: object) -> dict:
     library_sweep(Generation, "cwrnn", QUICK)  # the first compilation of all takes longer
     chosen = works(size, torch)
     for work in (*chosen[:2], *chosen[-2:]) if quick else chosen:
-        say(work.name)
-        rows = measure({name: build() for name, build in work.ways.items() if build}, repeats, seconds)
-        first = rows[next(iter(rows))]
-        if work.multiply_adds:
-            first["of_peak"] = work.multiply_adds / (1e-3 * first["ms"]) / results["peak"]
-        results["works"].append({"name": work.name, "rows": rows})
-        jax.clear_caches()
+        results["works"].append(timed(work, results["peak"], repeats, seconds))
     for scaling in scalings(size, quick)[:: 4 if quick else 1]:
         say(f"scaling with {scaling.name}")
         cost = [measure({"ours": scaling.build(v)}, repeats, seconds / 3)["ours"]["ms"] for v in scaling.values]
@@ -94,12 +108,37 @@ def run(size: Size, quick: bool, repeats: int, torch: object) -> dict:
     return results
 
 
+def anew(results: dict, text: str, repeats: int, torch: object, parser: argparse.ArgumentParser) -> None:
+    """Measure the works whose name has `text` again, in the order of all works."""
+    chosen = works(Size(), torch)
+    if not any(text in work.name for work in chosen):
+        parser.error(f"--only {text!r} names no work; there are: " + "; ".join(work.name for work in chosen))
+    known = {work["name"]: work for work in results["works"]}
+    library_sweep(Generation, "cwrnn", QUICK)
+    known |= {work.name: timed(work, results["peak"], repeats, 6.0) for work in chosen if text in work.name}
+    results["works"] = [known[work.name] for work in chosen if work.name in known]
+
+
 def say(what: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
 
 
+def front(results: dict) -> str:
+    """The table of the README: five works, each against one way, and what it costs to compile."""
+    lines = [
+        "| work | ours, ms | instead of | times as fast | compiling, s: ours, theirs |",
+        "| --- | ---: | --- | ---: | ---: |",
+    ]
+    for start, way in FRONT.items():
+        (work,) = (work for work in results["works"] if work["name"].startswith(start))
+        ours, theirs = next(iter(work["rows"].values())), work["rows"][way]
+        compiling = "" if ours["compiling"] is None else f"{ours['compiling']:.1f}, {theirs['compiling']:.1f}"
+        lines.append(f"| {work['name']} | {ours['ms']:.3g} | {way} | **{theirs['ratio']:.1f}** | {compiling} |")
+    return "\n".join(lines)
+
+
 def summary(results: dict) -> str:
-    """The table of the README: each work's time, and how many times it each other way takes."""
+    """Each work's time, and how many times as long each other way takes."""
     on = results["machine"]
     lines = [
         f"{on['processor']}, {on['cores']} cores, jax {on['jax']}, {on['date']}:",
@@ -171,13 +210,16 @@ def main() -> int:
     parser.add_argument(
         "--quick", action="store_true", help="some of it, tiny, three repeats: only to see that it runs"
     )
+    parser.add_argument("--only", metavar="TEXT", help="measure the works of this name anew, keep all other results")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--results", type=Path, default=HERE / "results" / "cpu.json")
     parser.add_argument("--docs", type=Path, default=HERE.parent / "docs", help="where to write speed.md and speed.png")
     options = parser.parse_args()
     if options.repeats < 3:
         parser.error(f"--repeats must be at least 3, got {options.repeats}")
-    if options.report and not options.results.exists():
+    if options.only and (options.quick or options.report):
+        parser.error("--only goes with neither --quick nor --report")
+    if (options.report or options.only) and not options.results.exists():
         parser.error(f"there are no results in {options.results}; run without --report first")
     if not options.report:
         use_all_cores()
@@ -187,7 +229,11 @@ def main() -> int:
             torch = None
             print("PyTorch is not installed (pip install torch): its rows are left out", file=sys.stderr)
         size = QUICK if options.quick else Size()
-        results = run(size, options.quick, 3 if options.quick else options.repeats, torch)
+        if options.only:
+            results = json.loads(options.results.read_text())
+            anew(results, options.only, options.repeats, torch, parser)
+        else:
+            results = run(size, options.quick, 3 if options.quick else options.repeats, torch)
         if torch is not None:
             results["machine"]["torch"] = torch.__version__
         options.results.parent.mkdir(parents=True, exist_ok=True)
@@ -195,11 +241,10 @@ def main() -> int:
     results = json.loads(options.results.read_text())
     options.docs.mkdir(parents=True, exist_ok=True)
     draw(results["modules"], results["machine"]["cores"], options.docs / "speed.png")
-    text = (
-        f"# Speed\n\nFrom `python benchmarks/run.py`; medians of one process, all ways in turn.\n\n{report(results)}\n"
-    )
-    (options.docs / "speed.md").write_text(text)
-    print(text)
+    page = options.docs / "speed.md"
+    said = page.read_text(encoding="utf-8").split(TABLES)[0] if page.exists() else ""
+    page.write_text(f"{said}{TABLES}\n\n{report(results)}\n", encoding="utf-8")
+    print(report(results))
     return 0
 
 

@@ -50,10 +50,7 @@ class Size(NamedTuple):
     wide_steps: int = 512
     batch: int = 32
     features: int = 32
-    layer: int = 128
-    layer_modules: int = 7
-    layer_steps: int = 256
-    layer_batch: int = 16
+    layers: tuple[tuple[int, int, int, int], ...] = ((128, 7, 256, 16), (32, 4, 50, 32))  # N, g, T, B of a Flax layer
     streamed: int = 1000
 
 
@@ -153,11 +150,11 @@ def one_network(network: tuple, size: Size, train: bool) -> Timed:
     return compiled(outputs, params, inputs)
 
 
-def layer_steps(make: Callable[[nnx.Rngs], Any], size: Size) -> Timed:
+def layer_steps(make: Callable[[nnx.Rngs], Any], shape: tuple[int, ...], width: int) -> Timed:
     """Training steps of a recurrent layer of a Flax model, in a loop: loss over all outputs, gradient, update."""
     graph, params, rest = nnx.split(make(nnx.Rngs(0)), nnx.Param, ...)
-    inputs = jax.random.normal(jax.random.key(1), (size.layer_batch, size.layer_steps, size.features))
-    wanted = jax.random.normal(jax.random.key(2), (size.layer_batch, size.layer_steps, size.layer))
+    inputs = jax.random.normal(jax.random.key(1), shape)
+    wanted = jax.random.normal(jax.random.key(2), (*shape[:-1], width))
 
     def step(params, _):
         def loss(params):
@@ -168,6 +165,28 @@ def layer_steps(make: Callable[[nnx.Rngs], Any], size: Size) -> Timed:
         return jax.tree.map(lambda p, g: p - 1e-3 * g, params, gradient), value
 
     return compiled(lambda params: lax.scan(step, params, length=EPOCHS), params, times=EPOCHS)
+
+
+def macs(clock: cw.Clock, steps: int, outputs: int, inputs: int = 0) -> float:
+    """Multiply-adds of a layer and its readout."""
+    read = outputs * sum(k / period for k, period in zip(clock.sizes, clock.periods, strict=True))
+    return steps * (clock.multiply_adds(inputs) + read)
+
+
+def layer_work(width: int, modules: int, steps: int, batch: int, features: int) -> Work:
+    """A Flax layer of this shape, ours and Flax's."""
+    clock = cw.Clock.exponential(width, modules)
+    makers = {
+        "clockwork.nn.Clockwork": lambda rngs: Clockwork(clock, features, rngs=rngs),
+        "nnx.RNN(ClockworkCell)": lambda rngs: nnx.RNN(ClockworkCell(clock, features, rngs=rngs), rngs=False),
+        "nnx.RNN(SimpleCell)": lambda rngs: nnx.RNN(nnx.SimpleCell(features, width, rngs=rngs)),
+        "nnx.RNN(OptimizedLSTMCell)": lambda rngs: nnx.RNN(nnx.OptimizedLSTMCell(features, width, rngs=rngs)),
+    }
+    return Work(
+        f"training step of a Flax layer, N = {width}, g = {modules}, batch {batch}, T = {steps}, all outputs",
+        {way: functools.partial(layer_steps, make, (batch, steps, features), width) for way, make in makers.items()},
+        3 * batch * macs(clock, steps, 0, features),
+    )
 
 
 def streaming(step: Callable[..., Any], state: Any, size: Size, *arguments: Any) -> Timed:
@@ -231,7 +250,6 @@ def works(size: Size, torch: Any) -> list[Work]:
     sweep = functools.partial(library_sweep, size=size)
     user = functools.partial(user_epochs, size=size)
     wide_clock = cw.Clock.exponential(size.wide, size.wide_modules)
-    layer_clock = cw.Clock.exponential(size.layer, size.layer_modules)
     io = {"inputs": size.features, "outputs": size.features, "stddev": 0.05}
     rng = np.random.default_rng(0)
     sequence = rng.normal(size=(size.wide_steps, size.batch, size.features)).astype(np.float32)
@@ -242,10 +260,6 @@ def works(size: Size, torch: Any) -> list[Work]:
     def torch_forward() -> Callable[[], Any]:
         network = TorchClockwork(torch, wide_clock, sequence, sequence)
         return torch.no_grad()(network.forward)
-
-    def macs(clock: cw.Clock, steps: int, outputs: int, inputs: int = 0) -> float:
-        read = outputs * sum(k / period for k, period in zip(clock.sizes, clock.periods, strict=True))
-        return steps * (clock.multiply_adds(inputs) + read)
 
     one_run = macs(clock, size.steps, 1)
     sequences = size.batch * macs(wide_clock, size.wide_steps, size.features, size.features)
@@ -348,25 +362,7 @@ def works(size: Size, torch: Any) -> list[Work]:
             },
             sequences,
         ),
-        Work(
-            f"training step of a Flax layer, N = {size.layer}, g = {size.layer_modules}, batch {size.layer_batch}, "
-            f"T = {size.layer_steps}, all outputs",
-            {
-                "clockwork.nn.Clockwork": lambda: layer_steps(
-                    lambda rngs: Clockwork(layer_clock, size.features, rngs=rngs), size
-                ),
-                "nnx.RNN(ClockworkCell)": lambda: layer_steps(
-                    lambda rngs: nnx.RNN(ClockworkCell(layer_clock, size.features, rngs=rngs), rngs=False), size
-                ),
-                "nnx.RNN(SimpleCell)": lambda: layer_steps(
-                    lambda rngs: nnx.RNN(nnx.SimpleCell(size.features, size.layer, rngs=rngs)), size
-                ),
-                "nnx.RNN(OptimizedLSTMCell)": lambda: layer_steps(
-                    lambda rngs: nnx.RNN(nnx.OptimizedLSTMCell(size.features, size.layer, rngs=rngs)), size
-                ),
-            },
-            3 * size.layer_batch * macs(layer_clock, size.layer_steps, 0, size.features),
-        ),
+        *(layer_work(*shape, size.features) for shape in size.layers),
         *(
             Work(f"one step, streaming, N = {c.width}, g = {c.modules}", streams(c, size, torch))
             for c in (clock, wide_clock)

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Union
 
+from clockwork import __version__
 from clockwork.optional import require
 
 try:
@@ -88,7 +89,7 @@ class TaskCommand:
         try:
             with _bad_input(ArgumentError, FolderError, options=names):
                 results = sweep(task, self.out, progress=progress)
-            print(_report_text(write_report(results, self.out, self.format), self.out))
+            print(_report_text(write_report(results, self.out, self.format, self.again()), self.out))
         except KeyboardInterrupt as stop:
             progress.end()
             return stopped(stop, f" What is done is safe in {self.out}; to go on: {self.again()}")
@@ -130,20 +131,66 @@ def task_command(kind: type[Task]) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class ReportCommand:
-    """Redraw the table and the figures from the stored results in a folder."""
+    """Redraw the table, the figures and report.html from the stored results in a folder."""
 
     folder: Annotated[Path, tyro.conf.Positional]
     """A results folder."""
     format: Annotated[tuple[str, ...], tyro.conf.arg(help=FORMATS_HELP)] = ("png",)
+    html: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Write report.html alone: one page with everything, which needs no network."""
 
     def run(self) -> int:
-        from clockwork.report import write_report
+        from clockwork.report import write_html, write_report
         from clockwork.training import open_results
 
         with _bad_input():
-            written = write_report(open_results(self.folder), self.folder, self.format)
-            print(_report_text(written, self.folder))
+            results = open_results(self.folder)
+            command = _command_of(results.task, self.folder)
+            if self.html:
+                print(f"Written: {write_html(results, self.folder, command)}")
+            else:
+                print(_report_text(write_report(results, self.folder, self.format, command), self.folder))
         return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class WatchCommand:
+    """Show the report of a sweep in a browser while it runs. The page is served to this machine alone."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """A results folder."""
+    port: int = 0
+    """The port of 127.0.0.1 to listen on; 0 takes a free one."""
+
+    def run(self) -> int:
+        from clockwork.report.watch import server
+        from clockwork.training import open_results
+
+        with _bad_input():
+            if not 0 <= self.port <= 65535:
+                raise ArgumentError("--port", f"must be from 0 to 65535, got {self.port}")
+            task = open_results(self.folder).task
+            try:
+                serving = server(self.folder, self.port, _command_of(task, self.folder))
+            except OSError as error:
+                raise ArgumentError("--port", f"{self.port} cannot be listened on: {error.strerror}") from None
+        with serving:
+            print(f"{self.folder}: http://127.0.0.1:{serving.server_address[1]}/ (Ctrl-C ends it)", flush=True)
+            with contextlib.suppress(KeyboardInterrupt):
+                serving.serve_forever()
+        return 0
+
+
+def _command_of(task: Task, folder: Path) -> str:
+    """The command line that trains a stored task; empty if it has no command."""
+    if TASKS.get(task.name) is not type(task):
+        return ""
+    values = {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}  # pyright: ignore[reportArgumentType]
+    kind = task_command(type(task))
+    known = {field.name for field in dataclasses.fields(kind)}  # pyright: ignore[reportArgumentType]
+    return kind(
+        **{name: value for name, value in values.items() if name in known and value is not None}, out=folder
+    ).again()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,7 +234,7 @@ def commands(asked: str) -> Any:
         asked: the command whose description is given in full; the others have a line each in the list of all.
     """
     found: dict[str, Any] = {name: task_command(kind) for name, kind in TASKS.items()}
-    found |= {"report": ReportCommand, "info": InfoCommand}
+    found |= {"report": ReportCommand, "watch": WatchCommand, "info": InfoCommand}
     texts = {name: kind.__doc__ if name == asked else kind.__doc__.split("\n\n")[0] for name, kind in found.items()}
     named = [Annotated[kind, tyro.conf.subcommand(name, description=texts[name])] for name, kind in found.items()]
     return Union[tuple(named)]  # noqa: UP007
@@ -243,7 +290,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         given = list(sys.argv[1:] if arguments is None else arguments)
-        told = "Experiments with the Clockwork RNN."
+        if given == ["--version"]:
+            print(f"clockwork {__version__}")
+            return 0
+        told = "Experiments with the Clockwork RNN. `clockwork --version` prints the version."
         command = tyro.cli(commands(given[0] if given else ""), prog="clockwork", description=told, args=given)
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *rest: print(f"clockwork: {message}", file=sys.stderr)
@@ -251,7 +301,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return command.run()
 
     return guarded(work)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

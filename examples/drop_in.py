@@ -40,7 +40,8 @@ def update(model, optimizer, key):
 
 
 rngs = nnx.Rngs(0)
-clock = cw.Clock.even(WIDTH, periods=(1, 2, 16, 100))  # the slowest ticks at the first step only, and keeps what it saw
+# The slowest module ticks at the first step only, and keeps what it saw.
+clock = cw.Clock.even(WIDTH, periods=(1, 2, 16, STEPS))
 lstm = Regressor(nnx.RNN(nnx.LSTMCell(1, WIDTH, rngs=rngs)), rngs=rngs)
 clockwork = Regressor(Clockwork(clock, 1, rngs=rngs), rngs=rngs)
 

@@ -44,7 +44,7 @@ def train(model):
     return variables, errors
 
 
-clock = cw.Clock.even(WIDTH, periods=(1, 2, 16, 100))
+clock = cw.Clock.even(WIDTH, periods=(1, 2, 16, STEPS))
 for name, layer in {"LSTM": nn.RNN(nn.LSTMCell(WIDTH)), "Clockwork": Clockwork(clock)}.items():
     variables, errors = train(Regressor(layer))
     count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))

@@ -53,7 +53,7 @@ def classify(model, inputs, lengths):
     return model(inputs, lengths)
 
 
-rngs, clock = nnx.Rngs(0), cw.Clock.even(32, periods=(1, 4, 60))
+rngs, clock = nnx.Rngs(0), cw.Clock.even(32, periods=(1, 4, STEPS))
 one, other = Clockwork(clock, 1, rngs=rngs), Clockwork(clock, 1, rngs=rngs)
 models = {
     "forwards": Classifier(Clockwork(clock, 1, rngs=rngs), 32, rngs=rngs),

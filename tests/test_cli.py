@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
+import clockwork as cw
 from clockwork.cli import main
 
 TINY = ["--runs", 2, "--networks", "cwrnn", "srn", "--sizes", 100, "--clips", "choir", 5, "--epochs", 5]
@@ -20,7 +21,7 @@ def clockwork(*arguments, cwd=None, **environment):
     """The command; a variable that is None is not set."""
     known = {**os.environ, "PYTHONWARNINGS": os.environ["CLOCKWORK_TEST_WARNINGS"], **environment}
     return subprocess.run(
-        [sys.executable, "-m", "clockwork.cli", *map(str, arguments)],
+        [sys.executable, "-m", "clockwork", *map(str, arguments)],
         capture_output=True, text=True, cwd=cwd, env={name: text for name, text in known.items() if text is not None},
     )  # fmt: skip
 
@@ -31,6 +32,11 @@ def results(tmp_path_factory):
     done = clockwork("generation", *TINY, "--out", folder)
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
+
+
+def test_the_version():
+    said = clockwork("--version")
+    assert (said.returncode, said.stdout) == (0, f"clockwork {cw.__version__}\n")
 
 
 def test_a_sweep_writes_all_that_it_promises(results):

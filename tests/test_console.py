@@ -10,7 +10,7 @@ import pytest
 from clockwork.cli import main
 from clockwork.files import claimed
 
-COMMAND = [sys.executable, "-m", "clockwork.cli"]
+COMMAND = [sys.executable, "-m", "clockwork"]
 
 
 def run(*arguments, shell=None, **environment):

@@ -1,6 +1,7 @@
 """What a sweep of any model refuses, and how it tells other functions, data and classes apart."""
 
 import functools
+import inspect
 import json
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import pytest
 from flax import linen, nnx
 from models import Recurrent, examples, init, pure_error, square, task_of
 
+import clockwork as cw
+from clockwork.nn import Clockwork
 from clockwork.training import (
     Condition,
     ModelTask,
@@ -131,6 +134,24 @@ def helped(factor):
         return factor * x
 
     return lambda params, batch: helper(params)
+
+
+def test_a_fingerprint_reads_each_function_once_however_many_refer_to_it():
+    function = abs
+    for _ in range(60):  # each refers to the one before twice: 2^60 paths
+        function = functools.partial(lambda a, b: (a, b), function, function)
+    assert fingerprint(function) == fingerprint(function)
+
+
+def test_a_fingerprint_does_not_read_the_sources_of_this_library(monkeypatch):
+    read = []
+    monkeypatch.setattr(inspect, "getsource", lambda thing: read.append(thing) or "")
+
+    def model(rngs):
+        return Clockwork(cw.Clock.exponential(8, 2), 1, rngs=rngs)
+
+    fingerprint(model)
+    assert read == [model]
 
 
 def test_fingerprints_tell_functions_apart_and_are_the_same_in_every_process():

@@ -187,7 +187,7 @@ def test_the_figures_are_written_in_each_format_and_always_the_same(tmp_path):
         folder.mkdir()
         written = write_report(results, folder, FORMATS)
         drawn = [f"{name}.{form}" for name in ("figure3", "figure5", "curves") for form in ("png", "pdf", "svg")]
-        assert [path.name for path in written if path.suffix != ".wav"] == ["table.md", *drawn]
+        assert [path.name for path in written if path.suffix != ".wav"] == ["table.md", "report.html", *drawn]
     begins = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
     for name in drawn:
         first = (tmp_path / "one" / name).read_bytes()

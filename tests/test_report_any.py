@@ -119,7 +119,7 @@ def test_no_text_of_a_figure_is_cut_or_lies_on_another(case, tmp_path, monkeypat
     task, lost = CASES[case]
     drawn = kept(monkeypatch, figures)
     written = write_report(made_up(task, lost), tmp_path)
-    names = ["table.md", "errors.png", "curves.png", *["search.png"] * (case != "one condition")]
+    names = ["table.md", "report.html", "errors.png", "curves.png", *["search.png"] * (case != "one condition")]
     assert [path.name for path in written] == names
     for figure in drawn:
         within_and_apart(figure)
@@ -288,7 +288,7 @@ def test_a_new_task_is_one_folder_and_one_line(lines, tmp_path, monkeypatch, cap
     assert header[-2:] == ["slope", "diverged"]
     assert (first[2], second[2], first[-2]) == ("0.1", "0.5", "3")
     files = write_report(results, tmp_path / "out", FORMATS)
-    assert len(files) == 1 + 2 * 3 + 1
+    assert len(files) == 2 + 2 * 3 + 1
     assert main(["report", "out"]) == 0
     assert main(["info"]) == 0
     capsys.readouterr()

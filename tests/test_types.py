@@ -92,6 +92,13 @@ def installed(tmp_path_factory):
 
 
 @pytest.mark.slow
+def test_the_wheel_has_the_data_and_not_the_scripts_that_made_them(installed):
+    names = {path.name for path in (installed / "clockwork/data").iterdir()}
+    assert {"words.npz", "clips.npz", "words.json"} <= names
+    assert not any(name.startswith("make_") for name in names)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("checker", ["pyright", "mypy"])
 def test_a_users_script_against_the_wheel(installed, checker, tmp_path):
     assert (installed / "clockwork/py.typed").exists()

@@ -122,6 +122,46 @@ class Column(NamedTuple):
     after: str = "diverged"
 
 
+class Sound(NamedTuple):
+    """A sound that ``report.html`` plays.
+
+    Attributes:
+        name: above the player.
+        network: that made it; empty for a target.
+        data: the piece of data.
+        samples: ``(T,)``, from -1 to 1.
+        rate: samples a second.
+
+    Example:
+        >>> Sound("choir, target", "", "choir", np.zeros(320), 44100).samples.shape
+        (320,)
+    """
+
+    name: str
+    network: str
+    data: str
+    samples: np.ndarray
+    rate: int
+
+
+class Listing(NamedTuple):
+    """A table of ``report.html`` that a task adds, such as what each network reads.
+
+    Attributes:
+        title: above it.
+        header: of its columns.
+        rows: their cells.
+
+    Example:
+        >>> Listing("Lines", header=("written", "CW-RNN reads"), rows=[("a word", "a ward")]).title
+        'Lines'
+    """
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
 class Description(NamedTuple):
     """What a report says and draws of a task's results: what the task's method ``report(results)`` returns.
 
@@ -146,6 +186,8 @@ class Description(NamedTuple):
             those that serve any task, ``errors`` and ``curves``. If several values of a hyper-parameter were trained,
             ``search`` comes last in any case.
         files: writes further files, such as sounds: a function of the results and a folder that returns their paths.
+        sounds: a function of the results that returns the sounds of ``report.html``, as `Sound`.
+        listings: a function of the results that returns its tables of single examples, as `Listing`.
 
     Example:
         A task whose error is called and written in its own way:
@@ -176,6 +218,8 @@ class Description(NamedTuple):
     notes: str = NOTES
     figures: Mapping[str, Callable[[Results, Path], None]] | None = None
     files: Callable[[Results, Path], list[Path]] | None = None
+    sounds: Callable[[Results], Sequence[Sound]] | None = None
+    listings: Callable[[Results], Sequence[Listing]] | None = None
 
     def label(self, network: str) -> str:
         """What a network is called."""

@@ -167,9 +167,9 @@ def draw_curves(results: Results, path: str | Path) -> None:
             member: Any = key[1] if sized else key
             epochs, curves = row.curves()
             for line in measure.lines:
-                shown = measure.factor * _shown(results, curves, line.number)
+                values = measure.factor * shown(results, curves, line.number)
                 with np.errstate(invalid="ignore"):  # errors may be infinite for a while
-                    low, middle, high = np.quantile(shown, [0.25, 0.5, 0.75], axis=1)
+                    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75], axis=1)
                 (drawn,) = axis.plot(epochs, middle, line.style, color=colors[member])
                 axis.fill_between(epochs, low, high, color=colors[member], alpha=0.2, linewidth=0)
                 handles[member, line.name, panel.members[key]] = drawn
@@ -191,7 +191,7 @@ def draw_curves(results: Results, path: str | Path) -> None:
     save(figure, results, path, ["Lines: median over the runs; bands: quartiles."])
 
 
-def _shown(results: Results, curves: np.ndarray, number: int | None) -> np.ndarray:
+def shown(results: Results, curves: np.ndarray, number: int | None) -> np.ndarray:
     """Of the errors ``(P, R, ...)`` of learning curves, those that a line shows, ``(P, R)``."""
     if number is not None:
         return curves.reshape(*curves.shape[:2], -1)[..., number]

@@ -9,23 +9,28 @@ from clockwork.report.aggregate import searched
 from clockwork.report.description import description_of
 from clockwork.report.drawing import FORMATS
 from clockwork.report.figures import draw_curves, draw_errors, draw_search
+from clockwork.report.html import write_html
 from clockwork.report.table import table
 from clockwork.training import Results
 
 FIGURES = {"errors": draw_errors, "curves": draw_curves}  # of a task that names none
 
 
-def write_report(results: Results, folder: str | Path, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Write ``table.md``, the figures, and what else the task writes, such as sounds, into a results folder.
+def write_report(
+    results: Results, folder: str | Path, formats: Sequence[str] = ("png",), command: str = ""
+) -> list[Path]:
+    """Write ``table.md``, ``report.html``, the figures, and what else the task writes, into a results folder.
 
     Args:
         results: of a sweep of any task; at least one finished condition.
         folder: where to; it must exist.
         formats: of the figures, each of which is written in each: ``"png"``, ``"pdf"``, ``"svg"``.
+        command: the command line that made the results, for ``report.html``.
 
     Returns:
-        The files written: ``table.md``; the task's figures, ``errors.png`` and ``curves.png`` unless it names others;
-        ``search.png`` if several values of a hyper-parameter were trained; further files of the task.
+        The files written: ``table.md``; ``report.html`` (see `write_html`); the task's figures, ``errors.png`` and
+        ``curves.png`` unless it names others; ``search.png`` if several values of a hyper-parameter were trained;
+        further files of the task.
         Those of `clockwork.tasks.Generation` are ``figure3.png``, ``figure5.png``, ``curves.png`` and ``best/*.wav``,
         those of `clockwork.tasks.Words` ``figure4.png``, ``curves.png`` and ``confusion.png``.
 
@@ -38,7 +43,7 @@ def write_report(results: Results, folder: str | Path, formats: Sequence[str] = 
         >>> from clockwork.training import open_results
         >>> files = write_report(open_results("results/words"), "results/words")
         >>> [file.name for file in files]
-        ['table.md', 'figure4.png', 'curves.png', 'confusion.png']
+        ['table.md', 'report.html', 'figure4.png', 'curves.png', 'confusion.png']
     """
     folder = Path(folder)
     chosen("format", formats, FORMATS)
@@ -49,7 +54,7 @@ def write_report(results: Results, folder: str | Path, formats: Sequence[str] = 
     if searched(results):
         figures["search"] = draw_search
     write_text(folder / "table.md", table(results))
-    written = [folder / "table.md"]
+    written = [folder / "table.md", write_html(results, folder, command)]
     for name, draw in figures.items():
         for form in formats:
             written.append(folder / f"{name}.{form}")

@@ -4,12 +4,15 @@ import functools
 import hashlib
 import inspect
 import types
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from flax import linen
 
+LIBRARIES = (str(Path(__file__).parent.parent), str(Path(inspect.getfile(functools)).parent))  # ours, the standard one
+LINEN = ("parent", "name")  # fields that every linen module has
 PLAIN = (bool, int, float, complex, str, bytes, types.NoneType, types.EllipsisType)
 
 
@@ -17,8 +20,8 @@ def fingerprint(thing: Any) -> str:
     """A digest of a function, class or value: equal for equal sources and equal values, in every process.
 
     Functions and classes outside installed packages count with their source, their defaults, and whatever they use of
-    the variables around them, to any depth; those of installed packages by their name, and what they enclose. An
-    object whose attributes cannot be listed counts by its type alone.
+    the variables around them, to any depth; those of installed packages and of this library by their name, and what
+    they enclose. An object whose attributes cannot be listed counts by its type alone.
 
     Example:
         >>> def scaled(factor):
@@ -26,7 +29,7 @@ def fingerprint(thing: Any) -> str:
         >>> fingerprint(scaled(2)) == fingerprint(scaled(2)), fingerprint(scaled(2)) == fingerprint(scaled(3))
         (True, False)
     """
-    return hashlib.sha256(repr(_described(thing, ())).encode()).hexdigest()[:16]
+    return hashlib.sha256(_Digests().of(thing).encode()).hexdigest()[:16]
 
 
 def digest(tree: Any) -> str:
@@ -44,38 +47,71 @@ def _array(array: Any) -> tuple[str, tuple[int, ...], str]:
     return str(array.dtype), array.shape, hashlib.sha256(array.tobytes()).hexdigest()
 
 
-def _described(thing: Any, within: tuple[int, ...]) -> Any:
-    """The thing as nested tuples of strings; ``within`` are the ids of what it is part of."""
-    if isinstance(thing, PLAIN):
-        return repr(thing)
-    if id(thing) in within:
-        return "itself"
-    within = (*within, id(thing))
-    if isinstance(thing, (np.ndarray, np.generic, jax.Array)):
-        return _array(thing)
-    if isinstance(thing, (list, tuple)):
-        return (type(thing).__name__, *(_described(one, within) for one in thing))
-    if isinstance(thing, (set, frozenset)):
-        return (type(thing).__name__, *sorted(repr(_described(one, within)) for one in thing))
-    if isinstance(thing, dict):
-        return ("dict", *sorted((repr(key), repr(_described(value, within))) for key, value in thing.items()))
-    if isinstance(thing, functools.partial):
-        return ("partial", *(_described(one, within) for one in (thing.func, thing.args, thing.keywords)))
-    if isinstance(thing, types.MethodType):
-        return ("method", _described(thing.__func__, within), _described(thing.__self__, within))
-    if isinstance(thing, types.ModuleType):
-        return thing.__name__
-    if inspect.isfunction(thing):
-        return _function(thing, within)
-    if inspect.isclass(thing):
-        return _class(thing, within)
-    if hasattr(thing, "__wrapped__"):  # such as what jax.jit makes
-        return (type(thing).__name__, _described(thing.__wrapped__, within))
-    if isinstance(thing, linen.Module):
-        fields = {name: getattr(thing, name) for name in thing.__dataclass_fields__ if name not in ("parent", "name")}
-        return (_described(type(thing), within), _described(fields, within))
-    attributes = getattr(thing, "__dict__", None)
-    return (_described(type(thing), within), _described(attributes, within) if attributes else "")
+class _Digests:
+    """Digests of things and of all that they refer to; each thing is read once, however many refer to it."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, tuple[Any, str]] = {}  # with the thing, since the id of a deleted one is used again
+        self.open: set[int] = set()
+
+    def of(self, thing: Any) -> str:
+        if isinstance(thing, PLAIN):
+            return repr(thing)
+        if id(thing) in self.known:
+            return self.known[id(thing)][1]
+        if id(thing) in self.open:
+            return "itself"
+        self.open.add(id(thing))
+        found = hashlib.sha256(repr(self.parts(thing)).encode()).hexdigest()
+        self.open.remove(id(thing))
+        self.known[id(thing)] = thing, found
+        return found
+
+    def parts(self, thing: Any) -> tuple[Any, ...]:
+        if isinstance(thing, (np.ndarray, np.generic, jax.Array)):
+            return _array(thing)
+        if isinstance(thing, (list, tuple)):
+            return (type(thing).__name__, *map(self.of, thing))
+        if isinstance(thing, (set, frozenset)):
+            return (type(thing).__name__, *sorted(map(self.of, thing)))
+        if isinstance(thing, dict):
+            return ("dict", *((repr(key), self.of(thing[key])) for key in sorted(thing, key=repr)))
+        if isinstance(thing, functools.partial):
+            return ("partial", *map(self.of, (thing.func, thing.args, thing.keywords)))
+        if isinstance(thing, types.MethodType):
+            return ("method", self.of(thing.__func__), self.of(thing.__self__))
+        if isinstance(thing, types.ModuleType):
+            return ("module", thing.__name__)
+        if inspect.isfunction(thing):
+            return self.function(thing)
+        if inspect.isclass(thing):
+            return self.kind(thing)
+        if hasattr(thing, "__wrapped__"):  # such as what jax.jit makes
+            return (type(thing).__name__, self.of(thing.__wrapped__))
+        if isinstance(thing, linen.Module):
+            fields = {name: getattr(thing, name) for name in thing.__dataclass_fields__ if name not in LINEN}
+            return (self.of(type(thing)), self.of(fields))
+        attributes = getattr(thing, "__dict__", None)
+        return (self.of(type(thing)), self.of(attributes) if attributes else "")
+
+    def function(self, function: types.FunctionType) -> tuple[Any, ...]:
+        enclosed = []
+        for cell in function.__closure__ or ():
+            try:
+                enclosed.append(self.of(cell.cell_contents))
+            except ValueError:  # not yet filled
+                enclosed.append("")
+        defaults = self.of((function.__defaults__, function.__kwdefaults__))
+        if _installed(function):
+            return (_name(function), *enclosed, defaults)
+        used = {name: function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__}
+        return (_name(function), _source(function), *enclosed, defaults, self.of(used))
+
+    def kind(self, kind: type) -> tuple[Any, ...]:
+        if _installed(kind):
+            return (_name(kind),)
+        methods = {name: value for name, value in vars(kind).items() if inspect.isfunction(value)}
+        return (_name(kind), _source(kind), self.of(methods), *map(self.of, kind.__bases__))
 
 
 def _name(thing: Any) -> str:
@@ -83,14 +119,12 @@ def _name(thing: Any) -> str:
 
 
 def _installed(thing: Any) -> bool:
-    """Whether it comes from the standard library or an installed package."""
+    """Whether it comes from this library, the standard library or an installed package."""
     try:
         file = inspect.getfile(thing)
     except (OSError, TypeError):
         return True
-    return any(part in ("site-packages", "dist-packages") for part in file.replace("\\", "/").split("/")) or (
-        file.startswith(inspect.getfile(functools).rsplit("/", 1)[0])
-    )
+    return file.startswith(LIBRARIES) or not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)
 
 
 def _source(thing: Any) -> Any:
@@ -107,28 +141,7 @@ def _constants(code: types.CodeType) -> list[Any]:
     ]
 
 
-def _function(function: types.FunctionType, within: tuple[int, ...]) -> Any:
-    enclosed = []
-    for cell in function.__closure__ or ():
-        try:
-            enclosed.append(_described(cell.cell_contents, within))
-        except ValueError:  # not yet filled
-            enclosed.append("")
-    defaults = _described((function.__defaults__, function.__kwdefaults__), within)
-    if _installed(function):
-        return (_name(function), *enclosed, defaults)
-    used = {name: function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__}
-    return (_name(function), _source(function), *enclosed, defaults, _described(used, within))
-
-
 def _names(code: types.CodeType) -> set[str]:
     """The global names that a function uses, those of functions within it too."""
     inner = [one for one in code.co_consts if isinstance(one, types.CodeType)]
     return set(code.co_names).union(*map(_names, inner))
-
-
-def _class(kind: type, within: tuple[int, ...]) -> Any:
-    if _installed(kind):
-        return _name(kind)
-    methods = {name: value for name, value in vars(kind).items() if inspect.isfunction(value)}
-    return (_name(kind), _source(kind), _described(methods, within), *(_described(b, within) for b in kind.__bases__))

@@ -6,7 +6,7 @@ from clockwork.checks import counted, listed
 from clockwork.report import Description, Line, Measure, draw_curves, draw_errors
 from clockwork.report.fonts import code
 from clockwork.tasks.generation.outputs import draw_outputs
-from clockwork.tasks.generation.sounds import write_sounds
+from clockwork.tasks.generation.sounds import best_sounds, write_sounds
 from clockwork.tasks.generation.task import Generation
 from clockwork.tasks.paper import LABELS
 from clockwork.tasks.published import compared, paper_column, papers_data, units_column
@@ -47,6 +47,7 @@ def description(task: Generation, results: Results) -> Description:
         notes="\n".join([NOTES] + [PAPER] * paper),
         figures={"figure3": draw_errors, "figure5": draw_outputs, "curves": draw_curves},
         files=lambda results, folder: write_sounds(results, folder / "best"),
+        sounds=best_sounds,
     )
 
 

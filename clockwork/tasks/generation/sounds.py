@@ -6,10 +6,29 @@ import numpy as np
 
 from clockwork.files import replacing
 from clockwork.optional import require
+from clockwork.report import Sound
 from clockwork.report.aggregate import best_run
+from clockwork.tasks.paper import LABELS
 from clockwork.training import Results
 
 SECONDS = 1.0  # a clip lasts milliseconds: it is repeated for so long, or it would be a click
+
+
+def best_sounds(results: Results) -> list[Sound]:
+    """The best output of each network on each clip, and each target; not those of a network whose runs all diverged."""
+    found = []
+    for clip in dict.fromkeys(condition.data for condition in results.conditions):
+        outputs, targets = [], []
+        for network in dict.fromkeys(condition.network for condition in results.conditions):
+            best = best_run(results, network, clip)
+            if best is not None:
+                condition, output, error = best
+                data = results.conditions[condition].data
+                rate, label = int(data["rate"]), LABELS.get(network, network)
+                targets = [Sound(f"{clip}, target", "", clip, data["target"], rate)]
+                outputs.append(Sound(f"{clip}, {label}, NMSE {error:.2g}", network, clip, output, rate))
+        found += targets + outputs
+    return found
 
 
 def write_sounds(results: Results, folder: str | Path) -> list[Path]:
@@ -33,29 +52,20 @@ def write_sounds(results: Results, folder: str | Path) -> list[Path]:
         >>> from clockwork.training import open_results
         >>> files = write_sounds(open_results("results/generation"), "best")
         >>> [file.name for file in files]
-        ['choir-cwrnn.wav', 'choir-target.wav']
+        ['choir-target.wav', 'choir-cwrnn.wav']
     """
     soundfile = require("soundfile")
     folder = Path(folder)
     folder.mkdir(exist_ok=True)
     written = []
-    for clip in dict.fromkeys(condition.data for condition in results.conditions):
-        sounds, rate = {}, 0
-        for network in dict.fromkeys(condition.network for condition in results.conditions):
-            best = best_run(results, network, clip)
-            if best is not None:
-                condition, sounds[f"{clip}-{network}"], _ = best
-                sounds[f"{clip}-target"] = results.conditions[condition].data["target"]
-                rate = int(results.conditions[condition].data["rate"])
-        for name, samples in sounds.items():
-            repeats = max(1, round(SECONDS * rate / len(samples)))
-            path = folder / f"{name}.wav"
-            try:
-                # An open file: soundfile takes no names that are not UTF-8.
-                with replacing(path) as whole, whole.open("wb") as file:
-                    signal = np.tile(np.clip(samples, -1, 1), repeats)
-                    soundfile.write(file, signal, rate, format="WAV", subtype="PCM_16")
-            except soundfile.SoundFileError as error:
-                raise OSError(f"{path} cannot be written: {error}") from None
-            written.append(path)
+    for sound in best_sounds(results):
+        path = folder / f"{sound.data}-{sound.network or 'target'}.wav"
+        signal = np.tile(np.clip(sound.samples, -1, 1), max(1, round(SECONDS * sound.rate / len(sound.samples))))
+        try:
+            # An open file: soundfile takes no names that are not UTF-8.
+            with replacing(path) as whole, whole.open("wb") as file:
+                soundfile.write(file, signal, sound.rate, format="WAV", subtype="PCM_16")
+        except soundfile.SoundFileError as error:
+            raise OSError(f"{path} cannot be written: {error}") from None
+        written.append(path)
     return written

@@ -8,8 +8,8 @@ import numpy as np
 
 from clockwork import ctc
 from clockwork.checks import counted
-from clockwork.report import Column, Description, Measure, draw_curves, draw_errors
-from clockwork.report.aggregate import Row
+from clockwork.report import Column, Description, Listing, Measure, draw_curves, draw_errors
+from clockwork.report.aggregate import Row, best_rows, networks
 from clockwork.report.description import percent
 from clockwork.report.fonts import code
 from clockwork.tasks.handwriting.data import text_of
@@ -67,7 +67,24 @@ def description(task: Handwriting, results: Results) -> Description:
         remarks=[f"{note[:1].upper()}{note[1:]}." for note in map(str, data.get("notes", ()))],
         notes="\n".join([NOTES.format(kept=every)] + [PAPER] * paper),
         figures={"errors": draw_errors, "curves": draw_curves, "transcript": draw_transcript},
+        listings=_read,
     )
+
+
+def _read(results: Results) -> list[Listing]:
+    """What the best run of each network at its largest size reads in each test line."""
+    best, names = best_rows(results), networks(results, results.task.labels)  # pyright: ignore[reportAttributeAccessIssue]
+    rows = [best[name, max(size for network, size in best if network == name)] for name in names]
+    columns, header = [], []
+    for row in rows:
+        result = next(iter(row.conditions.values()))
+        if row.converged.size:
+            position = int(np.flatnonzero(result.kept == np.nanargmin(result.error))[0])
+            characters = str(result.data["characters"])
+            columns.append([text_of(line, characters) for line in result.outputs["labels"][position]])
+            header.append(f"{results.task.labels[row.network]}, {row.size} parameters")  # pyright: ignore[reportAttributeAccessIssue]
+    texts = [str(text) for text in next(iter(rows[0].conditions.values())).data["texts"]]
+    return [Listing("What was read", ("test line", *header), list(zip(texts, *columns, strict=True)))]
 
 
 def _training(task: Handwriting) -> str:

@@ -46,7 +46,7 @@ ORDER = 0x6F726465  # folded into the key that the orders of the lines are drawn
 
 
 # The published rates are of updates on the loss of a single line. Those of the stable protocol are from a search on
-# IAM-OnDB (docs/handwriting.md), of updates on the mean of 16.
+# IAM-OnDB (docs/replications/handwriting.md), of updates on the mean of 16.
 RATES = {
     "stable": {"srn": 0.01 / 16, "lstm": 0.03 / 16, "cwrnn": 0.02 / 16, "cwlstm": 0.03 / 16},
     "paper": {"srn": 3e-4, "lstm": 3e-3, "cwrnn": 3e-4, "cwlstm": 3e-3},

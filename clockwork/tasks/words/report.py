@@ -5,15 +5,15 @@ from collections.abc import Iterable
 import numpy as np
 
 from clockwork.checks import counted
-from clockwork.report import Column, Description, Line, Measure, draw_curves, draw_errors
-from clockwork.report.aggregate import Row
+from clockwork.report import Column, Description, Line, Listing, Measure, draw_curves, draw_errors
+from clockwork.report.aggregate import Row, best_rows, networks
 from clockwork.report.description import percent
 from clockwork.report.fonts import code
 from clockwork.tasks.paper import LABELS
 from clockwork.tasks.published import compared, paper_column, papers_data, units_column
 from clockwork.tasks.words.confusion import draw_confusion
 from clockwork.tasks.words.task import Words
-from clockwork.training import Results
+from clockwork.training import ConditionResult, Results
 
 NOTES = """\
 Test error is the share of test words that a network takes for another word; no speaker of the test set is in the
@@ -56,7 +56,40 @@ def description(task: Words, results: Results) -> Description:
         remarks=_remarks(results),
         notes="\n".join([NOTES] + [PAPER] * paper),
         figures={"figure4": draw_errors, "curves": draw_curves, "confusion": draw_confusion},
+        listings=_heard,
     )
+
+
+def _heard(results: Results) -> list[Listing]:
+    """For each split, what the networks at their largest size took each test word for."""
+    best, names = best_rows(results), networks(results, LABELS)
+    rows = [best[name, max(size for network, size in best if network == name)] for name in names]
+    found = []
+    for split in dict.fromkeys(condition.data for condition in results.conditions):
+        present = [row for row in rows if split in row.conditions]
+        if not present:
+            continue
+        data = present[0].conditions[split].data
+        words = [str(word) for word in data["words"]]
+        columns = [_answers(row.conditions[split], words) for row in present]
+        said = zip((words[label] for label in data["labels"]), map(str, data["sources"]), strict=True)
+        found.append(
+            Listing(
+                f"What was heard, split {split} (the share of runs; recordings are not stored with the results)",
+                ("word", "recording", *(f"{LABELS[row.network]}, {row.size} parameters" for row in present)),
+                [(*one, *answers) for one, *answers in zip(said, *columns, strict=True)],
+            )
+        )
+    return found
+
+
+def _answers(result: ConditionResult, words: list[str]) -> list[str]:
+    """The commonest answer of the runs to each test word, and how many gave it."""
+    answers = result.outputs[~result.diverged[result.kept]].argmax(-1)  # (K, M)
+    if not len(answers):
+        return ["all runs diverged"] * answers.shape[1]
+    counts = [np.bincount(column, minlength=len(words)) for column in answers.T]
+    return [f"{words[int(count.argmax())]} ({100 * count.max() / count.sum():.0f} %)" for count in counts]
 
 
 def _train_error(row: Row) -> str:
