@@ -164,7 +164,7 @@ class Clock:
 
     @property
     def cycle(self) -> int:
-        """The least common multiple of the periods: the clock repeats itself after as many steps."""
+        """The least common multiple of the periods: the clock repeats after this many steps."""
         return math.lcm(*self.periods)
 
     @property

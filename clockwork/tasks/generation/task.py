@@ -34,10 +34,10 @@ UNITS = {
 
 MOMENTUM = 0.95
 PROTOCOLS = {
-    # The published rates. They fit half the sum of squares, not its mean: see the README.
+    # The published rates. They fit half the sum of squares, not its mean: see docs/replications/generation.md.
     # The clockwork of LSTMs has the LSTM's.
     "paper": Protocol({"srn": 3e-4, "lstm": 3e-5, "cwrnn": 3e-4, "cwlstm": 3e-5}, MOMENTUM),
-    # Found by measurement (README, "The two protocols"): with clipping at 30 every run stays finite at the
+    # Found by measurement (docs/replications/generation.md): with clipping at 30 every run stays finite at the
     # published rates. The LSTM and the clockwork of LSTMs have the best rate of a grid instead.
     "stable": Protocol({"srn": 3e-4, "lstm": 3e-4, "cwrnn": 3e-4, "cwlstm": 1e-3}, MOMENTUM, clip_norm=30.0),
 }
