@@ -24,6 +24,9 @@ try:
     from clockwork.tasks import TASKS
     from clockwork.training import Task
 except (ImportError, ValueError) as error:  # ValueError: a variable of the environment that JAX cannot read
+    if sys.argv[1:] == ["--version"]:  # which needs no extra
+        print(f"clockwork {__version__}")
+        sys.exit(0)
     named = [name for name in os.environ if name.startswith("JAX_") and name.lower() in str(error).lower()]
     variable = f"{named[0]}={os.environ[named[0]]}" if named else "JAX_..."
     problem = error if isinstance(error, ImportError) else f"JAX cannot read its environment, {variable}: {error}"
