@@ -5,6 +5,7 @@ import inspect
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -152,6 +153,15 @@ def test_a_fingerprint_does_not_read_the_sources_of_this_library(monkeypatch):
 
     fingerprint(model)
     assert read == [model]
+
+
+def test_a_folder_beside_this_library_whose_name_begins_like_its_own_is_the_users(monkeypatch):
+    digests = []
+    for source in ("return 1", "return 2"):
+        monkeypatch.setattr(inspect, "getfile", lambda thing: f"{Path(cw.__file__).parent}_experiments/models.py")
+        monkeypatch.setattr(inspect, "getsource", lambda thing, source=source: source)
+        digests.append(fingerprint(helped))
+    assert digests[0] != digests[1]
 
 
 def test_fingerprints_tell_functions_apart_and_are_the_same_in_every_process():

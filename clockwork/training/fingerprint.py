@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from flax import linen
 
-LIBRARIES = (str(Path(__file__).parent.parent), str(Path(inspect.getfile(functools)).parent))  # ours, the standard one
+LIBRARIES = (Path(__file__).parent.parent, Path(inspect.getfile(functools)).parent)  # ours, the standard one
 LINEN = ("parent", "name")  # fields that every linen module has
 PLAIN = (bool, int, float, complex, str, bytes, types.NoneType, types.EllipsisType)
 
@@ -121,10 +121,10 @@ def _name(thing: Any) -> str:
 def _installed(thing: Any) -> bool:
     """Whether it comes from this library, the standard library or an installed package."""
     try:
-        file = inspect.getfile(thing)
+        file = Path(inspect.getfile(thing))
     except (OSError, TypeError):
         return True
-    return file.startswith(LIBRARIES) or not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)
+    return any(map(file.is_relative_to, LIBRARIES)) or not {"site-packages", "dist-packages"}.isdisjoint(file.parts)
 
 
 def _source(thing: Any) -> Any:
