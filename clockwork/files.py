@@ -53,9 +53,14 @@ def write_whole(path: Path, content: bytes) -> None:
         beside.write_bytes(content)
 
 
+def encoded(text: str) -> bytes:
+    """A text in UTF-8; what of a file's name is not UTF-8 becomes ``\\udcff``."""
+    return text.encode(errors="backslashreplace")
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, whole or not at all; what of a file's name is not UTF-8 is written as ``\\udcff``."""
-    write_whole(path, text.encode(errors="backslashreplace"))
+    """Write a text file, `encoded`, whole or not at all."""
+    write_whole(path, encoded(text))
 
 
 @contextlib.contextmanager

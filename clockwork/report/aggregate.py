@@ -111,6 +111,17 @@ def best_rows(results: Results) -> dict[tuple[str, int], Row]:
     return {key: min(found, key=lambda row: watched_end(results, row)) for key, found in grouped.items()}
 
 
+def largest_rows(results: Results, order: Iterable[str] = ()) -> list[Row]:
+    """Of each network, in the order of `networks`, the one of the `best_rows` that has the largest size."""
+    best = best_rows(results)
+    return [best[name, max(size for network, size in best if network == name)] for name in networks(results, order)]
+
+
+def best_kept(result: ConditionResult) -> int:
+    """Where the outputs of the run with the lowest error stand among those that are kept."""
+    return int(np.flatnonzero(result.kept == np.nanargmin(result.error))[0])
+
+
 def best_run(results: Results, network: str, data: str) -> tuple[Condition, np.ndarray, float] | None:
     """The best of all runs of a network on a piece of data: its condition, output and error; None if there is none."""
     candidates = [
@@ -122,5 +133,4 @@ def best_run(results: Results, network: str, data: str) -> tuple[Condition, np.n
         return None
     error, condition = min(candidates, key=lambda candidate: candidate[0])
     result = results.conditions[condition]
-    position = int(np.flatnonzero(result.kept == np.nanargmin(result.error))[0])
-    return condition, result.outputs[position], error
+    return condition, result.outputs[best_kept(result)], error

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from clockwork.files import write_text
+from clockwork.files import encoded, write_text
 from clockwork.optional import require
 from clockwork.report.aggregate import networks
 from clockwork.report.description import Description, Listing, Sound, description_of
@@ -57,25 +57,28 @@ def page(results: Results, folder: Path, command: str = "", live: str | None = N
     description = description_of(results)
     config = read_config(folder) if (folder / "config.json").exists() else {}
     parts = {
-        "title": html.escape(f"{_plain(description.title)}: {folder.name}"),
+        "title": html.escape(f"{description.title.replace('`', '')}: {folder.name}"),
         "styles": _asset("uPlot.min.css") + _asset("page.css"),
         "summary": _markdown(table(results)),
         "library": _asset("uPlot.iife.min.js"),
         "script": _asset("page.js"),
         "made": _made(command, config),
     }
+    listings = description.listings(results) if description.listings and results.conditions else ()
+    listed = "\n".join(map(_listing, listings))
+    fixed = {
+        "sounds": [_sound(sound) for sound in (description.sounds(results) if description.sounds else ())],
+        "live": live,
+    }
     template, text = string.Template(_asset("page.html")), ""
-    for runs, budget, listings in [*((RUNS[0], budget, True) for budget in BUDGETS), (RUNS[1], BUDGETS[-1], False)]:
-        data = {**_data(results, description, runs, budget), "live": live}
-        found = description.listings(results) if description.listings and results.conditions else []
-        listed = (
-            "\n".join(map(_listing, found))
-            if listings
-            else "<p>Listings are left out: the page would be too large.</p>"
-        )
+    for runs, budget, shown_listings in [
+        *((RUNS[0], budget, listed) for budget in BUDGETS),
+        (RUNS[1], BUDGETS[-1], "<p>Listings are left out: the page would be too large.</p>"),
+    ]:
+        data = {**_data(results, description, runs, budget), **fixed}
         written = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-        text = template.substitute(parts, data=written, listings=listed)
-        if len(text.encode(errors="backslashreplace")) <= LIMIT:
+        text = template.substitute(parts, data=written, listings=shown_listings)
+        if len(encoded(text)) <= LIMIT:
             break
     return text
 
@@ -94,10 +97,6 @@ def _markdown(text: str) -> str:
     )
 
 
-def _plain(title: str) -> str:
-    return title.replace("`", "")
-
-
 def _data(results: Results, description: Description, runs: int, budget: int) -> dict[str, Any]:
     """What the page's script draws."""
     measure, names = description.measure, networks(results, description.labels)
@@ -112,7 +111,6 @@ def _data(results: Results, description: Description, runs: int, budget: int) ->
         "curves": measure.curves or measure.label,
         "lines": [line.name for line in lines],
         "runs": results.task.runs,
-        "sounds": [_sound(one) for one in (description.sounds(results) if description.sounds else ())],
         "conditions": [
             {
                 "network": condition.network,

@@ -4,6 +4,7 @@ import functools
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from clockwork.files import encoded
 from clockwork.report.html import page
 from clockwork.training import open_results
 
@@ -12,7 +13,7 @@ HOST = "127.0.0.1"
 
 def stamp(folder: Path) -> str:
     """What changes whenever a condition is finished."""
-    found = sorted(path for path in (folder / "conditions").glob("*.npz"))
+    found = sorted((folder / "conditions").glob("*.npz"))
     return " ".join(f"{path.name}:{path.stat().st_mtime_ns}" for path in found)
 
 
@@ -44,7 +45,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, text: str, kind: str, status: int = 200) -> None:
         """Send a text."""
-        content = text.encode()
+        content = encoded(text)
         self.send_response(status)
         self.send_header("Content-Type", f"{kind}; charset=utf-8")
         self.send_header("Content-Length", str(len(content)))

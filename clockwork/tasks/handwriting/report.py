@@ -1,6 +1,7 @@
 """What the report of the handwriting says and draws in its own words."""
 
 import math
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import numpy as np
 from clockwork import ctc
 from clockwork.checks import counted
 from clockwork.report import Column, Description, Listing, Measure, draw_curves, draw_errors
-from clockwork.report.aggregate import Row, best_rows, networks
+from clockwork.report.aggregate import Row, best_kept, largest_rows
 from clockwork.report.description import percent
 from clockwork.report.fonts import code
 from clockwork.tasks.handwriting.data import text_of
@@ -73,16 +74,14 @@ def description(task: Handwriting, results: Results) -> Description:
 
 def _read(results: Results) -> list[Listing]:
     """What the best run of each network at its largest size reads in each test line."""
-    best, names = best_rows(results), networks(results, results.task.labels)  # pyright: ignore[reportAttributeAccessIssue]
-    rows = [best[name, max(size for network, size in best if network == name)] for name in names]
-    columns, header = [], []
+    labels: Mapping[str, str] = results.task.labels  # pyright: ignore[reportAttributeAccessIssue]
+    rows, columns, header = largest_rows(results, labels), [], []
     for row in rows:
         result = next(iter(row.conditions.values()))
         if row.converged.size:
-            position = int(np.flatnonzero(result.kept == np.nanargmin(result.error))[0])
             characters = str(result.data["characters"])
-            columns.append([text_of(line, characters) for line in result.outputs["labels"][position]])
-            header.append(f"{results.task.labels[row.network]}, {row.size} parameters")  # pyright: ignore[reportAttributeAccessIssue]
+            columns.append([text_of(line, characters) for line in result.outputs["labels"][best_kept(result)]])
+            header.append(f"{labels[row.network]}, {row.size} parameters")
     texts = [str(text) for text in next(iter(rows[0].conditions.values())).data["texts"]]
     return [Listing("What was read", ("test line", *header), list(zip(texts, *columns, strict=True)))]
 

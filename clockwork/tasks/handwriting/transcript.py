@@ -1,13 +1,14 @@
 """A line of handwriting, its strokes coloured by what was read where, and the outputs that say so."""
 
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from clockwork.checks import counted
-from clockwork.report.aggregate import best_rows, networks
+from clockwork.report.aggregate import best_kept, largest_rows
 from clockwork.report.drawing import canvas, save, say
 from clockwork.tasks.handwriting.data import text_of
 from clockwork.training import ConditionResult, Results
@@ -33,11 +34,11 @@ def draw_transcript(results: Results, path: str | Path) -> None:
         >>> from clockwork.training import open_results
         >>> draw_transcript(open_results("results/handwriting"), "transcript.png")
     """
-    best, names = best_rows(results), networks(results, results.task.labels)  # pyright: ignore[reportAttributeAccessIssue]
-    figure, axes = canvas(2 * len(names), 1, WIDTH, HEIGHT)
-    for above, beneath, name in zip(axes[::2, 0], axes[1::2, 0], names, strict=True):
-        row = best[name, max(size for network, size in best if network == name)]
-        title = f"{results.task.labels[name]}, {row.size} parameters"  # pyright: ignore[reportAttributeAccessIssue]
+    labels: Mapping[str, str] = results.task.labels  # pyright: ignore[reportAttributeAccessIssue]
+    rows = largest_rows(results, labels)
+    figure, axes = canvas(2 * len(rows), 1, WIDTH, HEIGHT)
+    for above, beneath, row in zip(axes[::2, 0], axes[1::2, 0], rows, strict=True):
+        title = f"{labels[row.network]}, {row.size} parameters"
         above.set_title(title, loc="left", fontsize=10)
         above.set(xticks=[], yticks=[])
         beneath.set(ylim=(0, LETTERS), yticks=(0, 0.5, 1), ylabel="probability")
@@ -53,7 +54,7 @@ def draw_transcript(results: Results, path: str | Path) -> None:
 def _draw(above: Any, beneath: Any, result: ConditionResult) -> None:
     """The first example, as the run with the lowest error reads it."""
     data, characters = result.data, str(result.data["characters"])
-    position = int(np.flatnonzero(result.kept == np.nanargmin(result.error))[0])
+    position = best_kept(result)
     length = int(data["example_lengths"][0])
     frames, probabilities = data["example_inputs"][0, :length], result.outputs["probabilities"][position][0, :length]
     labels, at = spikes(probabilities.astype(np.float32))

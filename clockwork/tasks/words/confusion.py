@@ -8,8 +8,7 @@ import numpy as np
 
 from clockwork.data.speech import PAPER_GROUPS, PAPER_WORDS
 from clockwork.optional import require
-from clockwork.report.aggregate import Row, best_rows
-from clockwork.report.aggregate import networks as networks_of
+from clockwork.report.aggregate import Row, largest_rows
 from clockwork.report.drawing import canvas, save, say
 from clockwork.report.fonts import columns, names
 from clockwork.tasks.paper import LABELS
@@ -37,7 +36,7 @@ def draw_confusion(results: Results, path: str | Path) -> None:
         >>> from clockwork.training import open_results
         >>> draw_confusion(open_results("results/words"), "confusion.png")
     """
-    best, networks = best_rows(results), networks_of(results, LABELS)
+    rows = largest_rows(results, LABELS)
     words = [str(word) for word in next(iter(results.conditions.values())).data["words"]]
     groups = _groups(words)
     order = [words.index(word) for group in groups.values() for word in group] or list(range(len(words)))
@@ -46,11 +45,10 @@ def draw_confusion(results: Results, path: str | Path) -> None:
     labels = names([words[order[i]] for i in ticks], WORD)
     size = 8 if every == 1 and CONDITION * len(words) <= LARGEST else 6
     side = max(4.2, 1.2 + 0.07 * max(map(columns, labels)) + min(LARGEST, CONDITION * len(words)))
-    figure, axes = canvas(1, len(networks), side - 0.2, side)
+    figure, axes = canvas(1, len(rows), side - 0.2, side)
     image = None
-    for axis, name in zip(axes[0], networks, strict=True):
-        row = best[name, max(size for network, size in best if network == name)]
-        axis.set_title(f"{LABELS[name]}, {row.size} parameters", fontsize=11)
+    for axis, row in zip(axes[0], rows, strict=True):
+        axis.set_title(f"{LABELS[row.network]}, {row.size} parameters", fontsize=11)
         if not row.converged.size:
             say(axis, "all runs diverged")
             axis.set(xticks=[], yticks=[], aspect="equal")

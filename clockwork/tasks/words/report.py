@@ -6,7 +6,7 @@ import numpy as np
 
 from clockwork.checks import counted
 from clockwork.report import Column, Description, Line, Listing, Measure, draw_curves, draw_errors
-from clockwork.report.aggregate import Row, best_rows, networks
+from clockwork.report.aggregate import Row, largest_rows
 from clockwork.report.description import percent
 from clockwork.report.fonts import code
 from clockwork.tasks.paper import LABELS
@@ -62,9 +62,7 @@ def description(task: Words, results: Results) -> Description:
 
 def _heard(results: Results) -> list[Listing]:
     """For each split, what the networks at their largest size took each test word for."""
-    best, names = best_rows(results), networks(results, LABELS)
-    rows = [best[name, max(size for network, size in best if network == name)] for name in names]
-    found = []
+    rows, found = largest_rows(results, LABELS), []
     for split in dict.fromkeys(condition.data for condition in results.conditions):
         present = [row for row in rows if split in row.conditions]
         if not present:
