@@ -1,8 +1,19 @@
-"""``python -m clockwork`` is the command ``clockwork``."""
+"""The command ``clockwork``, which is ``python -m clockwork`` too."""
 
 import sys
 
-from clockwork.cli import main
+from clockwork import __version__
+
+
+def main() -> int:
+    """Print the version, which needs no extra, or run the command line, which needs ``[experiments]``."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"clockwork {__version__}")
+        return 0
+    from clockwork.cli import main
+
+    return main()
+
 
 if __name__ == "__main__":
     sys.exit(main())

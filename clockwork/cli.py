@@ -11,7 +11,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Union
 
-from clockwork import __version__
 from clockwork.optional import require
 
 try:
@@ -24,9 +23,6 @@ try:
     from clockwork.tasks import TASKS
     from clockwork.training import Task
 except (ImportError, ValueError) as error:  # ValueError: a variable of the environment that JAX cannot read
-    if sys.argv[1:] == ["--version"]:  # which needs no extra
-        print(f"clockwork {__version__}")
-        sys.exit(0)
     named = [name for name in os.environ if name.startswith("JAX_") and name.lower() in str(error).lower()]
     variable = f"{named[0]}={os.environ[named[0]]}" if named else "JAX_..."
     problem = error if isinstance(error, ImportError) else f"JAX cannot read its environment, {variable}: {error}"
@@ -293,9 +289,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         given = list(sys.argv[1:] if arguments is None else arguments)
-        if given == ["--version"]:
-            print(f"clockwork {__version__}")
-            return 0
         told = "Experiments with the Clockwork RNN. `clockwork --version` prints the version."
         command = tyro.cli(commands(given[0] if given else ""), prog="clockwork", description=told, args=given)
         with warnings.catch_warnings():
