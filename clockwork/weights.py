@@ -154,7 +154,7 @@ class Weights(NamedTuple):
         if f"{prefix}clock" in given and (stored := Clock.from_flat(arrays, prefix)) != clock:
             raise ValueError(f"the weights must be those of {clock}, got those of {stored}")
         *blocks, bias = (jnp.asarray(arrays[name]) for name in wanted[1:])
-        first = arrays[wanted[0]] if wanted[0] in given else jnp.zeros((0, *bias.shape), bias.dtype)
+        first = arrays[wanted[0]] if wanted[0] in given else no_inputs(bias)
         weights = cls(jnp.asarray(first), tuple(blocks), bias)
         check_weights(weights, clock)
         return weights
@@ -300,6 +300,11 @@ def draw(initializer: Initializer, key: Array, shape: tuple[int, ...], dtype: DT
 def block_shapes(clock: Clock) -> Sequence[tuple[int, int]]:
     """The shapes ``(k_j, a_j + k_j)`` of the sender blocks of a clock."""
     return [(k, a + k) for a, k in zip(clock.starts, clock.sizes, strict=True)]
+
+
+def no_inputs(bias: Array) -> Array:
+    """The input weights ``(0, ...)`` of a layer without inputs."""
+    return jnp.zeros((0, *bias.shape), bias.dtype)
 
 
 def torch_arrays(

@@ -10,7 +10,7 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
 from clockwork.checks import ArgumentError, finite, integer, shown
-from clockwork.weights import Normal, draw, torch_arrays
+from clockwork.weights import Normal, draw, no_inputs, torch_arrays
 
 
 class LSTMWeights(NamedTuple):
@@ -37,7 +37,13 @@ class LSTMWeights(NamedTuple):
             prefix: put before every name, such as ``"encoder."``.
 
         Returns:
-            ``input``, ``recurrent``, ``peepholes`` and ``bias``.
+            ``input``, ``recurrent``, ``peepholes`` and ``bias``, of the shapes above.
+
+        Example:
+            >>> import jax
+            >>> from clockwork.nn import lstm_init
+            >>> sorted(lstm_init(jax.random.key(0), cells=4, inputs=2).flat("encoder."))
+            ['encoder.bias', 'encoder.input', 'encoder.peepholes', 'encoder.recurrent']
         """
         return {f"{prefix}{name}": array for name, array in self._asdict().items()}
 
@@ -65,7 +71,7 @@ class LSTMWeights(NamedTuple):
         if given not in (set(wanted), set(wanted[1:])):
             raise ValueError(f"weights of an LSTM must be named {wanted}, got {sorted(given)}")
         recurrent, peepholes, bias = (jnp.asarray(arrays[name]) for name in wanted[1:])
-        first = arrays[wanted[0]] if wanted[0] in given else jnp.zeros((0, *bias.shape), bias.dtype)
+        first = arrays[wanted[0]] if wanted[0] in given else no_inputs(bias)
         weights = cls(jnp.asarray(first), recurrent, peepholes, bias)
         check_lstm_weights(weights)
         return weights

@@ -107,6 +107,7 @@ class ClockworkOfCells(Described, nnx.RNNCellBase):
         batch, rngs = input_shape[:-1], nnx.Rngs(0) if rngs is None else rngs
         shapes = [(*batch, width) for width in modules.widths(self.clock, self.in_features)]
         carries = [
+            # Ours where there is one: nnx.tabulate watches public methods, and cannot show the arguments of this one.
             getattr(cell, "_first_carry", cell.initialize_carry)(
                 shape, rngs, **({} if carry_init is None else {"carry_init": carry_init})
             )

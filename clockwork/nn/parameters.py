@@ -1,6 +1,5 @@
 """The weights of the core as parameters of nnx modules."""
 
-import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
@@ -9,7 +8,7 @@ from clockwork.clock import Clock
 from clockwork.lstm import LSTMWeights
 from clockwork.lstm.weights import check_lstm_weights
 from clockwork.nn.described import Described
-from clockwork.weights import Weights, check_weights
+from clockwork.weights import Weights, check_weights, no_inputs
 
 
 class ClockworkParameters(Described, nnx.Module):
@@ -86,4 +85,4 @@ def _unless_empty(weights: Array) -> nnx.Param[Array] | None:
 
 
 def _input_weights(param: nnx.Param[Array] | None, bias: Array) -> Array:
-    return jnp.zeros((0, *bias.shape), bias.dtype) if param is None else param[...]
+    return no_inputs(bias) if param is None else param[...]

@@ -62,6 +62,14 @@ def set_flat(module: nnx.Module, arrays: Mapping[str, ArrayLike], prefix: str = 
     Raises:
         ValueError: if a name is missing or unknown, an array has another shape than the parameter, or a stored clock
             differs from the layer's. Nothing is replaced then.
+
+    Example:
+        >>> import clockwork as cw
+        >>> from clockwork.nn import Clockwork, flat
+        >>> one, other = (Clockwork(cw.Clock((1, 2), (4, 3)), 13, rngs=nnx.Rngs(seed)) for seed in (0, 1))
+        >>> set_flat(other, flat(one))
+        >>> bool((other.cell.weights.input == one.cell.weights.input).all())
+        True
     """
     variables = _variables(module)
     given = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -11,8 +11,9 @@ import jax
 import numpy as np
 from flax import linen
 
+from clockwork.nn.linen.described import own_fields
+
 LIBRARIES = (Path(__file__).parent.parent, Path(inspect.getfile(functools)).parent)  # ours, the standard one
-LINEN = ("parent", "name")  # fields that every linen module has
 PLAIN = (bool, int, float, complex, str, bytes, types.NoneType, types.EllipsisType)
 
 
@@ -89,7 +90,7 @@ class _Digests:
         if hasattr(thing, "__wrapped__"):  # such as what jax.jit makes
             return (type(thing).__name__, self.of(thing.__wrapped__))
         if isinstance(thing, linen.Module):
-            fields = {name: getattr(thing, name) for name in thing.__dataclass_fields__ if name not in LINEN}
+            fields = {field.name: getattr(thing, field.name) for field in own_fields(thing)}
             return (self.of(type(thing)), self.of(fields))
         attributes = getattr(thing, "__dict__", None)
         return (self.of(type(thing)), self.of(attributes) if attributes else "")

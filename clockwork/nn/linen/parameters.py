@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from clockwork.weights import Weights, as_weights
+from clockwork.weights import Weights, as_weights, no_inputs
 
 
 def weights(params: Mapping[str, Array]) -> Weights:
@@ -31,7 +31,7 @@ def weights(params: Mapping[str, Array]) -> Weights:
     if not blocks or set(params) - {"input"} != {*blocks, "bias"}:
         raise ValueError(f"parameters of a clockwork cell are input, recurrent_0, ... and bias, got {sorted(params)}")
     bias = jnp.asarray(params["bias"])
-    given = params.get("input", jnp.zeros((0, *bias.shape), bias.dtype))  # a layer without inputs has none
+    given = params.get("input", no_inputs(bias))  # a layer without inputs has none
     return Weights(jnp.asarray(given), tuple(jnp.asarray(params[name]) for name in blocks), bias)
 
 

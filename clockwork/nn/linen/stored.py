@@ -1,6 +1,5 @@
 """The parameters of linen modules as flat dictionaries of arrays, with the names that nnx modules have."""
 
-import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,6 +12,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from clockwork.clock import Clock
+from clockwork.nn.linen.described import own_fields
 from clockwork.nn.stored_names import stored_clocks
 
 
@@ -65,6 +65,14 @@ def from_flat(module: nn.Module, arrays: Mapping[str, ArrayLike], prefix: str = 
     Raises:
         ValueError: if a stored clock differs from the layer's, or there is no array with this prefix. Shapes are
             checked when the module is called.
+
+    Example:
+        >>> import clockwork as cw
+        >>> from clockwork.nn import linen
+        >>> layer = linen.Clockwork(cw.Clock(periods=(1,), sizes=(3,)))
+        >>> arrays = {"cell.input": np.ones((2, 3)), "cell.recurrent.0": np.ones((3, 3)), "cell.bias": np.zeros(3)}
+        >>> sorted(linen.from_flat(layer, arrays)["params"]["cell"])
+        ['bias', 'input', 'recurrent_0']
     """
     given = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
     if not given:
@@ -82,8 +90,7 @@ def _dotted(name: str) -> str:
 
 
 def _clocks(module: nn.Module, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Clock]]:
-    fields = dataclasses.fields(module)  # pyright: ignore[reportArgumentType]
-    values = {field.name: getattr(module, field.name) for field in fields if field.name not in ("parent", "name")}
+    values = {field.name: getattr(module, field.name) for field in own_fields(module)}
     inner = {name: value for name, value in values.items() if isinstance(value, nn.Module)}
     for name, value in values.items():
         if isinstance(value, (list, tuple)):
