@@ -28,7 +28,19 @@ def test_neither_flax_api_is_built_on_the_other():
         for path in folder.rglob("*.py")
     }  # fmt: skip
     of_nnx = {path.stem for path, names in imported.items() if any(name.startswith("flax.nnx") for name in names)}
-    assert of_nnx == {"cells", "layers", "networks", "of_cells", "parameters", "described", "stored", "typed"}
+    assert of_nnx == {
+        "cells",
+        "layers",
+        "networks",
+        "of_cells",
+        "parameters",
+        "described",
+        "stored",
+        "typed",
+        "deep",
+        "deep_cells",
+        "units",
+    }
     forbidden = re.compile(rf"flax\.nnx|clockwork\.nn\.(?:{'|'.join(of_nnx)}|[A-Z]\w*)(?:\.|$)")
     for path, names in imported.items():
         if path.parent.name == "linen":

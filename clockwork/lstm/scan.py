@@ -25,6 +25,7 @@ from clockwork.ops.linalg import (
     matmul,
     outer,
     sum_over_time,
+    total,
     transpose,
     units_axis,
 )
@@ -140,9 +141,9 @@ class LSTM(NamedTuple):
             recurrent, bias, peepholes = sum_over_time(sums, hidden[:-1], deltas, cells[:-1], cells[1:])
             peepholes = jnp.concatenate([peepholes[:2], peepholes[3:]])
         else:
-            recurrent, bias = gram(hidden[:-1], flat, runs=False), _sum(flat)
+            recurrent, bias = gram(hidden[:-1], flat, runs=False), total(flat, runs=False)
             seen = [deltas[..., k, :] * c for k, c in ((0, cells[:-1]), (1, cells[:-1]), (3, cells[1:]))]
-            peepholes = jnp.stack([_sum(x) for x in seen])
+            peepholes = jnp.stack([total(x, runs=False) for x in seen])
         weights_bar = LSTMWeights(
             input=jnp.zeros(weights.input.shape, dtype)
             if inputs is None
@@ -325,11 +326,6 @@ def _by_gate(output: Array, others: Array, axis: int) -> Array:
     shape = list(output.shape)
     shape[axis - 1] = 4
     return jnp.where(jnp.broadcast_to(broadcast_batch(of_output, output), shape), output, others)
-
-
-def _sum(rows: Array) -> Array:
-    """The sum over all axes but the last, as a product, which XLA is faster at."""
-    return gram(jnp.ones((*rows.shape[:-1], 1), rows.dtype), rows, runs=False)[0]
 
 
 def _flat(x: Array, gates: int) -> Array:

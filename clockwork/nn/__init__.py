@@ -2,15 +2,19 @@
 
 from clockwork.lstm import LSTMWeights, lstm_init, lstm_unroll
 from clockwork.nn.cells import ClockworkCell, PeepholeLSTMCell
+from clockwork.nn.deep import DeepTransition, Operators, Recurrent
+from clockwork.nn.deep_cells import DeepTransitionCell, OperatorCell
 from clockwork.nn.initializers import FLAX, PAPER
 from clockwork.nn.layers import Bidirectional, Clockwork, Stack
 from clockwork.nn.modules import CellsState
 from clockwork.nn.networks import ClockworkLSTM, ClockworkRNN, Network, PeepholeLSTM, SimpleRNN
 from clockwork.nn.of_cells import ClockworkOfCells
 from clockwork.nn.stored import flat, set_flat
+from clockwork.nn.units import MLP, LpUnits, Maxout, Transition
 
 __all__ = [
     "FLAX",
+    "MLP",
     "PAPER",
     "Bidirectional",
     "CellsState",
@@ -19,12 +23,20 @@ __all__ = [
     "ClockworkLSTM",
     "ClockworkOfCells",
     "ClockworkRNN",
+    "DeepTransition",
+    "DeepTransitionCell",
     "LSTMWeights",
+    "LpUnits",
+    "Maxout",
     "Network",
+    "OperatorCell",
+    "Operators",
     "PeepholeLSTM",
     "PeepholeLSTMCell",
+    "Recurrent",
     "SimpleRNN",
     "Stack",
+    "Transition",
     "flat",
     "lstm_init",
     "lstm_unroll",

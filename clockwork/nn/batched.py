@@ -9,6 +9,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from clockwork.checks import shaped
 from clockwork.clock import Clock
+from clockwork.deep import DeepWeights, deep_unroll
 from clockwork.lstm import LSTMWeights, lstm_unroll
 from clockwork.nn.carry import check_carry, last_of, start_of, time_after
 from clockwork.recurrence import Activation, Method, State, as_time, step, unroll
@@ -98,3 +99,31 @@ def unroll_lstm(
 
     y, (h, c) = jax.vmap(each, in_axes=(1, 0, 0), out_axes=(1, 0))(inputs if width else None, h, c)
     return (c, h), y
+
+
+def step_deep(
+    weights: DeepWeights, carry: Array, inputs: ArrayLike, dtype: DTypeLike, activation: tuple[Activation, ...]
+) -> tuple[Array, Array]:
+    """One step of a deep transition: a carry ``(*batch, N)`` and inputs ``(*batch, I)``."""
+    x = jnp.asarray(inputs)
+    shaped("inputs", x, "*batch I", I=weights.input.shape[0])
+    batch, width = x.shape[:-1], weights.sizes[-1]
+    check_carry(carry, jax.ShapeDtypeStruct((*batch, width), dtype))
+    count = math.prod(batch)
+    last, _ = unroll_deep(weights, x.reshape(1, count, x.shape[-1]), carry.reshape(count, width), dtype, activation)
+    h_t = last.reshape(carry.shape).astype(carry.dtype)
+    return h_t, h_t
+
+
+def unroll_deep(
+    weights: DeepWeights, inputs: Array, hidden: Array, dtype: DTypeLike, activation: tuple[Activation, ...]
+) -> tuple[Array, Array]:
+    """`deep_unroll` over a batch ``(T, B, I)``, with hidden states ``(B, N)``: the last of them and all outputs."""
+    weights, inputs, hidden = jax.tree.map(lambda x: x.astype(dtype), (weights, inputs, hidden))
+    steps, _, width = inputs.shape
+
+    def each(x: Array | None, h: Array) -> tuple[Array, Array]:
+        return deep_unroll(weights, x, steps=steps if x is None else None, hidden=h, activation=activation)
+
+    y, last = jax.vmap(each, in_axes=(1, 0), out_axes=(1, 0))(inputs if width else None, hidden)
+    return last, y

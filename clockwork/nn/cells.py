@@ -87,7 +87,7 @@ class ClockworkCell(ClockworkParameters, nnx.RNNCellBase):
     def _arguments(self) -> dict[str, Any]:
         given = {
             "clock": self.clock, "in_features": self.in_features, "activation": self.activation,
-            **_dtypes(self.dtype, self.bias.dtype),
+            **dtype_arguments(self.dtype, self.bias.dtype),
         }  # fmt: skip
         return unless_default(given, activation=jnp.tanh)
 
@@ -216,7 +216,7 @@ class PeepholeLSTMCell(LSTMParameters, nnx.RNNCellBase):
 
     def _arguments(self) -> dict[str, Any]:
         given = {"in_features": self.in_features, "hidden_features": self.hidden_features}
-        return {**given, **_dtypes(self.dtype, self.bias.dtype)}
+        return {**given, **dtype_arguments(self.dtype, self.bias.dtype)}
 
     def __call__(self, carry: tuple[Array, Array], inputs: ArrayLike) -> tuple[tuple[Array, Array], Array]:
         """One step.
@@ -278,7 +278,7 @@ class PeepholeLSTMCell(LSTMParameters, nnx.RNNCellBase):
         return unroll_lstm(self.weights, inputs, carry, self.dtype)
 
 
-def _dtypes(dtype: DTypeLike, param_dtype: DTypeLike) -> dict[str, Any]:
+def dtype_arguments(dtype: DTypeLike, param_dtype: DTypeLike) -> dict[str, Any]:
     """The arguments ``dtype`` and ``param_dtype`` of a cell, unless they are the default."""
     dtype, param_dtype = jnp.dtype(dtype), jnp.dtype(param_dtype)
     own = {} if dtype == param_dtype else {"dtype": dtype}

@@ -15,6 +15,7 @@ from clockwork.clock import Clock, check_clock
 from clockwork.nn import modules
 from clockwork.nn.carry import check_carry
 from clockwork.nn.cells import PeepholeLSTMCell
+from clockwork.nn.deep_cells import DeepTransitionCell
 from clockwork.nn.described import Described
 from clockwork.nn.modules import CellsState
 from clockwork.recurrence import Method, check_time
@@ -137,8 +138,8 @@ class ClockworkOfCells(Described, nnx.RNNCellBase):
         """
         return modules.unroll(
             self.clock, inputs, carry, lengths, start=start, method=method,
-            scan=lambda j, c, x, ticks: _scan(self.cells[j], c, x, ticks),
-            stepwise=lambda c, x, ticks: _scan(self, c, x, ticks),
+            scan=lambda j, c, x, ticks: scan_cell(self.cells[j], c, x, ticks),
+            stepwise=lambda c, x, ticks: scan_cell(self, c, x, ticks),
         )  # fmt: skip
 
 
@@ -156,8 +157,20 @@ def _make(cell: Callable[..., nnx.RNNCellBase], width: int, size: int, rngs: nnx
     return made
 
 
-def _scan(cell: nnx.RNNCellBase, carry: PyTree, inputs: Array, ticks: Array | None) -> tuple[PyTree, Array]:
-    """Scan a cell over ``(S, B, I)``, and keep whatever state it has besides its carry."""
+def scan_cell(cell: nnx.RNNCellBase, carry: PyTree, inputs: Array, ticks: Array | None) -> tuple[PyTree, Array]:
+    """Scan a cell over ``(S, B, I)``, and keep whatever state it has besides its carry.
+
+    Args:
+        cell: of one feature axis.
+        carry: with one batch dimension B.
+        inputs: ``(S, B, I)``.
+        ticks: ``(B,)``, the number of steps after which a sequence's carry no longer changes; None for all steps.
+
+    Returns:
+        The last carry, and the outputs ``(S, B, N)``.
+    """
+    if isinstance(cell, DeepTransitionCell):
+        return cell._unroll(inputs, carry, ticks)
     if isinstance(cell, PeepholeLSTMCell) and ticks is None:
         return cell._unroll(inputs, carry)
     graph, params, rest = nnx.split(cell, nnx.Param, ...)

@@ -1,10 +1,13 @@
 """The weights of the core as parameters of nnx modules."""
 
+import jax
 from flax import nnx
 from jax import Array
 
 from clockwork.checks import shaped
 from clockwork.clock import Clock
+from clockwork.deep import DeepWeights
+from clockwork.deep.weights import check_deep_weights
 from clockwork.lstm import LSTMWeights
 from clockwork.lstm.weights import check_lstm_weights
 from clockwork.nn.described import Described
@@ -75,6 +78,41 @@ class LSTMParameters(Described, nnx.Module):
         shaped("recurrent weights", weights.recurrent, "N 4N", N=cells)
         shaped("input weights", weights.input, "I 4N", I=inputs, N=cells)
         for param, array in zip((self.input, self.recurrent, self.peepholes, self.bias), weights, strict=True):
+            if param is not None:
+                param[...] = array.astype(param.dtype)
+
+
+class DeepParameters(Described, nnx.Module):
+    """The parameters of a deep transition: ``input`` (None without inputs), ``recurrent``, ``between`` and ``bias``."""
+
+    def __init__(self, weights: DeepWeights) -> None:
+        self.input = _unless_empty(weights.input)
+        self.recurrent = nnx.Param(weights.recurrent)
+        self.between = nnx.List([nnx.Param(block) for block in weights.between])
+        self.bias = nnx.Param(weights.bias)
+
+    @property
+    def weights(self) -> DeepWeights:
+        """The layer's weights, for `clockwork.deep.deep_unroll`."""
+        recurrent, between = self.recurrent[...], tuple(block[...] for block in self.between)
+        given = no_inputs(recurrent[0]) if self.input is None else self.input[...]
+        return DeepWeights(given, recurrent, between, self.bias[...])
+
+    def set_weights(self, weights: DeepWeights) -> None:
+        """Replace the layer's weights.
+
+        Args:
+            weights: those of a layer of the same sizes; they are converted to the parameters' dtype.
+
+        Raises:
+            ValueError: if the weights belong to a layer of other sizes.
+        """
+        check_deep_weights(weights)
+        old, new = jax.tree.leaves(self.weights), jax.tree.leaves(weights)
+        if [w.shape for w in new] != [w.shape for w in old]:
+            raise ValueError(f"weights must have shapes {[w.shape for w in old]}, got {[w.shape for w in new]}")
+        params = [self.input, self.recurrent, *self.between, self.bias]
+        for param, array in zip(params, new, strict=True):
             if param is not None:
                 param[...] = array.astype(param.dtype)
 

@@ -65,6 +65,14 @@ def gram(x: Array, y: Array, *, runs: bool) -> Array:
     return sum_over_time(outer, x, y)
 
 
+def total(rows: Array, *, runs: bool) -> Array:
+    """The sum of rows ``(..., N)``: the gradient of the biases in ``x @ w + b``."""
+    if runs:
+        return rows.sum(tuple(range(rows.ndim - 2)))
+    # As a product, which XLA is faster at.
+    return gram(jnp.ones((*rows.shape[:-1], 1), rows.dtype), rows, runs=False)[0]
+
+
 def outer(x: Array, y: Array) -> Array:
     """``x.T @ y`` of one step of many runs, ``x (..., K, R)`` and ``y (..., N, R)``: ``(K, N, R)``."""
     product = x[..., :, None, :] * y[..., None, :, :]

@@ -14,6 +14,7 @@ from clockwork.clock import Clock, check_clock
 from clockwork.nn import modules
 from clockwork.nn.carry import check_carry
 from clockwork.nn.linen.cells import PeepholeLSTMCell
+from clockwork.nn.linen.deep_cells import DeepTransitionCell
 from clockwork.nn.linen.described import Described
 from clockwork.nn.modules import CellsState
 from clockwork.recurrence import Method, check_time
@@ -124,8 +125,8 @@ class ClockworkOfCells(Described, nn.RNNCellBase):
         """
         return modules.unroll(
             self.clock, inputs, carry, lengths, start=start, method=method,
-            scan=lambda j, c, x, ticks: _scan(self.cells[j], c, x, ticks),
-            stepwise=lambda c, x, ticks: _scan(self, c, x, ticks),
+            scan=lambda j, c, x, ticks: scan_cell(self.cells[j], c, x, ticks),
+            stepwise=lambda c, x, ticks: scan_cell(self, c, x, ticks),
         )  # fmt: skip
 
 
@@ -139,8 +140,10 @@ def _make(cell: Callable[..., nn.RNNCellBase], size: int) -> nn.RNNCellBase:
     return made
 
 
-def _scan(cell: nn.RNNCellBase, carry: PyTree, inputs: Array, ticks: Array | None) -> tuple[PyTree, Array]:
-    """Scan a cell over ``(S, B, I)``."""
+def scan_cell(cell: nn.RNNCellBase, carry: PyTree, inputs: Array, ticks: Array | None) -> tuple[PyTree, Array]:
+    """Scan a cell over ``(S, B, I)``; arguments and results as of `clockwork.nn.of_cells.scan_cell`."""
+    if isinstance(cell, DeepTransitionCell):
+        return cell.unroll(inputs, carry, ticks)
     if isinstance(cell, PeepholeLSTMCell) and ticks is None:
         return cell.unroll(inputs, carry)
 
