@@ -19,12 +19,14 @@ from clockwork.nn import (
     MLP,
     Bidirectional,
     Clockwork,
+    DeepRNN,
     DeepTransition,
     DeepTransitionCell,
     LpUnits,
     Maxout,
     Operators,
     Recurrent,
+    SequenceNetwork,
     Stack,
     Transition,
     flat,
@@ -215,3 +217,53 @@ def test_mistakes_get_one_sentence(make, message):
     with pytest.raises(ValueError, match=message) as raised:
         make()
     assert "\n" not in str(raised.value)
+
+
+# Table 1 of Pascanu et al. (2013): features, then the weights of each network, biases not counted.
+MUSIC = {"DT(S)": (400, 585_600), "DOT(S)": (400, 745_600), "sRNN": (400, 550_400)}
+TABLE_1 = {
+    "Nottingham": (88, {"RNN": (600, 465_600), **MUSIC}),
+    "JSB Chorales": (88, {"RNN": (200, 75_200), **MUSIC}),
+    "MuseData": (88, {"RNN": (600, 465_600), **MUSIC, "sRNN": (600, 1_185_600)}),
+    "PTB characters": (
+        50, {"RNN": (600, 420_000), "DT(S)": (400, 540_000), "DOT(S)": (400, 790_000), "sRNN": (400, 520_000)},
+    ),
+    "PTB words": (
+        10_000, {"RNN": (200, 4_040_000), "DT(S)": (200, 6_120_000), "DOT(S)": (200, 6_160_000),
+                 "sRNN": (400, 8_480_000)},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("data", TABLE_1)
+def test_the_networks_of_table_1_have_so_many_weights(data):
+    features, networks = TABLE_1[data]
+    wide = 600 if data == "PTB characters" else None
+    for name, (hidden, count) in networks.items():
+        options = {
+            "RNN": {}, "sRNN": {"stacked": 2}, "DT(S)": {"middle": (hidden,)},
+            "DOT(S)": {"middle": (hidden,), "output": (wide or hidden,)},
+        }[name]  # fmt: skip
+        made = nnx.eval_shape(lambda h=hidden, o=options: DeepRNN(features, h, features, **o, rngs=nnx.Rngs(0)))
+        assert made.num_weights == count, (data, name)
+
+
+def test_a_network_continued_is_the_whole_and_each_place_can_be_deep():
+    x = inputs_for(BATCH)
+    network = DeepRNN(INPUTS, WIDTH, 3, middle=(3,), output=(5,), before=(6,), stacked=2, rngs=nnx.Rngs(0))
+    whole = network(x)
+    carry, first = network(x[:, :4], return_carry=True)
+    rest = network(x[:, 4:], initial_carry=carry)
+    np.testing.assert_allclose(jnp.concatenate([first, rest], 1), whole, rtol=1e-5, atol=1e-6)
+    by_hand = network.layers[1](network.layers[0](jnp.tanh(network.before.mlp(x))))
+    np.testing.assert_allclose(network.predict(by_hand), whole, rtol=1e-5, atol=1e-6)
+    assert repr(network) == (
+        "DeepRNN(in_features=2, hidden_features=4, out_features=3, middle=(3,), output=(5,), before=(6,), stacked=2)"
+    )
+    clock = cw.Clock(periods=(1, 2), sizes=(2, 2))
+    clocked = SequenceNetwork([Clockwork(clock, INPUTS, rngs=nnx.Rngs(0))], lambda h: h)
+    carry, first = clocked(x[:, :4], return_carry=True)
+    rest = jax.jit(lambda c, x: clocked(x, initial_carry=c, start=0))(carry, x[:, 4:])
+    np.testing.assert_allclose(jnp.concatenate([first, rest], 1), clocked(x), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="one carry for each of the 2 layers, got 1"):
+        network(x, initial_carry=(carry,))

@@ -4,6 +4,7 @@ from clockwork.lstm import LSTMWeights, lstm_init, lstm_unroll
 from clockwork.nn.cells import ClockworkCell, PeepholeLSTMCell
 from clockwork.nn.deep import DeepTransition, Operators, Recurrent
 from clockwork.nn.deep_cells import DeepTransitionCell, OperatorCell
+from clockwork.nn.deep_networks import DeepRNN, SequenceNetwork
 from clockwork.nn.initializers import FLAX, PAPER
 from clockwork.nn.layers import Bidirectional, Clockwork, Stack
 from clockwork.nn.modules import CellsState
@@ -23,6 +24,7 @@ __all__ = [
     "ClockworkLSTM",
     "ClockworkOfCells",
     "ClockworkRNN",
+    "DeepRNN",
     "DeepTransition",
     "DeepTransitionCell",
     "LSTMWeights",
@@ -34,6 +36,7 @@ __all__ = [
     "PeepholeLSTM",
     "PeepholeLSTMCell",
     "Recurrent",
+    "SequenceNetwork",
     "SimpleRNN",
     "Stack",
     "Transition",

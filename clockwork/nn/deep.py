@@ -61,7 +61,7 @@ class Recurrent(Layer, Described, nnx.Module):
         if predict is not None and not callable(predict):
             raise ValueError(f"predict must be a function of hidden states, or a module, got {predict!r}")
         self.cell: Any = cell
-        self.predict = predict
+        self.predict: Any = predict
         self.time_major, self.return_carry, self.reverse, self.keep_order = (
             time_major,
             return_carry,
