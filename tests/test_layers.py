@@ -39,6 +39,7 @@ def test_neither_flax_api_is_built_on_the_other():
         "typed",
         "deep",
         "deep_cells",
+        "deep_networks",
         "units",
     }
     forbidden = re.compile(rf"flax\.nnx|clockwork\.nn\.(?:{'|'.join(of_nnx)}|[A-Z]\w*)(?:\.|$)")

@@ -107,7 +107,7 @@ class SequenceNetwork(Described, nnx.Module):
                 f"initial_carry must have one carry for each of the {len(self.layers)} layers, got {len(carries)}"
             )
         for i, layer in enumerate(self.layers):
-            own = {"start": start} if isinstance(layer, Clockwork) and start is not None else {}
+            own: dict[str, Any] = {"start": start} if isinstance(layer, Clockwork) and start is not None else {}
             carries[i], x = layer(
                 x, initial_carry=carries[i], seq_lengths=seq_lengths, return_carry=True, time_major=False, **own
             )
