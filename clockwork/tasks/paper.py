@@ -88,6 +88,7 @@ class Experiment(Task):
     seed: int = 0
 
     title: ClassVar[str]
+    kinds: ClassVar[Mapping[str, str]] = LABELS  # what readers are told of the networks, by name
     actions: ClassVar[tuple[str, ...]] = ()  # methods that are options of the command
     units: ClassVar[dict[int, dict[str, int]]]  # Table 1: hidden units (cells of the LSTM) by size
     published: ClassVar[dict[str, tuple[float, float]]]  # Table 2: mean and sd over 100 runs of the largest
@@ -110,8 +111,9 @@ class Experiment(Task):
         integer("runs", self.runs, 1, MAX_RUNS)
         integer("epochs", self.epochs, 1, MAX_EPOCHS)
         integer("seed", self.seed, 0, MAX_SEED)
-        chosen("network", self.networks, tuple(LABELS))
-        chosen("size", self.sizes, tuple(self.units))
+        chosen("network", self.networks, tuple(self.kinds))
+        if self.units:
+            chosen("size", self.sizes, tuple(self.units))
         for rate in self.learning_rates or ():
             float32("learning_rates", rate)
         if self.learning_rates is not None:
@@ -125,7 +127,7 @@ class Experiment(Task):
     @property
     def labels(self) -> Mapping[str, str]:
         """What readers are told of the networks, by name, in the order of the figures."""
-        return LABELS
+        return self.kinds
 
     def hyperparameters(self, network: str) -> list[Hyperparameters]:
         """Those that a network is trained with."""
