@@ -19,7 +19,7 @@ try:
     tyro: Any = require("tyro")
     from clockwork.console import complain, guarded, sentence, stopped
     from clockwork.data.audio import matching_files
-    from clockwork.options import help_of, option_names, options_of, reads_results
+    from clockwork.options import help_of, option_names, options_of, reads_results, takes_files
     from clockwork.tasks import TASKS
     from clockwork.training import Task
 except (ImportError, ValueError) as error:  # ValueError: a variable of the environment that JAX cannot read
@@ -64,7 +64,8 @@ class TaskCommand:
 
         given = getattr(self, action)
         if reads_results(self.kind, action):
-            print(getattr(self.kind, action)(open_results(self.out), _matching(action, given)))
+            texts = _matching(action, given) if takes_files(self.kind, action) else given
+            print(getattr(self.kind, action)(open_results(self.out), texts))
         else:
             print(getattr(self.task(), action)(given))
         return 0

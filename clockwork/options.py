@@ -38,16 +38,23 @@ def options_of(kind: type[Task]) -> list[tuple[str, Any, Any]]:
         options.append(_option(field.name, hint, text, field, field.metadata))
     for name in getattr(kind, "actions", ()):
         text, nothing = f"Train nothing. {_plain(_summary(getattr(kind, name)), kind)}", dataclasses.field(default=None)
-        if reads_results(kind, name):
+        if takes_files(kind, name):
             options.append(_option(name, tuple[str, ...], f"{text} {PATTERNS}", nothing, {"metavar": "FILE"}))
+        elif reads_results(kind, name):
+            options.append(_option(name, tuple[str, ...], text, nothing, {"metavar": "TEXT"}))
         else:
             options.append(_option(name, str, text, nothing, {"metavar": "DIR"}))
     return options
 
 
 def reads_results(kind: type[Task], action: str) -> bool:
-    """Whether an action is one of the results and some files: a static method, not one of the task and a folder."""
+    """Whether an action is one of the results and some texts: a static method, not one of the task and a folder."""
     return isinstance(inspect.getattr_static(kind, action), staticmethod)
+
+
+def takes_files(kind: type[Task], action: str) -> bool:
+    """Whether these texts are names of files: the static method calls its second argument ``files``."""
+    return reads_results(kind, action) and list(inspect.signature(getattr(kind, action)).parameters)[1] == "files"
 
 
 def option_names(kind: type[Task]) -> dict[str, str]:

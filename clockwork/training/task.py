@@ -113,7 +113,8 @@ class Task:
     A task may also have a ``title``, a method ``report(results)`` that returns its `clockwork.report.Description`, and,
     if it is a dataclass in ``clockwork.tasks.TASKS``, a command of its own: its options are its fields, and
     ``actions`` names methods that are further things that the command does. A static method is given the results and
-    the files named on the command line, any other method the name of a folder; both return the text to print.
+    what is named on the command line: files, if it calls its second argument ``files``, else texts. Any other method is
+    given the name of a folder. All return the text to print.
 
     Attributes:
         name: what the task is called in ``runs.csv`` and ``config.json``.
