@@ -18,14 +18,26 @@ LOWEST, KEYS = 21, 88  # the MIDI number of the first key, A0, and the number of
 PARTS = ("train", "valid", "test")
 MIDI = (".mid", ".midi")
 DRUMS = 9  # the channel of percussion, whose numbers are no pitches
-ALLOWED = {  # all that a pickle of a set may name
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "scalar"),
-    ("_codecs", "encode"),
+
+
+def _bytes(content: Any = b"", encoding: str = "latin1") -> bytes:
+    """The bytes of an array in a pickle, as its protocols build them."""
+    if isinstance(content, str) and encoding in ("latin1", "latin-1"):
+        return content.encode("latin1")
+    if not isinstance(content, (bytes, bytearray)):
+        raise pickle.UnpicklingError(f"it builds bytes of {type(content).__name__}")
+    return bytes(content)
+
+
+# All that a pickle of a set may name, and what stands for it: None for the thing itself.
+ALLOWED: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): None,
+    ("numpy", "dtype"): None,
+    **{(f"numpy.{core}.multiarray", name): None for core in ("core", "_core") for name in ("_reconstruct", "scalar")},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): None for core in ("core", "_core")},
+    ("_codecs", "encode"): _bytes,
+    ("builtins", "bytes"): _bytes,
+    ("__builtin__", "bytes"): _bytes,
 }
 
 
@@ -100,7 +112,7 @@ class _Unpickler(pickle.Unpickler):
         """Refuse every name but those that arrays need."""
         if (module, name) not in ALLOWED:
             raise pickle.UnpicklingError(f"it names {module}.{name}, and a set of pieces holds only lists and numbers")
-        return super().find_class(module, name)
+        return ALLOWED[module, name] or super().find_class(module, name)
 
     def persistent_load(self, pid: Any) -> Any:
         """Refuse objects that are kept elsewhere."""

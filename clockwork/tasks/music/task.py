@@ -22,8 +22,8 @@ from clockwork.training.task import Condition
 
 # What the authors' code does not tell is ours: batch, momentum and rates. docs/replications/music.md has the search.
 PRESETS = {
-    "stable": Preset(adam=True, rate=0.001, momentum=0.0, clip_norm=1.0, batch=16, window=64),
-    "paper": Preset(adam=False, rate=0.02, momentum=0.9, clip_norm=1.0, batch=4, window=64, decay_start=10, decay=10),
+    "stable": Preset(adam=True, rate=0.001, momentum=0.0, clip_norm=1.0, batch=4, window=64),
+    "paper": Preset(adam=False, rate=0.1, momentum=0.9, clip_norm=1.0, batch=4, window=64, decay_start=10, decay=10),
 }
 # The sets of Boulanger-Lewandowski et al. (2012), by the pieces and steps of their training sets.
 KNOWN = {
@@ -72,7 +72,7 @@ class Music(Prediction):
     columns = ("data", "nll")
     presets = PRESETS
     recorded = {  # noqa: RUF012
-        "outputs/probabilities": ("f", "K T 88"),
+        "outputs/probabilities": ("f", "K S 88"),
         "outputs/continuation": ("iu", "K C 88"),
         "outputs/per_piece": ("f", "K"),
         "curve": ("f", "P R"),
