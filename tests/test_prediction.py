@@ -6,6 +6,8 @@ import dataclasses
 import functools
 import json
 import math
+import re
+from pathlib import Path
 
 import chex
 import jax
@@ -24,6 +26,7 @@ from clockwork.tasks.windows import cut, shuffled, total_loss, windows_of, windo
 from clockwork.training import Step, Terminated, open_results, sweep
 from clockwork.training.progress import Progress
 
+RESULTS = Path(__file__).parent.parent / "docs/results.md"
 SMALL = {"runs": 2, "sizes": (1500,), "epochs": 2, "batch": 8, "window": 16}
 
 
@@ -51,6 +54,18 @@ def as_users_have_it():
     """Adam of optax mixes dtypes itself."""
     with jax.numpy_dtype_promotion("standard"):
         yield
+
+
+def check_documented(out, name, other):
+    """Whether docs/results.md names every array and setting of a folder, and no other but those of the other task."""
+    part = RESULTS.read_text(encoding="utf-8").split("## Music and text\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `([^`]+)` \|(?:.*\|)? ([^|]*) \|$", part, re.MULTILINE)
+    own = {key for key, meaning in rows if not meaning.startswith(f"{other}:")}
+    (archive,) = (out / "conditions").glob("*.npz")
+    with np.load(archive) as stored:
+        keys = {key for key in stored if key.startswith(("outputs/", "data/"))} | {"curve"}
+    settings = set(json.loads((out / "config.json").read_text())["settings"])
+    assert own == keys | settings, (name, own ^ (keys | settings))
 
 
 def visited(windows, length):
@@ -193,6 +208,7 @@ def test_the_music_command_writes_tables_pieces_and_sounds(tmp_path, set_of_piec
     assert [row["network"] for row in rows] == ["cwdts", "cwdts"]
     results = open_results(out)
     ((condition, result),), task = results.conditions.items(), results.task
+    check_documented(out, "music", "text")
     # The stored figure is that of the stored network.
     model, data = results.trained(condition), task.data(condition)
     error, outputs = task.result(model, data)
@@ -215,6 +231,7 @@ def test_the_text_command_learns_and_writes(tmp_path, book, capsys):
     (result,) = results.conditions.values()
     assert result.error.max() < 1.0  # a repeated sentence is learnt by heart; a guess of frequencies has 4 bits
     assert (result.outputs["dynamic"] < result.error[result.kept] + 0.2).all()
+    check_documented(out, "text", "music")
     assert main(["text", "--generate", "It is not down ", "true places ", "--out", str(out)]) == 0
     written = capsys.readouterr().out
     assert written.startswith("It is not down in any map")

@@ -412,6 +412,28 @@ class Prediction(Experiment):
         sums, counts = self.likelihood(model, data.valid, data.zero[1])
         return self.figure(sums.sum() / counts.sum())
 
+    @classmethod
+    def sizes_text(cls, table: Mapping[str, Mapping[str, Sizes]], features: Mapping[str, int]) -> str:
+        """What ``clockwork info`` prints of the paper's Table 1: units and weights, biases not counted."""
+        names = ("rnn", "dts", "dots", "srnn")
+        lines = [
+            f"{cls.title}, sizes of Pascanu et al. (2013), Table 1: units of each layer, and weights without biases",
+            " " * 15 + "".join(f"{LABELS[name]:>26}" for name in names),
+        ]
+        for name, sizes in table.items():
+            cells = []
+            for kind in names:
+                hidden, middle, output = sizes[kind]
+                made = nnx.eval_shape(
+                    lambda kind=kind, one=sizes[kind], d=features[name]: network(
+                        kind, one, d, 1, next(iter(cls.presets.values())), nnx.Rngs(0)
+                    )
+                )
+                layers = ", ".join(str(units) for units in (hidden, middle, output) if units)
+                cells.append(f"{layers}: {made.num_weights:,}")
+            lines.append(f"{name:<15}" + "".join(f"{cell:>26}" for cell in cells))
+        return "\n".join(lines)
+
 
 def _noisy(model: SequenceNetwork, stddev: float, key: Array) -> SequenceNetwork:
     """The model with noise on its weights, not on its biases."""

@@ -129,6 +129,11 @@ class Music(Prediction):
         train, valid, test = (windows_of(part, batch, length) for part in self.rolls[1:])
         return train, valid, test
 
+    @classmethod
+    def info(cls) -> str:
+        """What ``clockwork info`` prints of the experiment."""
+        return cls.sizes_text(TABLE_1, dict.fromkeys(TABLE_1, KEYS))
+
     @property
     def updates(self) -> int:
         """Of an epoch."""

@@ -135,6 +135,11 @@ class TextPrediction(Prediction):
         train, valid, test = (windows_of_text(part, batch, length) for part in (text.train, text.valid, text.test))
         return train, valid, test
 
+    @classmethod
+    def info(cls) -> str:
+        """What ``clockwork info`` prints of the experiment."""
+        return cls.sizes_text(TABLE_1, {"characters": 50, "words": 10_000})
+
     @property
     def updates(self) -> int:
         """Of an epoch."""
