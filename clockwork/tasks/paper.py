@@ -1,4 +1,4 @@
-"""What the paper's experiments have in common: their networks, how these are trained, and how often."""
+"""What the experiments of Koutník et al. (2014) share: their networks, sizes and training."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ class Protocol(NamedTuple):
     Attributes:
         learning_rates: by network.
         momentum: of the optimiser.
-        clip_norm: the gradient of a run is scaled down to this norm where it is longer; None: never.
+        clip_norm: a gradient with a larger norm is scaled down to this norm; None for no clipping.
 
     Example:
         >>> Protocol({"srn": 3e-4}, momentum=0.95, clip_norm=30.0).clipping
@@ -38,7 +38,7 @@ class Protocol(NamedTuple):
     clip_norm: float | None = None
 
     def optimizer(self, learning_rate: Array | float) -> optax.GradientTransformation:
-        """The optimiser; the gradient that it is given is clipped first."""
+        """The optimiser, with gradient clipping before it."""
         descent = optax.sgd(learning_rate, momentum=self.momentum, nesterov=True)
         return descent if self.clip_norm is None else optax.chain(optax.clip_by_global_norm(self.clip_norm), descent)
 
@@ -88,7 +88,7 @@ class Experiment(Task):
     seed: int = 0
 
     title: ClassVar[str]
-    kinds: ClassVar[Mapping[str, str]] = LABELS  # what readers are told of the networks, by name
+    kinds: ClassVar[Mapping[str, str]] = LABELS  # labels of the networks in tables and figures, by name
     actions: ClassVar[tuple[str, ...]] = ()  # methods that are options of the command
     units: ClassVar[dict[int, dict[str, int]]]  # Table 1: hidden units (cells of the LSTM) by size
     published: ClassVar[dict[str, tuple[float, float]]]  # Table 2: mean and sd over 100 runs of the largest
@@ -121,16 +121,16 @@ class Experiment(Task):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What conditions call the networks."""
+        """The names of the networks in the conditions."""
         return self.networks
 
     @property
     def labels(self) -> Mapping[str, str]:
-        """What readers are told of the networks, by name, in the order of the figures."""
+        """The labels of the networks in tables and figures, by name, in the order of the figures."""
         return self.kinds
 
     def hyperparameters(self, network: str) -> list[Hyperparameters]:
-        """Those that a network is trained with."""
+        """The hyper-parameters that a network is trained with."""
         rates = self.learning_rates or (self.training.learning_rates[network],)
         return [(("learning_rate", rate),) for rate in rates]
 
@@ -192,7 +192,7 @@ class Experiment(Task):
         return self.network_of(name, self.units_of(name, size), self.outputs_width, rngs)
 
     def network_of(self, name: str, units: int, outputs: int, rngs: nnx.Rngs) -> Network:
-        """A network of so many units (cells of an LSTM) and outputs."""
+        """A network with this number of units (or LSTM cells) and outputs."""
         if name == "srn":
             return SimpleRNN(units, self.inputs, outputs, stddev=STDDEV, rngs=rngs)
         if name == "lstm":
@@ -209,7 +209,7 @@ class Experiment(Task):
         return self.network(name, size, rngs)
 
     def num_parameters(self, condition: Condition, params: PyTree) -> int:
-        """As the paper counts them: the periods of a clock among them."""
+        """The number of parameters as the paper counts it, including the periods of a clock."""
         del params
         return nnx.eval_shape(lambda: self.network(condition.network, condition.size, nnx.Rngs(0))).num_parameters
 

@@ -1,13 +1,13 @@
-"""What a sweep tells an experiment tracker."""
+"""Logging to an experiment tracker."""
 
 from typing import Any, Protocol
 
 
 class Callback(Protocol):
-    """What a sweep calls: ``init`` once, ``log`` after each of its compiled calls, ``finish`` at the end.
+    """The interface of an experiment tracker. A sweep calls ``init`` once, ``log`` often, and ``finish`` at the end.
 
-    The modules ``wandb`` and ``trackio`` have these functions, so that ``sweep(task, out, callback=wandb)`` works as
-    it is. For a TensorBoard writer there is `TensorBoard`.
+    The modules ``wandb`` and ``trackio`` have these functions, so ``sweep(task, out, callback=wandb)`` works. For
+    TensorBoard, use `TensorBoard`.
 
     Example:
         >>> from clockwork.training import sweep
@@ -28,24 +28,24 @@ class Callback(Protocol):
     """
 
     def init(self, *, config: dict[str, Any]) -> Any:
-        """The sweep begins.
+        """Called when the sweep begins.
 
         Args:
             config: the settings of the task, as in ``config.json``.
         """
 
     def log(self, metrics: dict[str, float], *, step: int) -> Any:
-        """Some epochs are done.
+        """Called after some epochs.
 
         Args:
             metrics: for each condition in training, the median over its runs of the watched error as
                 ``NAME/error``, how many runs have diverged as ``NAME/diverged``, and how many are still training as
                 ``NAME/training``.
-            step: how many epochs the sweep has trained, over all its groups.
+            step: the number of epochs that the sweep has trained, summed over its groups.
         """
 
     def finish(self) -> Any:
-        """The sweep has ended, or was interrupted."""
+        """Called when the sweep has ended or was interrupted."""
 
 
 class TensorBoard:

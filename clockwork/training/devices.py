@@ -1,4 +1,4 @@
-"""The devices that a sweep lays its runs over, and what was compiled for them."""
+"""The devices that a sweep uses, and the cache of compiled programs."""
 
 import contextlib
 import os
@@ -12,10 +12,10 @@ from clockwork.files import cache_folder
 
 
 def use_all_cores() -> None:
-    """Let JAX see each core of the processor as a device, so that a sweep uses all of them.
+    """Make each core of the processor a JAX device, so that a sweep uses all cores.
 
-    Call it before anything that starts JAX; later it does nothing. ``JAX_NUM_CPU_DEVICES``, if
-    set, is left as it is. It makes no difference to a sweep on accelerators.
+    Call this before JAX is initialised; later it has no effect. If ``JAX_NUM_CPU_DEVICES`` is set, that value is used
+    instead. It has no effect on a sweep on accelerators.
 
     Example:
         >>> use_all_cores()
@@ -28,11 +28,10 @@ def use_all_cores() -> None:
 
 
 def keep_compiled() -> None:
-    """Keep compiled programs on disk, so that the same sweep starts at once the next time.
+    """Cache compiled programs on disk, so that the same sweep starts faster the next time.
 
-    Call it before the sweep. They are kept in ``$XDG_CACHE_HOME/clockwork``, or ``~/.cache/clockwork``;
-    where JAX has been told of a folder of its own (``JAX_COMPILATION_CACHE_DIR``), there. Does nothing
-    where the folder cannot be written.
+    Call this before the sweep. The cache is ``$XDG_CACHE_HOME/clockwork`` or ``~/.cache/clockwork``, unless JAX has a
+    cache folder already (``JAX_COMPILATION_CACHE_DIR``). If the folder cannot be written, nothing is cached.
 
     Example:
         >>> keep_compiled()  # doctest: +SKIP
@@ -46,10 +45,10 @@ def keep_compiled() -> None:
 
 
 def all_devices() -> list[Any]:
-    """JAX's devices, which start if they have not yet.
+    """All JAX devices; JAX is initialised if it was not yet.
 
     Raises:
-        ValueError: if the environment asks for devices that there are not.
+        ValueError: if the environment asks for devices that do not exist.
     """
     try:
         return jax.devices()

@@ -23,18 +23,18 @@ NAME = re.compile(r"[A-Za-z0-9_.+-]{1,80}")  # becomes part of a file's name
 
 
 class ModelTask(Task):
-    """A model of your own, trained many times: every run of every point of a search, side by side in one program.
+    """A task that trains a model of your own: all runs of all points of a search, in one program.
 
-    ``model`` or ``init``, ``loss`` and ``optimizer`` may take any hyper-parameter of the search by name. It comes as a
-    float32 scalar that JAX traces: a module that keeps one as an attribute must hold it in an ``nnx.Variable``, and an
-    optimiser cannot branch on it. ``loss`` may also take ``key``, a random key of the run and update, and ``carry``. An
+    ``model`` or ``init``, ``loss`` and ``optimizer`` may take any hyper-parameter of the search by name. The value
+    is a traced float32 scalar: a module that keeps it as an attribute must hold it in an ``nnx.Variable``, and Python
+    code cannot branch on it. ``loss`` may also take ``key``, a random key of the run and update, and ``carry``. An
     nnx module is in training mode for ``loss`` and in evaluation mode for ``error`` and ``outputs``; all of its state
     is kept: parameters, batch statistics, random streams.
 
     Run i of a condition is a function of ``key = jax.random.fold_in(jax.random.key(seed), i)``: its model is made by
-    ``model(nnx.Rngs(key))`` or ``init(key)``. Draw data from another seed than that of the task, or they may be the
-    same numbers as a run's weights. A results folder goes on only with the same task: arguments, data, and the source
-    of its functions with all that they use.
+    ``model(nnx.Rngs(key))`` or ``init(key)``. Draw random data from a different seed than the task's, or the data may
+    be the same numbers as a run's weights. A results folder can be continued only by the same task: equal
+    arguments, equal data, and unchanged source code of its functions and of everything that they use.
 
     Args:
         model: a function of ``nnx.Rngs`` that makes an nnx module, such as ``lambda rngs: Net(rngs=rngs)``, or
@@ -45,27 +45,28 @@ class ModelTask(Task):
         data: arrays, or a tree of arrays, with a common first axis of examples.
         error: a function of the model and data that returns the scalar to report; if None, the loss, which must then
             take the model and the data alone.
-        outputs: a function of the model and data whose result, an array or several by name, is stored for the
-            ``kept_outputs`` runs of a condition with the lowest error.
+        outputs: a function of the model and data whose result, an array or a dictionary of arrays, is stored for the
+            ``kept_outputs`` runs of a condition with the lowest errors.
         validation: data on which the error is measured before every epoch; it is what ``patience`` watches. If None,
             ``patience`` watches the mean training loss of an epoch.
         test: data on which the error of a trained model is measured; ``validation`` if None, else ``data``.
         optimizer: an optax optimiser, or a function that makes one, such as ``optax.adam``.
         search: the points of the search: `grid` or `random`, or any list of hyper-parameters by name.
-        batch_size: examples of an update; None for all at once. What is left over of an epoch is dropped.
+        batch_size: the number of examples of an update; None for all. An incomplete last batch is dropped.
         shuffle: whether each run draws a new order of the examples for each epoch; by default it does unless there is
             a ``begin_carry``.
         begin_carry: a function without arguments that makes the carry of a run's first update, such as the hidden
-            state of a sequence that is trained piece by piece. The carry goes on from one epoch to the next.
+            state of a sequence that is trained in pieces. The carry is passed on from one epoch to the next.
         runs: training runs of each point of the search.
         epochs: passes over the data, at most.
-        patience: stop a run after this many epochs without improvement; it keeps its last parameters. None: never stop.
+        patience: stop a run after this many epochs without improvement; it keeps its last parameters. None to never
+            stop early.
         kept_outputs: for how many runs of a condition ``outputs`` are stored.
         seed: from 0 to 2**32 - 1.
         name: of the task.
 
     Raises:
-        ValueError: if an argument is out of range, a hyper-parameter is one that no function takes, or one that the
+        ValueError: if an argument is out of range, no function takes a hyper-parameter, or a hyper-parameter that the
             optimiser needs is missing.
 
     Example:
@@ -148,7 +149,7 @@ class ModelTask(Task):
         taken = set().union(*(_parameters(function, given) for function, given in takers)) - {"key", "carry", "rngs"}
         for name in names:
             if name in RESERVED | {"key", "carry", "rngs"} or not name.isidentifier():
-                raise ArgumentError("search", f"must name hyper-parameters otherwise than {name!r}")
+                raise ArgumentError("search", f"must not have a hyper-parameter named {name!r}")
             if name not in taken and not any(_takes_all(function) for function, _ in takers):
                 raise ArgumentError(
                     "search", f"has the hyper-parameter {name!r}, which no function takes; they take {sorted(taken)}"

@@ -1,4 +1,4 @@
-"""What a long sweep tells while it works."""
+"""Progress of a sweep while it runs."""
 
 import sys
 import time
@@ -11,10 +11,10 @@ NARROWEST, WIDEST = 10, 40  # columns of the bar
 
 
 class Progress:
-    """Told by a sweep what it is doing; this one keeps it to itself.
+    """The interface through which a sweep reports its progress; this base class ignores all reports.
 
     Example:
-        What a sweep tells, kept for later:
+        Collect the reports:
 
         >>> class Notes(Progress):
         ...     def __init__(self):
@@ -24,25 +24,25 @@ class Progress:
     """
 
     def plan(self, networks: int, stored: int, epochs: int) -> None:
-        """At the start: how many networks there are, how many are stored, how many epochs are to come."""
+        """Called at the start, with the number of networks, of stored ones, and of epochs to train."""
 
     def group(self, label: str, runs: int) -> None:
-        """Runs that are trained side by side."""
+        """Called when the training of a group of runs begins."""
 
     def phase(self, name: str) -> None:
-        """Compiling, training or evaluating."""
+        """Called with ``"compiling"``, ``"training"`` or ``"evaluating"`` when that begins."""
 
     def advance(self, epochs: int, diverged: int = 0) -> None:
-        """So many epochs are done; so many runs of the group have diverged by now.
+        """Called when epochs are done, with the number of runs of the group that have diverged so far.
 
-        Before the training of a group these are epochs that were stored, after it those that were not needed.
+        Before the training of a group, these are the epochs stored earlier; after it, those that were not needed.
         """
 
     def spare(self, epochs: int) -> None:
-        """So many of the group's epochs are not needed, since runs have stopped; each run counts for its share."""
+        """Called with the number of the group's epochs that are not needed because runs have stopped."""
 
     def end(self) -> None:
-        """All is done, or cut short."""
+        """Called when the sweep has ended or was interrupted."""
 
 
 class _Counting(Progress):

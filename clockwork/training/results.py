@@ -1,4 +1,4 @@
-"""The results of a sweep: what is kept of each condition, as arrays, rows and tables."""
+"""The results of a sweep, as arrays, rows and tables."""
 
 import warnings
 from collections.abc import Iterator
@@ -30,20 +30,20 @@ ARRAYS = {
 
 
 class ConditionResult(NamedTuple):
-    """What is kept of a condition's ``R`` runs.
+    """The results of a condition's ``R`` runs.
 
     Attributes:
         error: ``(R,)``, float32, of the trained networks; NaN for a run that diverged.
-        epochs: ``(R,)``, int32, how many epochs each run was trained; fewer than asked if it stopped or diverged.
-        diverged: ``(R,)``, bool, whether the loss or the norm of the gradient was ever not finite.
-        curve: ``(P, R, ...)``, float32, the task's errors at ``P`` moments of the training.
-        curve_epochs: ``(P,)``, int64, these moments, by the number of epochs before them.
-        kept: ``(K,)``, int64, the runs whose outputs are kept, ascending; all of them unless the task says otherwise.
-        outputs: ``(K, ...)``, of these runs' trained models; or several such arrays by name.
+        epochs: ``(R,)``, int32, the number of epochs of each run; fewer than asked if it stopped early or diverged.
+        diverged: ``(R,)``, bool, whether the loss or the gradient norm ever became non-finite.
+        curve: ``(P, R, ...)``, float32, the errors at ``P`` points of the training.
+        curve_epochs: ``(P,)``, int64, the number of epochs before each of these points.
+        kept: ``(K,)``, int64, the numbers of the runs whose outputs are stored, ascending; see `Task.kept_outputs`.
+        outputs: ``(K, ...)``, the outputs of these runs' trained models; or a dictionary of such arrays.
         num_parameters: ``()``, integer, the number of parameters of one model.
-        data: what the task has to say of the condition's data, by name.
+        data: what the task recorded about the condition's data, by name.
         best: the parameters of the run with the lowest error, by name.
-        state: the other arrays of that run's model, such as batch statistics, by name.
+        state: the other arrays of that model, such as batch statistics, by name.
 
     Example:
         >>> (result,) = open_results("results/generation").conditions.values()
@@ -69,7 +69,7 @@ class Results(NamedTuple):
 
     Attributes:
         task: the task.
-        conditions: what is kept of each finished condition, in the order of the task's table.
+        conditions: the results of each finished condition, in the order of the table.
 
     Example:
         >>> results = open_results("results/generation")
@@ -82,7 +82,7 @@ class Results(NamedTuple):
 
     @property
     def columns(self) -> list[str]:
-        """The columns of ``runs.csv``. A size and a piece of data are left out where no condition has one."""
+        """The columns of ``runs.csv``. The columns for size and data are left out if no condition has one."""
         conditions = self.task.conditions()
         data, error = self.task.columns
         size = ["size"] * any(condition.size for condition in conditions)
@@ -123,7 +123,7 @@ class Results(NamedTuple):
             condition: one of ``conditions``.
 
         Raises:
-            KeyError: if it is not finished.
+            KeyError: if the condition is not finished.
             ValueError: if the task was read from a folder and has no functions to make a model: put the results
                 together with the task, ``Results(task, results.conditions)``.
 

@@ -28,12 +28,12 @@ WRITTEN = (".npz", ".json", ".csv", ".parquet")  # what a sweep alone writes
 class Store:
     """The results folder of one task. A sweep writes it; ``Store(folder, task).results()`` reads it.
 
-    Everything is written whole or not at all, so that a folder can be read at any time. What is damaged
-    counts as not there; a warning names it.
+    Every file is written atomically, so the folder can be read at any time. A damaged file is ignored with a warning
+    that names it.
 
     Args:
-        folder: is made if it does not exist.
-        task: whose results are in it.
+        folder: created if it does not exist.
+        task: the task whose results the folder holds.
 
     Raises:
         ValueError: if the folder holds another configuration's results, or something else.

@@ -1,6 +1,6 @@
-"""The sweep: all runs of a group of conditions are trained side by side, in one program.
+"""The sweep: all runs of a group of conditions are trained in one program.
 
-The runs are laid over all devices. Each device trains its share on its own; nothing is exchanged.
+The runs are distributed over all devices. Each device trains its share; the devices exchange nothing.
 """
 
 import contextlib
@@ -46,32 +46,30 @@ def sweep(
 ) -> Results:
     """Train all conditions of a task that are not yet in a results folder.
 
-    A run is a function of the task's seed and its own number alone. Runs in training are stored
-    from time to time and when the sweep is interrupted; the same call goes on from there and gives
-    the same numbers as one that was left alone, on the same devices and versions. The last
-    digits may depend on how many runs share a device.
+    A run depends only on the task's seed and the number of the run. The state of the runs is stored every 20 seconds
+    and when the sweep is interrupted; the same call continues from there. On the same devices and versions it gives
+    the same numbers as an uninterrupted sweep. The last digits may depend on how many runs share a device.
 
     Args:
-        task: such as `clockwork.tasks.Generation`.
-        out: the results folder; it is made if it does not exist.
-        devices: of JAX, to lay the runs over; all there are if None. `clockwork.training.use_all_cores`
-            makes one of each core.
-        progress: is told what the sweep does; ``clockwork.training.progress.for_output()`` prints it.
-            Nothing is told if None.
+        task: the task, such as `clockwork.tasks.Generation`.
+        out: the results folder; created if it does not exist.
+        devices: the JAX devices to use; all devices if None. `clockwork.training.use_all_cores` makes each core a
+            device.
+        progress: receives the progress; ``clockwork.training.progress.for_output()`` prints it. None for no report.
         callback: an experiment tracker with the functions of `clockwork.training.Callback`, such as the module
-            ``wandb``.
+            ``wandb``; None for no tracking.
 
     Returns:
-        All conditions of the task, those that were in the folder before among them.
+        The results of all conditions of the task, including those that were in the folder before.
 
     Raises:
-        ValueError: if the folder holds another configuration's results, or something else, or another sweep is using
-            it; if the seed is beyond what a key holds, the runs do not fit into memory, or there is no such device.
+        ValueError: if the folder holds the results of another configuration or other files, or another sweep is using
+            it; if the seed is out of range, the runs do not fit into memory, or a device does not exist.
         OSError: if the folder cannot be written.
         ImportError: if filelock is not installed; it is in the extra ``[experiments]``.
-        KeyboardInterrupt: on Ctrl-C, once the epochs in progress are done, or at once where it comes twice; on
-            SIGTERM at once, a ``clockwork.training.Terminated``. The runs in training are stored first. A compilation
-            is not waited for; Python ends only once it is done.
+        KeyboardInterrupt: on Ctrl-C, after the epochs in progress, or immediately on a second Ctrl-C; on SIGTERM,
+            immediately, as ``clockwork.training.Terminated``. The runs in training are stored first. During a
+            compilation the exception is raised at once, but the process ends only when the compilation is done.
 
     Warns:
         UserWarning: if the folder was begun with other versions or devices, or a result in it is damaged.

@@ -19,14 +19,14 @@ MAX_EPOCHS = 2**31 - 1  # epochs are counted in int32
 
 
 class Condition(NamedTuple):
-    """All runs that differ in their seed alone: what is trained, stored and tabled as one.
+    """The runs that differ only in their seed. They are trained, stored and tabulated together.
 
     Attributes:
         network: the name of the network, such as ``"cwrnn"``.
-        size: the nominal number of parameters; 0 where networks have one size.
-        data: the name of the piece of data, such as a clip's; empty where there is one alone.
+        size: the nominal number of parameters; 0 if the task has networks of one size only.
+        data: the name of the piece of data, such as a clip; empty if the task has only one.
         hyperparameters: pairs of a name and a value, such as ``(("learning_rate", 3e-4),)``. They are arguments of
-            the compiled program: conditions that differ in them are trained side by side.
+            the compiled program, so conditions that differ only in them are trained in one program.
 
     Example:
         >>> Condition("cwrnn", 100, "choir", (("learning_rate", 3e-4),)).name
@@ -42,9 +42,9 @@ class Condition(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the results are stored under; a learning rate that is the only hyper-parameter stands without a name.
+        """The name that the results are stored under; a learning rate that is the only hyper-parameter is not named.
 
-        A name of more than 150 letters is cut, and ends with a digest of the whole.
+        A name longer than 150 characters is shortened and ends with a digest of the full name.
         """
         parts = [self.network, *([str(self.size)] if self.size else []), *([self.data] if self.data else [])]
         alone = [name for name, _ in self.hyperparameters] == ["learning_rate"]
@@ -54,7 +54,7 @@ class Condition(NamedTuple):
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate; NaN if it is no hyper-parameter."""
+        """The learning rate; NaN if the condition has none."""
         return dict(self.hyperparameters).get("learning_rate", float("nan"))
 
 
@@ -63,7 +63,7 @@ class Step(NamedTuple):
 
     Attributes:
         batch: what `Task.batches` gives for this update; None where an epoch is one update on all data.
-        key: ``()``, of this run and update, for what is random in the loss.
+        key: ``()``, the random key of this run and update, for any randomness in the loss.
         number: ``()``, int32, the update within the epoch, from 0.
         hyperparameters: of the condition, by name; each ``()``, float32.
         carry: what the update before returned as `Loss.carry`; at the first update of a run, `Task.begin_carry`.
@@ -87,9 +87,9 @@ class Loss(NamedTuple):
 
     Attributes:
         value: ``()``, the loss whose gradient is taken.
-        errors: an array that learning curves are made of; if ``()``, the value is. `Task.watch` takes precedence.
-        carry: what the next update of the run gets as `Step.carry`, such as the last hidden state of a sequence that
-            is cut into pieces; no gradient flows through it.
+        errors: an array that the learning curves show; ``()`` to show the value. `Task.watch` takes precedence.
+        carry: passed to the next update of the run as `Step.carry`, such as the last hidden state of a sequence that
+            is cut into pieces. No gradient flows through it.
 
     Example:
         >>> import jax.numpy as jnp
@@ -103,12 +103,12 @@ class Loss(NamedTuple):
 
 
 class Task:
-    """Models, data, loss, error and protocol of one experiment: all that `clockwork.training.sweep` asks of one.
+    """One experiment: its models, data, loss, error and protocol, as `clockwork.training.sweep` needs them.
 
-    Subclasses give the attributes and methods below; `clockwork.training.ModelTask` is one for a model of your own.
-    What a task computes must depend on its `settings` alone. JAX traces every method from `model` to `result` for one
-    run; the sweep adds ``jax.vmap``. Write a subclass at the top of a module of its own: another program reads its
-    results after it has imported that module.
+    Subclasses define the attributes and methods below; `clockwork.training.ModelTask` is a ready subclass for a model
+    of your own. The results of a task must depend only on its `settings`. JAX traces every method from `model` to
+    `result` for a single run, and the sweep adds ``jax.vmap``. Define a subclass at the top level of a module, so that
+    another program can read its results after importing that module.
 
     A task may also have a ``title``, a method ``report(results)`` that returns its `clockwork.report.Description`, and,
     if it is a dataclass in ``clockwork.tasks.TASKS``, a command of its own: its options are its fields, and
@@ -117,27 +117,28 @@ class Task:
     given the name of a folder. All return the text to print.
 
     Attributes:
-        name: what the task is called in ``runs.csv`` and ``config.json``.
-        columns: what a condition's piece of data and a run's error are called in ``runs.csv``.
-        runs: ``R``, the runs of each condition.
-        epochs: how many epochs a run is trained, at most.
-        updates: ``U``, the updates of an epoch.
-        patience: a run stops after this many epochs without a lower `watched` error; None: it never does.
-        patience_below: patience begins only once the watched error was below this, such as the error of a network that
-            has learnt nothing yet.
-        restore_best: whether a trained model has the parameters that had the lowest `watched` error, not the last ones.
-        seed: run i draws its weights, and whatever else is random in it, from ``fold_in(key(seed), i)``.
-        kept_outputs: outputs are stored for this many runs of a condition, those with the lowest error; None: for all.
-        curve_every: learning curves have a point for each this many epochs.
-        curve_ends_with_error: whether learning curves end with the error of `result`, where `watch` gives none; set it
-            to False if `Loss.errors` are another quantity.
+        name: the name of the task in ``runs.csv`` and ``config.json``.
+        columns: the names of the columns of ``runs.csv`` for the piece of data and for the error.
+        runs: ``R``, the number of runs of each condition.
+        epochs: the largest number of epochs of a run.
+        updates: ``U``, the number of updates in an epoch.
+        patience: a run stops after this many epochs without a lower `watched` error; None to never stop early.
+        patience_below: early stopping starts counting once the watched error has been below this value, such as the
+            error of an untrained network.
+        restore_best: whether a trained model gets the parameters with the lowest `watched` error, not the last ones.
+        seed: run i draws its weights and all other random numbers from ``fold_in(key(seed), i)``.
+        kept_outputs: the number of runs of a condition, those with the lowest errors, whose outputs are stored; None
+            for all runs.
+        curve_every: the number of epochs between two points of a learning curve.
+        curve_ends_with_error: whether a learning curve ends with the error of `result` if `watch` returns None. Set it
+            to False if `Loss.errors` are a different quantity.
         runs_axis: the axis of the runs in every array while they train: -1 for models that compute runs side by side,
             as this library's do, 0 for others.
-        recorded: what the stored arrays must be, by name: kinds of dtype, axes and perhaps the axis that bounds
-            the values, as of `clockwork.training.arrays.mismatch`.
+        recorded: the expected form of the stored arrays, by name: kinds of dtype, axes and optionally the axis whose
+            size bounds the values; see `clockwork.training.arrays.mismatch`.
 
     Example:
-        The least that a task is: three numbers that go to zero, at one learning rate.
+        A minimal task: three numbers that are driven to zero, with one learning rate.
 
         >>> import jax, jax.numpy as jnp, optax, tempfile
         >>> from clockwork.training import sweep
@@ -186,40 +187,40 @@ class Task:
     recorded: ClassVar[dict[str, tuple[str, ...]]] = {}
 
     def conditions(self) -> list[Condition]:
-        """All conditions, in the order of the table; those of one group follow one another."""
+        """All conditions, in the order of the table; the conditions of a group must be adjacent."""
         raise NotImplementedError
 
     def group(self, condition: Condition) -> tuple[str, ...]:
-        """What conditions must have in common to be trained side by side: network, size, and perhaps data."""
+        """The key of the group of a condition. Conditions with equal keys are trained in one program."""
         return condition.network, *([str(condition.size)] if condition.size else [])
 
     def settings(self) -> dict[str, Any]:
-        """All that decides the results, by name, as values that JSON can hold."""
+        """Everything that determines the results, by name, as values that JSON can represent."""
         raise NotImplementedError
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> Self:
-        """The task whose `settings` these are, to read its results.
+        """Make the task with these `settings`, to read its results.
 
         Raises:
-            ValueError: if they are not of such a task.
+            ValueError: if they are not the settings of such a task.
         """
         raise NotImplementedError
 
     def remarks(self) -> list[str]:
-        """Sentences to be read before the training, such as what is left out of the data."""
+        """Sentences to print before training, such as which data are left out."""
         return []
 
     def data(self, condition: Condition) -> PyTree:
-        """What the runs of a condition are trained on: arrays, of the same shapes for all conditions of a group.
+        """The data of a condition: a tree of arrays, with the same shapes for all conditions of a group.
 
-        An array that is the same object for all conditions of a group is there once; the others are there once for
-        each piece of data, and each run gets its own.
+        An array that is the same object for all conditions of a group is placed on the devices once. Other arrays are
+        placed once for each piece of data, and each run reads its own.
         """
         raise NotImplementedError
 
     def record(self, condition: Condition) -> dict[str, np.ndarray]:
-        """What a report needs to know of a condition's data; it is stored with the results."""
+        """What a report needs to know about a condition's data, as arrays by name; stored with the results."""
         del condition
         return {}
 
@@ -229,7 +230,7 @@ class Task:
         Args:
             name: of a condition's network.
             size: of a condition.
-            rngs: the source of the keys; the key of stream ``params`` is the run's.
+            rngs: the source of the random keys; the key of its stream ``params`` is the run's key.
             hyperparameters: of the condition, by name.
         """
         raise NotImplementedError
@@ -245,7 +246,7 @@ class Task:
         return count(params)
 
     def optimizer(self, hyperparameters: dict[str, Array]) -> optax.GradientTransformation:
-        """The optimiser of one run; its `update` is given ``value=``, ``grad=`` and ``value_fn=`` where it takes them.
+        """The optimiser of one run. Its ``update`` gets ``value=``, ``grad=`` and ``value_fn=`` if it accepts them.
 
         Args:
             hyperparameters: of the condition, by name; the structure of the optimiser's state must not depend on them.
@@ -253,32 +254,32 @@ class Task:
         raise NotImplementedError
 
     def begin_carry(self, data: PyTree) -> PyTree:
-        """What the first update of a run gets as `Step.carry`."""
+        """The `Step.carry` of the first update of a run."""
         del data
         return ()
 
     def batches(self, data: PyTree, epoch: Array, key: Array) -> PyTree:
-        """The batches of an epoch, arrays ``(U, ...)``; None where an epoch is one update on all data.
+        """The batches of an epoch, arrays ``(U, ...)``; None if an epoch is one update on all data.
 
         Args:
             data: of the condition.
-            epoch: ``()``, int32, how many there were before.
-            key: ``()``, of this run and epoch.
+            epoch: ``()``, int32, the number of epochs before this one.
+            key: ``()``, the random key of this run and epoch.
         """
         del data, epoch, key
 
     def loss(self, model: PyTree, data: PyTree, step: Step) -> Loss:
-        """The loss of one update; what it changes in the state of an nnx module is kept.
+        """The loss of one update. Changes that it makes to the state of an nnx module are kept.
 
         Args:
             model: of one run.
             data: of the condition.
-            step: batch, key, hyper-parameters and carry of the update.
+            step: the batch, key, hyper-parameters and carry of the update.
         """
         raise NotImplementedError
 
     def watch(self, model: PyTree, data: PyTree) -> Array | None:
-        """The errors that learning curves are made of, before each epoch; None: those that `loss` gives.
+        """The errors that learning curves show, measured before each epoch; None to use those that `loss` returns.
 
         Args:
             model: of one run.
@@ -287,11 +288,11 @@ class Task:
         del model, data
 
     def watched(self, errors: Array) -> Array:
-        """Of the errors of `watch`, the one that tells when to stop, ``()``."""
+        """The error that decides about early stopping, ``()``, selected from the errors of `watch`."""
         return errors
 
     def result(self, model: PyTree, data: PyTree) -> tuple[Array, PyTree]:
-        """The error of a trained model, ``()``, and its outputs: an array, or several by name.
+        """The error of a trained model, ``()``, and its outputs: an array, or a dictionary of arrays.
 
         Args:
             model: of one run.
