@@ -76,7 +76,7 @@ def test_stored_results_can_be_read_without_the_model(swept):
         ({"search": grid(learning_rate=(0.1,))}, "must give noise, which the loss needs"),
         ({"search": grid(learning_rate=(0.1, 0.1), noise=0.1)}, "each point once"),
         ({"search": {"learning_rate": 0.1}}, "one or more points"),
-        ({"search": grid(learning_rate=0.1, noise=0.1, run=(1, 2))}, "otherwise than .run."),
+        ({"search": grid(learning_rate=0.1, noise=0.1, run=(1, 2))}, "hyper-parameter named 'run'"),
         ({"name": ""}, "name must be a string"),
         ({"search": []}, "one or more points"),
         ({"data": (np.zeros(3), np.zeros(4))}, "common first axis of examples, got shapes"),

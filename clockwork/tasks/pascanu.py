@@ -49,7 +49,8 @@ class Preset(NamedTuple):
 
     Attributes:
         adam: whether the optimiser is Adam; else it is SGD with momentum.
-        rate: the learning rate of all networks.
+        rate: the learning rate of all networks but the LSTM.
+        lstm_rate: that of the LSTM.
         momentum: of SGD.
         clip_norm: the norm that gradients are clipped at: before Adam, and after the momentum of SGD.
         batch: sequences, or columns of a text, of an update.
@@ -63,6 +64,7 @@ class Preset(NamedTuple):
 
     adam: bool
     rate: float
+    lstm_rate: float
     momentum: float
     clip_norm: float
     batch: int
@@ -201,7 +203,7 @@ class Prediction(Experiment):
     Args:
         runs: training runs of each network and size; the paper has 1.
         networks: names of the networks: ``"rnn"``, ``"dts"``, ``"dots"`` and ``"srnn"`` are the paper's in its tables,
-            ``"dt"`` is a deep transition without shortcuts, ``"lstm"``, ``"cwrnn"`` and ``"cwdts"`` (a clockwork of
+            ``"dt"`` is a deep transition without shortcuts; ``"lstm"``, ``"cwrnn"`` and ``"cwdts"`` (a clockwork of
             deep transitions) are for comparison.
         sizes: nominal numbers of weights; each network gets the units that come nearest.
         epochs: passes over the training set, at most.
@@ -223,9 +225,9 @@ class Prediction(Experiment):
     """
 
     runs: int = 3
-    networks: tuple[str, ...] = ("rnn", "dts", "dots", "srnn")
+    networks: tuple[str, ...] = ("rnn", "dts", "dots", "srnn", "lstm", "cwrnn", "cwdts")
     sizes: tuple[int, ...] = (20_000,)
-    epochs: int = 60
+    epochs: int = 120
     paper_sizes: bool = False
     modules: int = 3
     protocol: str = "stable"
@@ -299,8 +301,8 @@ class Prediction(Experiment):
 
     def hyperparameters(self, network: str) -> list[Hyperparameters]:
         """The learning rates that a network is trained with."""
-        del network
-        return [(("learning_rate", rate),) for rate in self.learning_rates or (self.preset.rate,)]
+        standard = self.preset.lstm_rate if network == "lstm" else self.preset.rate
+        return [(("learning_rate", rate),) for rate in self.learning_rates or (standard,)]
 
     def conditions(self) -> list[Condition]:
         """All conditions, in the order of the table; the size is 0 where it is that of the paper's Table 1."""

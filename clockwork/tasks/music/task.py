@@ -20,10 +20,12 @@ from clockwork.tasks.windows import Windows, windows_of
 from clockwork.training import Results
 from clockwork.training.task import Condition
 
-# What the authors' code does not tell is ours: batch, momentum and rates. docs/replications/music.md has the search.
+# What the authors' code does not tell is ours: batch, momentum and rates; see docs/replications/music.md.
 PRESETS = {
-    "stable": Preset(adam=True, rate=0.001, momentum=0.0, clip_norm=1.0, batch=4, window=64),
-    "paper": Preset(adam=False, rate=0.1, momentum=0.9, clip_norm=1.0, batch=4, window=64, decay_start=10, decay=10),
+    "stable": Preset(adam=True, rate=0.001, lstm_rate=0.01, momentum=0.0, clip_norm=1.0, batch=4, window=64),
+    "paper": Preset(
+        adam=False, rate=0.1, lstm_rate=0.1, momentum=0.9, clip_norm=1.0, batch=4, window=64, decay_start=10, decay=10
+    ),
 }
 # The sets of Boulanger-Lewandowski et al. (2012), by the pieces and steps of their training sets.
 KNOWN = {

@@ -25,10 +25,12 @@ from clockwork.training.task import Condition
 
 # What the authors' code does not tell is ours: the number of columns, momentum and rates.
 PRESETS = {
-    "stable": Preset(adam=True, rate=0.002, momentum=0.0, clip_norm=1.0, batch=16, window=64, output_bias=-0.5),
+    "stable": Preset(
+        adam=True, rate=0.004, lstm_rate=0.01, momentum=0.0, clip_norm=1.0, batch=16, window=64, output_bias=-0.5,
+    ),
     "paper": Preset(
-        adam=False, rate=0.5, momentum=0.9, clip_norm=1.0, batch=16, window=64, weight_noise=0.075, decay_start=5,
-        decay=5, output_bias=-0.5,
+        adam=False, rate=0.5, lstm_rate=0.5, momentum=0.9, clip_norm=1.0, batch=16, window=64, weight_noise=0.075,
+        decay_start=5, decay=5, output_bias=-0.5,
     ),
 }  # fmt: skip
 COUNTS = (5_017_482, 929_589)  # characters and words of the Penn Treebank's training part
@@ -64,11 +66,11 @@ class TextPrediction(Prediction):
     Example:
         >>> task = TextPrediction(networks=("rnn", "dts"), sizes=(20_000,))
         >>> [condition.name for condition in task.conditions()], task.units_of("dts", 20_000)
-        (['rnn-20000-0.002', 'dts-20000-0.002'], 53)
+        (['rnn-20000-0.004', 'dts-20000-0.004'], 53)
     """
 
     runs: int = 2
-    epochs: int = 10
+    epochs: int = 15
     data_folder: str | None = dataclasses.field(default=None, metadata={"option": "data", "metavar": "PATH"})
     unit: str = "characters"
     vocabulary: int = 10_000
