@@ -18,4 +18,4 @@ def require(module: str, extra: str = "experiments") -> Any:
         return importlib.import_module(module)
     except ImportError:
         name = module.split(".")[0]
-        raise ImportError(f"{name} is not installed; run: pip install 'clockwork-rnn[{extra}]'") from None
+        raise ImportError(f"{name} is not installed; in a clone of clockwork, run: pip install '.[{extra}]'") from None

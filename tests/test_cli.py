@@ -220,7 +220,10 @@ def test_folders_that_do_not_fit_end_in_one_sentence(results, tmp_path):
 def test_a_missing_extra_is_named_with_the_command_that_installs_it(tmp_path):
     (tmp_path / "tyro.py").write_text("raise ImportError")
     done = clockwork("info", PYTHONPATH=str(tmp_path))
-    assert done.stderr.strip() == "clockwork: tyro is not installed; run: pip install 'clockwork-rnn[experiments]'"
+    assert (
+        done.stderr.strip()
+        == "clockwork: tyro is not installed; in a clone of clockwork, run: pip install '.[experiments]'"
+    )
 
 
 def test_importing_the_library_needs_no_extra():

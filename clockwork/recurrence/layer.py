@@ -190,9 +190,10 @@ def unroll(
     On a mesh with explicit axes (`jax.set_mesh`), batch and runs may be spread over devices: each device evaluates its
     share, and outputs and gradients are spread as what they belong to. Nothing else may be spread.
 
-    A sequence of at least 1,024 steps (and two cycles of the clock) is evaluated in chunks: only the states between
-    chunks are kept for the backward pass, which computes each chunk again. To keep still less, cut the sequence into
-    chunks of a multiple of ``clock.cycle`` steps, and scan over them with ``jax.checkpoint``.
+    A long sequence is evaluated in chunks: only the states between chunks are kept for the backward pass, which
+    computes each chunk again. A chunk has the smallest multiple of ``clock.cycle`` that is at least 512 steps (4,096
+    for GPU kernels), and a sequence of fewer than two chunks is evaluated whole. To keep still less, cut the sequence
+    into chunks of a multiple of ``clock.cycle`` steps, and scan over them with ``jax.checkpoint``.
 
     A slow module never reads a faster one, but products are taken with the zeros in between: by the masked scan
     over all modules, by the other methods over neighbours that they evaluate as one. So NaN or infinity in a fast

@@ -25,6 +25,7 @@ POINTS = 150  # moments of a learning curve
 BUDGETS = (60_000, 20_000, 5_000)  # numbers in all learning curves; the first with which the page is small enough
 RUNS = (20_000, 5_000)  # runs on the page
 LISTED = 200  # rows of a listing
+SOUNDS = 1_300_000  # bytes of all sounds together
 
 
 def write_html(results: Results, folder: str | Path, command: str = "") -> Path:
@@ -66,16 +67,15 @@ def page(results: Results, folder: Path, command: str = "", live: str | None = N
     }
     listings = description.listings(results) if description.listings and results.conditions else ()
     listed = "\n".join(map(_listing, listings))
-    fixed = {
-        "sounds": [_sound(sound) for sound in (description.sounds(results) if description.sounds else ())],
-        "live": live,
-    }
+    sounds, left = _sounds(description.sounds(results) if description.sounds else ())
+    fixed = {"sounds": sounds, "live": live}
     template, text = string.Template(_asset("page.html")), ""
     for runs, budget, shown_listings in [
         *((RUNS[0], budget, listed) for budget in BUDGETS),
         (RUNS[1], BUDGETS[-1], "<p>Listings are left out: the page would be too large.</p>"),
     ]:
         data = {**_data(results, description, runs, budget), **fixed}
+        data["notes"] += left
         written = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
         text = template.substitute(parts, data=written, listings=shown_listings)
         if len(encoded(text)) <= LIMIT:
@@ -153,6 +153,18 @@ def _curve(results: Results, result: Any, numbers: list[int | None], factor: flo
 def _numbers(values: np.ndarray) -> list[float | None]:
     """Four digits of each, and None for what is not finite."""
     return [float(f"{value:.4g}") if np.isfinite(value) else None for value in values]
+
+
+def _sounds(sounds: Sequence[Sound]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The sounds that there is space for, the first ones, and a note if some are left out."""
+    written, space = [], SOUNDS
+    for sound in map(_sound, sounds):
+        space -= len(sound["samples"])
+        if space < 0:
+            break
+        written.append(sound)
+    left = len(sounds) - len(written)
+    return written, [f"{left} of {len(sounds)} sounds are left out: the page would be too large."] * (left > 0)
 
 
 def _sound(sound: Sound) -> dict[str, Any]:

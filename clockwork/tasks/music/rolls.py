@@ -11,10 +11,12 @@ from clockwork.optional import require
 from clockwork.report import Sound
 from clockwork.report.aggregate import best_kept, largest_rows
 from clockwork.report.drawing import canvas, save
+from clockwork.tasks.music.task import PROMPT
 from clockwork.tasks.pascanu import LABELS
 from clockwork.training import ConditionResult, Results
 
-RATE = 11_025  # of the sounds: the highest partials of a piano's usual range are below half of it
+RATE = 11_025  # samples a second of the sounds
+PAGE_RATE, PAGE_STEPS = 6_000, (8, 24)  # of the sounds in ``report.html``: steps before and after the prompt ends
 STEPS = 48  # that the figure shows
 
 
@@ -68,7 +70,7 @@ def pieces(results: Results) -> list[tuple[str, str, np.ndarray]]:
     found: list[tuple[str, str, np.ndarray]] = []
     for network, result, kept in best_networks(results):
         example = result.data["example"]
-        prompt = example[:32]
+        prompt = example[:PROMPT]
         if not found:
             found.append(("the piece itself", "", example))
         composed = np.concatenate([prompt, result.outputs["continuation"][kept]])
@@ -77,8 +79,14 @@ def pieces(results: Results) -> list[tuple[str, str, np.ndarray]]:
 
 
 def sounds(results: Results) -> list[Sound]:
-    """The pieces for ``report.html``."""
-    return [Sound(name, network, "", synthesise(roll, rate=RATE), RATE) for name, network, roll in pieces(results)]
+    """The pieces for ``report.html``, shorter than the files: around the end of the prompt."""
+    before, after = PAGE_STEPS
+    found = []
+    for name, network, roll in pieces(results):
+        begin = max(0, min(PROMPT, len(roll)) - before)
+        sound = synthesise(roll[begin : PROMPT + after], rate=PAGE_RATE, beats_per_minute=120)
+        found.append(Sound(name, network, "", sound, PAGE_RATE))
+    return found
 
 
 def write_pieces(results: Results, folder: Path) -> list[Path]:
