@@ -132,7 +132,7 @@ def test_it_stays_below_its_limit_and_says_what_it_leaves_out(tmp_path):
 def test_sounds_that_there_is_no_space_for_are_left_out_and_counted(tmp_path, monkeypatch):
     results = Made().results()
     count = len(Page(write_html(results, tmp_path).read_text(encoding="utf-8")).data["sounds"])
-    monkeypatch.setattr(html, "SOUNDS", 100)
+    monkeypatch.setattr(html, "SOUNDS", 10)
     data = Page(write_html(results, tmp_path).read_text(encoding="utf-8")).data
     assert data["sounds"] == []
     assert f"{count} of {count} sounds are left out: the page would be too large." in data["notes"]

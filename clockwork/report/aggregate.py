@@ -28,12 +28,12 @@ class Row(NamedTuple):
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate; NaN if it is no hyper-parameter."""
+        """The learning rate; NaN if there is none."""
         return dict(self.hyperparameters).get("learning_rate", float("nan"))
 
     @property
     def error(self) -> np.ndarray:
-        """Of all runs, NaN where one diverged."""
+        """The errors of all runs, NaN for those that diverged."""
         return np.concatenate([result.error for result in self.conditions.values()]).astype(np.float64)
 
     @property
@@ -48,7 +48,7 @@ class Row(NamedTuple):
 
     @property
     def epochs(self) -> np.ndarray:
-        """How many epochs each run was trained."""
+        """The number of epochs of each run."""
         return np.concatenate([result.epochs for result in self.conditions.values()])
 
     @property
@@ -67,7 +67,7 @@ class Row(NamedTuple):
 
 
 def networks(results: Results, order: Iterable[str] = ()) -> list[str]:
-    """The networks that have a finished condition: those of ``order`` first, the others as the task has them."""
+    """The networks with a finished condition: first those in ``order``, then the others in the task's order."""
     present = list(dict.fromkeys(condition.network for condition in results.conditions))
     first = [name for name in order if name in present]
     return first + [name for name in present if name not in first]
@@ -82,7 +82,7 @@ def rows(results: Results) -> list[Row]:
 
 
 def searched(results: Results) -> list[str]:
-    """The hyper-parameters of which the task has several values for one network and size."""
+    """The hyper-parameters that were searched: those with several values for one network and size."""
     values: dict[tuple[str, int, str], set[float]] = {}
     for condition in results.task.conditions():
         for name, value in condition.hyperparameters:
@@ -101,7 +101,7 @@ def watched_end(results: Results, row: Row) -> float:
 
 
 def best_rows(results: Results) -> dict[tuple[str, int], Row]:
-    """By network and size, the row of the hyper-parameters with the lowest `watched_end`.
+    """For each network and size, the row of the best hyper-parameters: those with the lowest `watched_end`.
 
     Nothing is chosen on a test set, unless the task watches one.
     """
@@ -112,13 +112,13 @@ def best_rows(results: Results) -> dict[tuple[str, int], Row]:
 
 
 def largest_rows(results: Results, order: Iterable[str] = ()) -> list[Row]:
-    """Of each network, in the order of `networks`, the one of the `best_rows` that has the largest size."""
+    """For each network, in the order of `networks`, its best row at its largest size."""
     best = best_rows(results)
     return [best[name, max(size for network, size in best if network == name)] for name in networks(results, order)]
 
 
 def best_kept(result: ConditionResult) -> int:
-    """Where the outputs of the run with the lowest error stand among those that are kept."""
+    """The index of the run with the lowest error among the runs whose outputs are stored."""
     return int(np.flatnonzero(result.kept == np.nanargmin(result.error))[0])
 
 

@@ -1,4 +1,4 @@
-"""What a report says and draws of a task's results, in the words of the task."""
+"""How a task's results are reported, in the words of the task."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ Epochs: the median over the runs that did not diverge.
 
 
 def plain(value: float) -> str:
-    """An error as the table has it: two digits of a small one, two decimals of others.
+    """An error as text: two significant digits if it is small, else two decimals.
 
     Example:
         >>> plain(0.00671), plain(0.5), plain(1.2e7), plain(float("nan"))
@@ -46,10 +46,10 @@ def percent(value: float) -> str:
 
 
 class Line(NamedTuple):
-    """One of the lines that learning curves have for each network and size.
+    """A line that the learning curves have for each network and size.
 
     Attributes:
-        name: stands behind the size in the legend; empty where there is one line alone.
+        name: shown after the size in the legend; empty if there is only one line.
         number: which of the errors of `clockwork.training.Task.watch` it shows; None: the `watched` one.
         style: of matplotlib, such as ``"--"``.
 
@@ -65,17 +65,17 @@ class Line(NamedTuple):
 
 
 class Measure(NamedTuple):
-    """How a task's errors are called, written and drawn.
+    """The name, unit and format of a task's errors in tables and figures.
 
     Attributes:
         name: of the error, such as ``"test error"``.
-        unit: that it is written and drawn in, such as ``"%"``; empty if it has none.
-        factor: from stored errors to errors in this unit, for the figures.
-        number: writes a stored error in this unit, for the table.
-        top: figures count the runs with larger errors instead of drawing them, unless a box reaches higher.
-        curves: label of the learning curves' axis; None: the same as that of the errors.
+        unit: the unit in tables and figures, such as ``"%"``; empty if there is none.
+        factor: converts stored errors to this unit, for the figures.
+        number: formats a stored error in this unit, for the table.
+        top: the figures do not draw runs with larger errors but count them, unless a box reaches higher.
+        curves: the label of the learning curves' axis; None for the label of the errors.
         lines: of the learning curves.
-        log: whether the learning curves' axis is logarithmic; None: if they span more than a factor of ten.
+        log: whether the learning curves' axis is logarithmic; None to decide by whether they span a factor of ten.
 
     Example:
         >>> error = Measure("test error", unit="%", factor=100, number=percent)
@@ -103,13 +103,13 @@ class Measure(NamedTuple):
 
 
 class Column(NamedTuple):
-    """A column of the table that a task adds.
+    """A column that a task adds to the table.
 
     Attributes:
         header: above the column.
-        figure: of a row, as text.
-        after: where it stands: after the ``"size"``, after the figures of the ``"error"``, or, last of all, after the
-            number of runs that ``"diverged"``.
+        figure: maps a row to the text of its cell.
+        after: the place of the column: after the ``"size"``, after the figures of the ``"error"``, or at the end, after
+            the number of runs that ``"diverged"``.
 
     Example:
         >>> column = Column("runs", figure=lambda row: str(row.diverged.size))
@@ -127,7 +127,7 @@ class Sound(NamedTuple):
 
     Attributes:
         name: above the player.
-        network: that made it; empty for a target.
+        network: the network that made it; empty for a target.
         data: the piece of data.
         samples: ``(T,)``, from -1 to 1.
         rate: samples a second.
@@ -145,7 +145,7 @@ class Sound(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """A table of ``report.html`` that a task adds, such as what each network reads.
+    """A table that a task adds to ``report.html``, such as what each network reads.
 
     Attributes:
         title: above it.
@@ -163,10 +163,10 @@ class Listing(NamedTuple):
 
 
 class Description(NamedTuple):
-    """What a report says and draws of a task's results: what the task's method ``report(results)`` returns.
+    """How a task's results are reported: the return value of the task's method ``report(results)``.
 
-    A task without such a method has the description that `describe` makes. A task that differs in a few words takes
-    that one and changes these with ``_replace``.
+    A task without such a method gets the description that `describe` makes. A task that differs in a few words can
+    change that one with ``_replace``.
 
     Attributes:
         title: of the table.
@@ -174,18 +174,18 @@ class Description(NamedTuple):
         measure: the error.
         learnt: what the networks learnt, in whole sentences.
         piece: what a piece of data is called, such as ``"clip"``.
-        labels: what networks are called, by name, in the order of the figures; others follow under their own names.
-        hyperparameters: headers of their columns, by name; others have their own names.
+        labels: the labels of the networks, by name, in the order of the figures; others follow under their own names.
+        hyperparameters: the headers of the columns of hyper-parameters, by name; others keep their own names.
         columns: further columns of the table.
-        watched: what `clockwork.training.Task.watched` gives, such as ``"training loss"``.
-        uses: subject and verb of the sentence that says which of several hyper-parameters the figures are made with.
+        watched: the name of the error of `clockwork.training.Task.watched`, such as ``"training loss"``.
+        uses: the subject and verb of the sentence that says which of several hyper-parameters the figures show.
         comparison: a sentence that compares the networks.
-        remarks: whole sentences that must be said with every figure, such as that the data are synthetic.
-        notes: what was measured, below the table.
-        figures: functions of the results and a path that draw one each, by the name of the file without suffix; None:
-            those that serve any task, ``errors`` and ``curves``. If several values of a hyper-parameter were trained,
-            ``search`` comes last in any case.
-        files: writes further files, such as sounds: a function of the results and a folder that returns their paths.
+        remarks: whole sentences to print with every figure, such as that the data are synthetic.
+        notes: the text below the table, which explains what was measured.
+        figures: functions of the results and a path that draw one figure each, by the name of the file without suffix;
+            None for the figures of any task, ``errors`` and ``curves``. If several values of a hyper-parameter were
+            trained, ``search`` is added.
+        files: a function of the results and a folder that writes further files, such as sounds; it returns their paths.
         sounds: a function of the results that returns the sounds of ``report.html``, as `Sound`.
         listings: a function of the results that returns its tables of single examples, as `Listing`.
 
@@ -222,12 +222,12 @@ class Description(NamedTuple):
     listings: Callable[[Results], Sequence[Listing]] | None = None
 
     def label(self, network: str) -> str:
-        """What a network is called."""
+        """The label of a network."""
         return self.labels.get(network, network)
 
 
 def description_of(results: Results) -> Description:
-    """What a task's ``report`` says, a method of the results or a `Description`; `describe` if it has none."""
+    """The description of a task's ``report``, a method or a `Description`; that of `describe` if it has none."""
     own: Any = getattr(results.task, "report", None)
     if own is None:
         return describe(results)
@@ -235,7 +235,7 @@ def description_of(results: Results) -> Description:
 
 
 def describe(results: Results) -> Description:
-    """A description that serves any task.
+    """A description that fits any task.
 
     Args:
         results: of a sweep of the task.

@@ -98,7 +98,7 @@ def _markdown(text: str) -> str:
 
 
 def _data(results: Results, description: Description, runs: int, budget: int) -> dict[str, Any]:
-    """What the page's script draws."""
+    """The data for the page's script."""
     measure, names = description.measure, networks(results, description.labels)
     each = max(1, runs // max(1, len(results.conditions)))
     points = [min(len(result.curve_epochs), POINTS) for result in results.conditions.values()]
@@ -134,7 +134,7 @@ def _data(results: Results, description: Description, runs: int, budget: int) ->
 
 
 def _some(count: int, most: int) -> np.ndarray:
-    """At most so many of the numbers from 0 to count, spread evenly."""
+    """At most ``most`` of the numbers from 0 to ``count - 1``, evenly spaced."""
     return np.arange(count) if count <= most else np.unique(np.linspace(0, count - 1, most).round().astype(int))
 
 
@@ -151,7 +151,7 @@ def _curve(results: Results, result: Any, numbers: list[int | None], factor: flo
 
 
 def _numbers(values: np.ndarray) -> list[float | None]:
-    """Four digits of each, and None for what is not finite."""
+    """The values rounded to four digits; None for those that are not finite."""
     return [float(f"{value:.4g}") if np.isfinite(value) else None for value in values]
 
 
@@ -187,7 +187,7 @@ def _listing(listing: Listing) -> str:
 
 
 def _made(command: str, config: dict[str, Any]) -> str:
-    """How the results were made: the command, the versions, the configuration."""
+    """The part of the page with the command, the versions and the configuration."""
     by = f"<pre><code>{html.escape(command)}</code></pre>" if command else "<p>From Python, by a sweep.</p>"
     text = html.escape(json.dumps(config, indent=1, ensure_ascii=False))
     return (

@@ -1,4 +1,4 @@
-"""All files of a report: the table, the figures, and what else the task writes."""
+"""Write all files of a report: the table, the figures, and the task's own files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ FIGURES = {"errors": draw_errors, "curves": draw_curves}  # of a task that names
 def write_report(
     results: Results, folder: str | Path, formats: Sequence[str] = ("png",), command: str = ""
 ) -> list[Path]:
-    """Write ``table.md``, ``report.html``, the figures, and what else the task writes, into a results folder.
+    """Write ``table.md``, ``report.html``, the figures and the task's own files into a results folder.
 
     Args:
         results: of a sweep of any task; at least one finished condition.

@@ -12,20 +12,20 @@ HOST = "127.0.0.1"
 
 
 def stamp(folder: Path) -> str:
-    """What changes whenever a condition is finished."""
+    """A stamp that changes whenever a condition is finished."""
     found = sorted((folder / "conditions").glob("*.npz"))
     return " ".join(f"{path.name}:{path.stat().st_mtime_ns}" for path in found)
 
 
 class Handler(BaseHTTPRequestHandler):
-    """``/`` is the page, made anew, and ``/stamp`` says whether it would differ."""
+    """Serves the current page at ``/``, and the stamp of its data at ``/stamp``."""
 
     def __init__(self, folder: Path, command: str, *arguments, **named) -> None:
         self.folder, self.shown_command = folder, command
         super().__init__(*arguments, **named)
 
     def do_GET(self) -> None:
-        """Answer."""
+        """Answer a request."""
         name = self.headers.get("Host", "").rsplit(":", 1)[0]
         if name not in (HOST, "localhost"):  # a page of another host that resolves to this one
             self.send_error(403)
@@ -54,7 +54,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 def server(folder: Path, port: int, command: str = "") -> ThreadingHTTPServer:
