@@ -125,7 +125,7 @@ def check_span(start: float, samples: int, name: str = "start") -> tuple[float, 
 
 
 def clip_name(path: str | Path) -> str:
-    """What the clip of a sound file is called: the file's name, fit for tables, labels and file names.
+    """The name of the clip of a sound file: the file's name, made fit for tables, labels and file names.
 
     Example:
         >>> clip_name("sounds/my dog (2).wav")
@@ -137,7 +137,7 @@ def clip_name(path: str | Path) -> str:
 
 
 def clip_names(paths: Sequence[str | Path]) -> tuple[str, ...]:
-    """What the clips of several sound files are called: a number tells apart what would be called the same.
+    """The names of the clips of several sound files; equal names get a number.
 
     Raises:
         ValueError: if a file is there twice.

@@ -74,7 +74,7 @@ def read_iam_ondb(folder: str | Path, *, skip_bad: bool = False) -> Lines:
 
 
 class _Reader:
-    """Reads forms, and keeps what is to be said of them.
+    """Reads forms and collects notes about them.
 
     Attributes:
         notes: what was left out.
@@ -236,7 +236,7 @@ def write_iam_ondb(lines: Lines, folder: str | Path) -> None:
 
 
 def _check_writable(line: Line) -> None:
-    """Refuse what would be read otherwise than it is."""
+    """Raise ``ValueError`` for lines that would not be read back unchanged."""
     if not (line.text.isascii() and line.text.isprintable() and line.text.strip()):
         raise ValueError(f"the text of a line must have printable ASCII characters, got {line.text!r}")
     if line.text != " ".join(line.text.split()) or "CSR:" in line.text:

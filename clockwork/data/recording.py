@@ -1,4 +1,4 @@
-"""Sound files: opened with care for what their headers promise."""
+"""Reading sound files without trusting their headers."""
 
 import contextlib
 import os

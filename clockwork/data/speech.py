@@ -149,7 +149,7 @@ def _shortfall(present: list[str], there: dict[str, int], per_word: int) -> list
 
 
 def files_below(root: Path) -> list[Path]:
-    """All that can be a file below a folder but what is hidden, in an order that is the same for either case.
+    """All files below a folder that are not hidden, in an order that ignores upper and lower case.
 
     Folders named like a sound file are among them, so that somebody says what they are.
     """

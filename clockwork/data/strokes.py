@@ -69,7 +69,7 @@ class Lines(NamedTuple):
 
 
 class Scale(NamedTuple):
-    """What standardises points.
+    """The means and standard deviations that standardise points.
 
     Attributes:
         mean: ``(3,)``, float64, of x, y and t.

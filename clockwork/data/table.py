@@ -52,7 +52,7 @@ def read_table(
 
 
 def table_tokens(path: Path) -> list[Token]:
-    """What a table lists; no sound file is opened.
+    """The recordings that a table lists; no sound file is opened.
 
     Raises:
         ValueError: if it is not a table as of `read_table`.

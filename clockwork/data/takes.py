@@ -19,7 +19,7 @@ PLACES = "SPEAKER/WORD.wav, SPEAKER/WORD_N.wav or SPEAKER/WORD/TAKE.wav"
 
 
 def find_tokens(root: Path, files: Iterable[Path], words: Collection[str] | None) -> tuple[list[Token], list[str]]:
-    """What the sound files below a folder are by their places.
+    """The word, speaker and take of each sound file below a folder, by its place.
 
     A folder directly below ``root`` is a speaker. A file in it is a word, ``SPEAKER/WORD.wav``; the files of a folder
     in it are takes of one word, ``SPEAKER/WORD/TAKE.wav``. ``WORD_N``, ``WORD-N``, ``WORD N``, ``WORD(N)`` and
@@ -84,7 +84,7 @@ def _words_of(names: set[str], words: Collection[str] | None) -> dict[str, str]:
 
 
 def _speakers_apart(root: Path, speakers: set[str]) -> list[str]:
-    """Notes about speakers that may be one; ``ValueError`` where two folders are one speaker's."""
+    """Notes about folders that may belong to one speaker; ``ValueError`` if two folders certainly do."""
     one_each = f"a folder directly below {root} must hold all of one speaker: takes are {PLACES.partition(', ')[2]}"
     if takes := sorted(filter(TAKES.fullmatch, speakers)):
         raise ValueError(f"{listed(takes)}: named like takes, but {one_each}, or listed in a table")

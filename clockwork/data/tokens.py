@@ -1,4 +1,4 @@
-"""Recordings of single words: which file is which word by whom, and reading those that are wanted."""
+"""Recordings of single words: the word and speaker of each file, and reading the selected ones."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path

@@ -27,7 +27,7 @@ DELAYED = {"i": "dot", "j": "dot", "t": "bar"}  # strokes that are drawn after t
 
 
 class Writer(NamedTuple):
-    """How one writes.
+    """The hand of one writer.
 
     Attributes:
         font: the name of the letters' font.
@@ -60,7 +60,7 @@ def _embedded() -> dict[str, Any]:
 
 
 def acknowledgement() -> tuple[str, ...]:
-    """What must be said wherever the letters are distributed.
+    """The acknowledgement that must be distributed with the letters.
 
     Example:
         >>> acknowledgement()[0][:50]
@@ -250,7 +250,7 @@ def _drawn_by_pen(writer: Writer, random: _Random, curves: list[np.ndarray]) -> 
 
 
 def _timed(curve: np.ndarray, speed: float) -> tuple[np.ndarray, np.ndarray]:
-    """When the pen is where on a curve: times ``(P,)`` and places ``(P, 2)`` at equal distances."""
+    """The pen on a curve: times ``(P,)`` and places ``(P, 2)`` at equal distances."""
     steps = np.hypot(*np.diff(curve, axis=0).T)
     along = np.concatenate([[0.0], np.cumsum(steps)])
     count = max(2, round(along[-1] / STEP) + 1)

@@ -22,7 +22,7 @@ ROWS_AHEAD = 2  # rows that are read ahead of time
 
 @functools.cache
 def lstm_scan(interpret: bool) -> LSTMScan:
-    """What evaluates the recurrence of a layer.
+    """The recurrence of a layer, forwards and backwards, as GPU kernels.
 
     Args:
         interpret: by Pallas' interpreter, on any machine, not as kernels of CUDA.

@@ -1,4 +1,4 @@
-"""The recurrence of an LSTM layer in place, run by run: what XLA's scans take for layers of more than a few cells.
+"""The recurrence of an LSTM layer in place, run by run; used for layers of more than a few cells.
 
 One array of rows ``(T, 4, N)`` goes through the whole computation. It begins as the drive of the gates; the forward
 loop turns each row into the gates' pre-activations without peepholes, and the backward loop turns that into the errors
@@ -122,13 +122,13 @@ def _after(first: Array, steps: int) -> Array:
 
 
 def _gate(rows: Array, s: Array, gate: int) -> Array:
-    """What row s has for one gate."""
+    """The part of row s for one gate."""
     start = (s, *(jnp.zeros_like(s),) * (rows.ndim - 3), jnp.full_like(s, gate), jnp.zeros_like(s))
     sizes = (1, *rows.shape[1:-2], 1, rows.shape[-1])
     return lax.dynamic_slice(rows, start, sizes, allow_negative_indices=False).reshape(*rows.shape[1:-2], -1)
 
 
 def _set_gate(rows: Array, new: Array, s: Array, gate: int) -> Array:
-    """The rows with what row s has for one gate replaced."""
+    """The rows with the part of row s for one gate replaced."""
     start = (s, *(jnp.zeros_like(s),) * (rows.ndim - 3), jnp.full_like(s, gate), jnp.zeros_like(s))
     return lax.dynamic_update_slice(rows, new[None, ..., None, :], start, allow_negative_indices=False)

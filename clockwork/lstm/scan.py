@@ -159,7 +159,7 @@ class LSTM(NamedTuple):
 
 
 class LSTMScan(NamedTuple):
-    """What evaluates the recurrence over time.
+    """The two functions that evaluate the recurrence over time.
 
     Attributes:
         forward: weights, drive, steps and the first hidden values and cells to `Residuals.local`, cells and hidden

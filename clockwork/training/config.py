@@ -24,7 +24,7 @@ DEEPEST = 20  # how deep the values in a configuration may nest
 
 
 class FolderError(ValueError):
-    """A results folder that cannot be used as it is."""
+    """Raised for a results folder that cannot be used."""
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def _check_same(folder: Path, stored: dict[str, Any], asked: dict[str, Any]) -> 
 
 
 def place_of(settings: dict[str, Any], name: str) -> str:
-    """What a file of a results folder is bound to: its name and the settings, without paths."""
+    """What the digest of a file covers besides its arrays: its name and the settings, without paths."""
     kept = {key: value for key, value in settings.items() if key not in PATHS}
     return json.dumps([name, kept], sort_keys=True)
 

@@ -61,7 +61,7 @@ def all_devices() -> list[Any]:
 
 
 def checked_devices(devices: Sequence[Any] | None) -> list[Any]:
-    """The devices to lay runs over, all there are if None.
+    """The devices to use; all devices if None.
 
     Raises:
         ValueError: if there is none, one is there twice, or they are something else.

@@ -1,4 +1,4 @@
-"""What a user's functions and data are, as JSON can hold it: a sweep goes on only with the same ones."""
+"""Digests of a user's functions and data: a sweep can be continued only with the same ones."""
 
 import functools
 import hashlib

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: heard at once, and nothing is lost."""
+"""Handling of Ctrl-C and SIGTERM without losing results."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ LISTEN = 0.1  # seconds after which a waiting thread looks whether it is to stop
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, where Ctrl-C is ``KeyboardInterrupt``."""
+    """Raised on SIGTERM, as ``KeyboardInterrupt`` is on Ctrl-C."""
 
 
 class Interruptible:
@@ -55,7 +55,7 @@ class Interruptible:
             raise self.asked
 
     def wait(self, work: Callable[[], T], *, training: bool = False) -> T:
-        """What ``work`` returns, computed in another thread while this one listens.
+        """Run ``work`` in another thread while this one waits for signals; return its result.
 
         Args:
             work: must not trace: JAX's settings belong to threads.

@@ -1,4 +1,4 @@
-"""Models as a sweep carries them: arrays that are trained, arrays that are not, and all else, which is static."""
+"""Models, split into trained arrays, other arrays and static structure."""
 
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ PyTree = Any
 
 
 class Structure(NamedTuple):
-    """All of a model but its arrays, which is the same for every run.
+    """The static part of a model, which all runs share.
 
     Attributes:
         graph: of an nnx module; None where the model is a tree of arrays.
@@ -65,7 +65,7 @@ def _check_module(model: nnx.Module, graph: Any, params: PyTree) -> None:
 
 
 def count(params: PyTree) -> int:
-    """How many numbers are trained."""
+    """The number of trained parameters."""
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
 
 

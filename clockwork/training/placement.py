@@ -1,4 +1,4 @@
-"""Where the runs of a group lie while they train."""
+"""The placement of a group's runs on the devices."""
 
 import copy
 import functools
@@ -65,7 +65,7 @@ class Placement:
 
     @property
     def width(self) -> int:
-        """How many runs are side by side, those among them that fill up the devices."""
+        """The number of runs in the program, including those that fill up the devices."""
         return len(self.numbers)
 
     def _place(self, numbers: np.ndarray) -> None:
@@ -117,7 +117,7 @@ class Placement:
         return filled
 
     def should_compact(self, active: np.ndarray) -> bool:
-        """Whether so few runs are active that a smaller program pays, though it must be compiled."""
+        """Whether so few runs are active that compiling a smaller program pays off."""
         return (
             bool(active.any())
             and active.sum() <= MIN_ACTIVE * self.width
@@ -126,7 +126,7 @@ class Placement:
 
 
 def padded(count: int, devices: int) -> int:
-    """How many runs are side by side where ``count`` are asked for: as many on each device.
+    """The number of runs in the program for ``count`` runs, so that every device has equally many.
 
     A multiple of `SIMD` on each, unless more than `MAX_PADDING` of them would only fill up.
 

@@ -1,4 +1,4 @@
-"""What a sweep compiles."""
+"""The compiled functions of a sweep."""
 
 from typing import Any, NamedTuple
 
@@ -62,7 +62,7 @@ class Data(NamedTuple):
 
 
 def program(trainer: Trainer, data: Data, mesh: Mesh) -> Program:
-    """What a sweep compiles for a group of conditions: runs are laid over the devices of the mesh.
+    """Make the functions that a sweep compiles for a group of conditions, with runs over the devices of the mesh.
 
     Args:
         trainer: of one run.

@@ -46,7 +46,7 @@ class Progress:
 
 
 class _Counting(Progress):
-    """Counts epochs, and from those of this session alone the time that is left."""
+    """Counts epochs, and estimates the time left from those of this session."""
 
     def plan(self, networks: int, stored: int, epochs: int) -> None:
         self.epochs = epochs
@@ -127,7 +127,7 @@ class _Counting(Progress):
 
 
 class Lines(_Counting):
-    """A line now and then, for a log.
+    """Prints a line from time to time, for logs.
 
     Args:
         every: seconds between two lines, at least.
@@ -166,7 +166,7 @@ class Lines(_Counting):
 
 
 class Bar(_Counting):
-    """A bar on a terminal, one line that always fits.
+    """Draws a progress bar of one line on a terminal.
 
     Args:
         console: of rich; the terminal if None.

@@ -207,7 +207,7 @@ class Results(NamedTuple):
 
 
 def watched_errors(task: Task, errors: np.ndarray) -> np.ndarray:
-    """Of the errors ``(R, ...)`` of several runs, those that tell when to stop, ``(R,)``."""
+    """The errors that decide about early stopping, ``(R,)``, from the errors ``(R, ...)`` of several runs."""
     return np.asarray(jax.vmap(task.watched)(jnp.asarray(errors)))
 
 
@@ -234,7 +234,7 @@ def load_results(folder: Path, task: Task, settings: dict[str, Any]) -> Results:
 
 
 def _load_condition(folder: Path, condition: Condition, task: Task, settings: dict[str, Any]) -> ConditionResult | None:
-    """A stored condition, or None if it is not there, damaged or not what it should be; then a warning names it."""
+    """A stored condition; None if it is missing or, with a warning, if it is damaged or has an unexpected form."""
     path = condition_path(folder, condition)
     arrays = read_arrays(path, place_of(settings, f"conditions/{condition.name}"))
     if arrays is None:

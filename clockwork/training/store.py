@@ -133,7 +133,7 @@ class Store:
 
 
 def _written(value: Any) -> str:
-    """A value of a row as ``runs.csv`` has it."""
+    """The text of a value in ``runs.csv``."""
     if isinstance(value, bool):
         return str(int(value))
     return f"{value:.9g}" if isinstance(value, float) else str(value)

@@ -253,7 +253,7 @@ def _train(
 
 @contextlib.contextmanager
 def _tracked(callback: Callback | None, settings: dict[str, Any]) -> Iterator[Log | None]:
-    """What logs metrics, and the epochs that they took; None if nobody asks. The tracker is finished in any case."""
+    """Yields a function that logs metrics to the tracker, None without a tracker; finishes the tracker at the end."""
     if callback is None:
         yield None
         return
@@ -275,7 +275,7 @@ def _tracked(callback: Callback | None, settings: dict[str, Any]) -> Iterator[Lo
 def _metrics(
     task: Task, conditions: list[Condition], errors: np.ndarray, diverged: np.ndarray, active: np.ndarray
 ) -> dict[str, float]:
-    """What `Callback.log` is told of the runs of all conditions; ``errors`` is ``(R, ...)``."""
+    """The metrics for `Callback.log` of the runs of all conditions; ``errors`` is ``(R, ...)``."""
     watched = watched_errors(task, errors).reshape(len(conditions), -1)
     found: dict[str, float] = {}
     for condition, error, lost, left in zip(

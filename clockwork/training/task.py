@@ -1,4 +1,4 @@
-"""What a sweep needs to know of what it trains."""
+"""Tasks: what a sweep trains."""
 
 import hashlib
 import math

@@ -46,7 +46,7 @@ class TrainState(NamedTuple):
 
 
 class Trainer:
-    """How one run begins, goes on for an epoch, and ends.
+    """The start, one epoch, and the end of a run.
 
     The states that go in and out hold the data of random keys in place of the keys, as NumPy can store it.
 
@@ -154,7 +154,7 @@ class Trainer:
 
     @property
     def _watches(self) -> bool:
-        """Whether the watched error decides anything."""
+        """Whether the watched error is used."""
         return self.task.patience is not None or self.task.restore_best
 
     def _stop_early(self, state: TrainState, active: Array, errors: PyTree) -> tuple[TrainState, Array]:
@@ -189,7 +189,7 @@ class Trainer:
         return without_keys(state._replace(params=params, rest=rest))
 
     def finish(self, state: TrainState, data: PyTree) -> tuple[Array, Array, PyTree, Array]:
-        """What is left of a run when its training ends.
+        """The results of a run at the end of its training.
 
         Returns:
             Its error, ``()``, NaN if it diverged; whether it did; its outputs; and the errors that end its learning
