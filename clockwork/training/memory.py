@@ -40,7 +40,7 @@ def check_memory(task: Task, groups: Iterable[tuple[str, list[Condition]]], devi
 
 
 def _run_bytes(task: Task, conditions: list[Condition]) -> tuple[int, int]:
-    """A lower bound of the memory of one run: its state, curve and outputs on the host, its state twice on its device."""
+    """A lower bound of the memory of one run: state, curve and outputs on the host, twice its state on its device."""
     data = task.data(conditions[0])
     trainer = Trainer(task, conditions[0])
     _, _, outputs, errors = jax.eval_shape(trainer.finish, trainer.abstract, data)
