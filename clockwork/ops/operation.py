@@ -232,7 +232,9 @@ def _to_axis(x: Array, axis: int | None, target: int, size: int, like: tuple[Any
 
 
 def _refuse(*args: Any, **static: Any) -> Any:
-    raise ValueError('second derivatives of this method are not defined; use method="masked" for them')
+    raise ValueError(
+        'second derivatives of this method are not defined; use method="masked", or "reference" for a deep transition'
+    )
 
 
 def _forward_shapes(operation: Operation, layout: Layout, tree: Any, *leaves: Any) -> PyTree:
