@@ -224,7 +224,9 @@ def test_a_sweep_killed_at_five_random_moments_goes_on_to_the_same_numbers(tmp_p
     assert (folder / "runs.csv").read_text() == left_alone
 
 
-@pytest.mark.parametrize(("ask", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("ask", "status"), [pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow), (signal.SIGINT, 130)]
+)
 def test_a_stopped_sweep_says_how_to_go_on(tmp_path, left_alone, ask, status):
     folder = tmp_path / "my results"
     process = start(folder)
