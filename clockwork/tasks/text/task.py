@@ -56,7 +56,7 @@ class TextPrediction(Prediction):
         data_folder: text to learn in place of the embedded one: a text file, which is divided by position, or a folder
             with ptb.train.txt, ptb.valid.txt and ptb.test.txt.
         unit: what is predicted: ``"characters"`` or ``"words"``.
-        vocabulary: number of different words that are kept; all others are one symbol.
+        vocabulary: number of different words that are kept (at most 2000 of the embedded text); others are one symbol.
         dynamic_rate: learning rate of dynamic evaluation, in which the network goes on learning from each window of the
             test part once it is tested on it; 0 for none.
 
@@ -111,7 +111,7 @@ class TextPrediction(Prediction):
             ValueError: if it cannot be read.
         """
         if self.data_folder is None:
-            return embedded_text(self.unit)
+            return embedded_text(self.unit, vocabulary=min(self.vocabulary, 2_000))
         return read_text(self.data_folder, self.unit, vocabulary=self.vocabulary)
 
     @property
