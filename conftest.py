@@ -43,15 +43,23 @@ def float64():
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """Makes what the examples in docstrings read, once each: inputs, and results folders of short sweeps."""
+    """Makes what the examples in docstrings read: inputs, and results folders of short sweeps.
+
+    Each sweep is trained once in a session, for all its processes, and copied.
+    """
+    from filelock import FileLock
+
     from clockwork.data import embedded_lines, write_iam_ondb
-    from clockwork.tasks import Generation, Handwriting, Words
+    from clockwork.tasks import Generation, Handwriting, TextPrediction, Words
     from clockwork.training import sweep
 
-    lines = tmp_path_factory.mktemp("lines") / "set"
+    shared = Path(os.environ["CLOCKWORK_TEST_CACHE"]) / "examples"
+    shared.mkdir(exist_ok=True)
+    lines = shared / "lines" / "set"
     tasks = {
         "generation": Generation(runs=2, networks=("cwrnn",), sizes=(100,), clips=("choir",), epochs=5),
         "words": Words(runs=2, networks=("srn",), sizes=(500,), epochs=1),
+        "text": TextPrediction(runs=1, networks=("rnn",), sizes=(500,), epochs=1, protocol="paper"),
         "handwriting": Handwriting(runs=1, networks=("srn",), epochs=1, data_folder=str(lines)),
     }
     here = tmp_path_factory.mktemp("examples")
@@ -62,10 +70,14 @@ def finished(tmp_path_factory):
             folder = here / "results" / name
             if folder.exists():
                 continue
+            with FileLock(shared / f"{name}.lock"):
+                if name == "handwriting" and not lines.exists():
+                    lines.parent.mkdir()
+                    write_iam_ondb(embedded_lines(lines_each=1), lines)
+                sweep(tasks[name], shared / name)
+                shutil.copytree(shared / name, folder)
             if name == "handwriting":
-                write_iam_ondb(embedded_lines(lines_each=1), lines)
                 shutil.copy(next(lines.glob("lineStrokes/*/*/*.xml")), here / "line.xml")
-            sweep(tasks[name], folder)
         return here
 
     return make

@@ -80,8 +80,7 @@ def visited(windows, length):
     return found
 
 
-@pytest.mark.parametrize("batch", [1, 2, 3, 9])
-@pytest.mark.parametrize("length", [1, 4, 100])
+@pytest.mark.parametrize(("batch", "length"), [(1, 4), (2, 1), (3, 4), (9, 100)])
 def test_every_step_but_the_first_is_predicted_once_in_order(batch, length):
     sizes = [9, 1, 5, 2, 14]
     sequences = [100 * i + np.arange(n) for i, n in enumerate(sizes)]
@@ -107,7 +106,7 @@ def test_a_text_is_read_once_in_columns(batch, length):
 @pytest.mark.parametrize("kind", LABELS)
 def test_the_count_of_weights_is_that_of_the_network_and_the_nearest_is_found(kind):
     task = Music(networks=(kind,), modules=3)
-    for size in (1_000, 20_000, 585_600):
+    for size in (1_000, 20_000):
         units = units_for(kind, size, 88, 3)
         made = nnx.eval_shape(lambda size=size: task.model(kind, size, nnx.Rngs(0), {}))
         assert made.num_weights == weights_of(kind, units, 88, 3)

@@ -294,7 +294,7 @@ def synthesise(
 
     Example:
         >>> synthesise(embedded_pieces().test[0][:4]).shape
-        (29767,)
+        (29841,)
     """
     held = _check_roll(roll).astype(bool)
     step = 60 / beats_per_minute / steps_per_beat
