@@ -74,6 +74,7 @@ def test_a_model_of_ones_own_in_fifteen_lines(example, tmp_path):
         assert again.startswith("96 networks to train, 96 of them stored already")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", ["drop_in", "drop_in_linen"])
 def test_a_clockwork_layer_where_an_lstm_stood(example):
     lstm, clockwork = run(f"examples/{example}.py").splitlines()
@@ -92,6 +93,7 @@ def test_beside_layers_of_equinox():
     assert after > 80  # chance: 50; 99 or more from 16 seeds
 
 
+@pytest.mark.slow
 def test_labels_of_padded_sequences_need_both_directions():
     forwards, both_ways = run("examples/padded_classifier.py").splitlines()
     assert figures(forwards)[0] < 80
