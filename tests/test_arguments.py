@@ -132,7 +132,7 @@ BAD = {
                 0
             ],
         ),
-        r"the carry must be CellsState\(.* is it that of another clock\?",
+        r"the carry must be CellsState\(.* does it belong to another clock\?",
     ),
 }
 

@@ -229,11 +229,11 @@ BAD_CALLS = {
     "no clock": (X, {"initial_carry": np.zeros((2, 5), np.float32)}, r"must be State\(.*got float32\[2, 5\]"),
     "start of another kind": (X, {"start": 3.0}, "start must be an integer known before compilation, got 3.0"),
     "negative start": (X, {"start": -1}, "start must be at least 0, got -1"),
-    "start": (X, {"start": 3}, "start is the time of initial_carry, which is not given, got 3"),
+    "start": (X, {"start": 3}, "start must be 0 without an initial_carry, got 3"),
     "wrong start": (
         X,
         {"start": 3, "initial_carry": cw.State(np.zeros((2, 5), np.float32), np.full((2, 1), 5, np.int32))},
-        "start must be the time of the carry up to whole cycles, 5, got 3",
+        "start must equal the carry's time, 5, modulo clock.cycle, got 3",
     ),
 }
 
@@ -289,7 +289,7 @@ BAD_LAYERS = {
         lambda: Bidirectional(
             Clockwork(CLOCKS[0], 2, rngs=RNGS), Clockwork(cw.Clock((1,), (2,)), 2, rngs=RNGS), merge="sum"
         )(X),
-        r"outputs to be added must have one shape, got \(2, 9, 5\) and \(2, 9, 2\)",
+        r"outputs to be summed must have the same shape, got \(2, 9, 5\) and \(2, 9, 2\)",
     ),
     "no layer": (lambda: Stack([]), "a stack must have at least one layer"),
     "linen: no layer": (lambda: linen.Stack([]), "a stack must have at least one layer"),

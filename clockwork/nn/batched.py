@@ -90,7 +90,7 @@ def step_lstm(
 def unroll_lstm(
     weights: LSTMWeights, inputs: Array, carry: tuple[Array, Array], dtype: DTypeLike
 ) -> tuple[tuple[Array, Array], Array]:
-    """`lstm_unroll` over a batch ``(T, B, I)``, with a carry in flax's order: ``c`` and ``h``, ``(B, N)`` each."""
+    """`lstm_unroll` over a batch ``(T, B, I)``, with a carry in Flax's order: ``c`` and ``h``, ``(B, N)`` each."""
     weights, inputs, (c, h) = jax.tree.map(lambda x: x.astype(dtype), (weights, inputs, carry))
     steps, _, width = inputs.shape
 
@@ -118,7 +118,7 @@ def step_deep(
 def unroll_deep(
     weights: DeepWeights, inputs: Array, hidden: Array, dtype: DTypeLike, activation: tuple[Activation, ...]
 ) -> tuple[Array, Array]:
-    """`deep_unroll` over a batch ``(T, B, I)``, with hidden states ``(B, N)``: the last of them and all outputs."""
+    """`deep_unroll` over a batch ``(T, B, I)`` from hidden states ``(B, N)``; return the last ones and all outputs."""
     weights, inputs, hidden = jax.tree.map(lambda x: x.astype(dtype), (weights, inputs, hidden))
     steps, _, width = inputs.shape
 

@@ -28,7 +28,7 @@ def check_carry(carry: PyTree, like: PyTree) -> None:
         chex.assert_trees_all_equal_shapes_and_dtypes(jax.tree.map(kind, carry), jax.tree.map(kind, like))
     except AssertionError:
         raise ValueError(
-            f"the carry must be {_describe(like)}, got {_describe(carry)}; is it that of another clock?"
+            f"the carry must be {_describe(like)}, got {_describe(carry)}; does it belong to another clock?"
         ) from None
 
 
@@ -68,16 +68,16 @@ def start_for(clock: Clock, initial_carry: PyTree | None, start: int | None) -> 
         check_time(clock, np.dtype(getattr(time, "dtype", np.int32)))
         return start
     if start:
-        raise ValueError(f"start is the time of initial_carry, which is not given, got {start}")
+        raise ValueError(f"start must be 0 without an initial_carry, got {start}")
     return 0
 
 
 def start_of(clock: Clock, time: ArrayLike, start: int | None, method: Method) -> int | Array:
     """The time of the first step: an integer if the kernels may be compiled for it, else an array ``(B,)``.
 
-    Each integer compiles a program of its own. To compile few, the time of the carry counts as known only at the
-    beginning of the clock's cycle, or where the method insists on a known time. The caller's ``start`` always counts as
-    known.
+    Each integer compiles its own program. To compile few programs, the carry's time is used as an integer only at the
+    beginning of the clock's cycle, or if the method needs a known time. The caller's ``start`` is always used as an
+    integer.
 
     Args:
         clock: the layer's clock.
@@ -93,7 +93,7 @@ def start_of(clock: Clock, time: ArrayLike, start: int | None, method: Method) -
     if start is not None:
         if known is not None and ((known - start) % clock.cycle).any():
             wrong = known[(known - start) % clock.cycle != 0]
-            raise ValueError(f"start must be the time of the carry up to whole cycles, {wrong.flat[0]}, got {start}")
+            raise ValueError(f"start must equal the carry's time, {wrong.flat[0]}, modulo clock.cycle, got {start}")
         return start % clock.cycle
     phases = None if known is None else set((known % clock.cycle).flat) or {0}
     if phases is not None and len(phases) == 1 and (method in ("cascade", "fused") or 0 in phases):
@@ -104,7 +104,7 @@ def start_of(clock: Clock, time: ArrayLike, start: int | None, method: Method) -
 def time_zero(batch: tuple[int, ...]) -> Any:
     """The time of a carry before the first step, ``(*batch, 1)``.
 
-    It is an array of NumPy, so that ``jit`` knows its values, unless a size of the batch is symbolic (`jax.export`).
+    It is a NumPy array, whose values are known under ``jit``, unless a size of the batch is symbolic (`jax.export`).
     """
     numpy = all(isinstance(size, int) for size in batch)
     return (np if numpy else jnp).zeros((*batch, 1), np.int32)
@@ -123,6 +123,6 @@ def time_after(clock: Clock, time: ArrayLike, steps: int, lengths: Array | None)
 
 
 def last_of(y: Array, lengths: Array, first: Array) -> Array:
-    """The rows of ``y (T, B, N)`` at each sequence's last step, ``(B, N)``; that of ``first`` for a length of 0."""
+    """The rows of ``y (T, B, N)`` at each sequence's last step, ``(B, N)``; the row of ``first`` if its length is 0."""
     last = jax.vmap(lambda y, length: y[length - 1], in_axes=(1, 0))(y, lengths)
     return jnp.where(lengths[:, None] > 0, last, first)

@@ -25,20 +25,21 @@ class ClockworkCell(ClockworkParameters, nnx.RNNCellBase):
     """One step of a clockwork layer, as a cell for ``nnx.RNN`` and ``nnx.Bidirectional``.
 
     ``h_t = f(W_H h_{t-1} + W_I x_t + b)`` for the modules whose period divides t; the others keep
-    their value (Koutník et al. 2014, eqs. 1 and 4). The carry holds the clock as well as the values.
-    Over whole sequences, `Clockwork` computes the same faster, with the same parameters.
+    their value (Koutník et al. 2014, eqs. 1 and 4). The carry holds the time as well as the hidden state.
+    For whole sequences, `Clockwork` computes the same faster, with the same parameters.
 
     Args:
         clock: when each module updates.
         in_features: ``I``, the number of inputs.
         activation: ``f``, elementwise; ``jnp.tanh`` if None.
-        dtype: the dtype of computation and carry; that of the parameters if None.
+        dtype: the dtype of computation and carry; the parameters' dtype if None.
         param_dtype: the dtype of the parameters.
         kernel_init: draws the input weights ``(I, N)``; N(0, 0.1²) as in the paper if None. ``**clockwork.nn.FLAX``
             sets all three initialisers to Flax's.
-        recurrent_kernel_init: draws all weights to module i, ``(N - a_i, k_i)``, for each i.
+        recurrent_kernel_init: draws the recurrent weights to each module i, ``(N - a_i, k_i)``, where ``a_i`` is its
+            first unit and ``k_i`` its size.
         bias_init: draws the biases ``(N,)``.
-        rngs: the source of the random key, its stream ``params``. With the default initialisers, the cell's weights
+        rngs: the source of the random key (stream ``params``). With the default initialisers, the cell's weights
             are ``clockwork.init(rngs.params(), clock, in_features)``.
 
     Raises:
@@ -123,8 +124,8 @@ class ClockworkCell(ClockworkParameters, nnx.RNNCellBase):
             Hidden state ``(*batch, N)``, and time ``(*batch, 1)``, int32.
 
         Raises:
-            ValueError: if there is a ``carry_init`` and no ``rngs``, or if the clock's cycle is longer than an int32
-                can count.
+            ValueError: if ``carry_init`` is given without ``rngs``, or if the clock's cycle exceeds the range of
+                int32.
         """
         check_time(self.clock)
         return self._first_carry(input_shape, rngs, carry_init)
@@ -135,7 +136,7 @@ class ClockworkCell(ClockworkParameters, nnx.RNNCellBase):
         rngs: nnx.Rngs | nnx.RngStream | None = None,
         carry_init: Initializer | None = None,
     ) -> State:
-        """The carry before the first step, whatever the clock's cycle, for a call that starts at step 0."""
+        """The carry before the first step, without the check that int32 can count the clock's cycle."""
         shape = (*input_shape[:-1], self.clock.width)
         if carry_init is None:
             hidden = jnp.zeros(shape, self.dtype)
@@ -160,7 +161,7 @@ class ClockworkCell(ClockworkParameters, nnx.RNNCellBase):
             carry: the carry, with one batch dimension B.
             lengths: ``(B,)``, the number of steps after which each sequence's carry is returned; None for all steps.
             start: the carry's time modulo ``clock.cycle``; None if the caller does not know it.
-            method: that of `Clockwork`.
+            method: the layer's method; see `Clockwork`.
 
         Returns:
             The carry, and the outputs ``(T, B, N)``.
@@ -182,9 +183,9 @@ class PeepholeLSTMCell(LSTMParameters, nnx.RNNCellBase):
         hidden_features: ``N``, the number of LSTM cells.
         stddev: the standard deviation σ of the initial weights and biases, drawn from N(0, σ²).
         forget_bias: the initial bias of every forget gate; None to draw it like all others.
-        dtype: the dtype of computation and carry; that of the parameters if None.
+        dtype: the dtype of computation and carry; the parameters' dtype if None.
         param_dtype: the dtype of the parameters.
-        rngs: the source of the random key, its stream ``params``. The cell's weights are
+        rngs: the source of the random key (stream ``params``). The cell's weights are
             ``lstm_init(rngs.params(), hidden_features, in_features)``.
 
     Raises:
@@ -250,7 +251,7 @@ class PeepholeLSTMCell(LSTMParameters, nnx.RNNCellBase):
             Two arrays ``(*batch, N)``.
 
         Raises:
-            ValueError: if there is a ``carry_init`` and no ``rngs``.
+            ValueError: if ``carry_init`` is given without ``rngs``.
         """
         return self._first_carry(input_shape, rngs, carry_init)
 
@@ -274,7 +275,7 @@ class PeepholeLSTMCell(LSTMParameters, nnx.RNNCellBase):
         return 1
 
     def _unroll(self, inputs: Array, carry: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
-        """Run the fast kernel over ``(T, B, I)``; return the last carry, ``(B, N)`` each, and ``(T, B, N)``."""
+        """Run the fast kernel over ``(T, B, I)``; return the last carry, ``c`` and ``h``, and ``y (T, B, N)``."""
         return unroll_lstm(self.weights, inputs, carry, self.dtype)
 
 

@@ -14,7 +14,7 @@ Merge = str | Callable[[Array, Array], Array]
 
 
 class Layer:
-    """The base class of layers. Where ``RNN`` expects a cell, a layer raises an error that says so."""
+    """The base class of layers. Passing a layer to ``RNN``, which takes a cell, raises an error that says so."""
 
     @property
     def num_feature_axes(self) -> int:
@@ -31,7 +31,7 @@ def check_layers(layers: Any) -> list[Any]:
 
 
 def check_layer(layer: Any) -> Any:
-    """Return the layer; raise ``ValueError`` if it cannot have the call of ``RNN``."""
+    """Return the layer; raise ``ValueError`` if it cannot be called like ``RNN``."""
     if isinstance(layer, Layer):
         return layer
     cell = hasattr(layer, "num_feature_axes")
@@ -105,7 +105,7 @@ def merge_function(merge: Merge) -> Callable[[Array, Array], Array]:
 
 
 def one_merge(merge: Merge | None, merge_fn: Callable[[Array, Array], Array] | None) -> Callable[[Array, Array], Array]:
-    """The function that merges, of this library's argument and flax's; by default the one that concatenates.
+    """The merge function, given as this library's ``merge`` or Flax's ``merge_fn``; concatenation by default.
 
     Raises:
         ValueError: if both are given, the merge is unknown, or ``merge_fn`` is not a function.
@@ -128,7 +128,7 @@ def _concatenate(forward: Array, backward: Array) -> Array:
 
 def _sum(forward: Array, backward: Array) -> Array:
     if forward.shape != backward.shape:
-        raise ValueError(f"outputs to be added must have one shape, got {forward.shape} and {backward.shape}")
+        raise ValueError(f"outputs to be summed must have the same shape, got {forward.shape} and {backward.shape}")
     return forward + backward
 
 

@@ -18,15 +18,15 @@ OPTIONS = ("time_major", "return_carry", "reverse", "keep_order")
 
 
 class Recurrent(Layer, Described, nnx.Module):
-    """A recurrent layer of any cell, with the call of ``nnx.RNN``, and what is predicted from its hidden states.
+    """A recurrent layer of any cell, called like ``nnx.RNN``, with an optional prediction from its hidden states.
 
-    It computes what ``nnx.RNN(cell)`` computes, with the call and the checks of `Clockwork`: ragged batches, both
-    directions, streaming. A `DeepTransitionCell` or a `PeepholeLSTMCell` runs its fast kernel.
+    It computes the same as ``nnx.RNN(cell)``, with the call signature and the checks of `Clockwork`: ragged batches,
+    both directions, streaming. A `DeepTransitionCell` or a `PeepholeLSTMCell` runs its fast kernel.
 
     Args:
         cell: an ``nnx.RNNCellBase`` of one feature axis.
-        predict: maps the outputs ``(*batch, T, N)`` of the cell to predictions ``(*batch, T, O)``, elementwise over
-            batch and time; a function or any nnx module. None returns the outputs themselves.
+        predict: maps the outputs ``(*batch, T, N)`` of the cell to predictions ``(*batch, T, O)``, independently for
+            each sequence and step; a function or any nnx module. None returns the outputs unchanged.
         time_major: whether time is the first axis of inputs and outputs. This and the next three are defaults, which a
             call can override.
         return_carry: whether to return the carry after the last step too.
@@ -88,7 +88,7 @@ class Recurrent(Layer, Described, nnx.Module):
         """Run the layer over sequences.
 
         Arguments, results and errors are those of `Clockwork.__call__`, without ``start``. Outputs beyond the length of
-        a sequence are zeros before ``predict`` maps them.
+        a sequence are set to zero before ``predict`` maps them.
         """
         asked = self.return_carry if return_carry is None else return_carry
         features = getattr(self.cell, "in_features", jnp.shape(inputs)[-1])
@@ -112,7 +112,7 @@ class Recurrent(Layer, Described, nnx.Module):
 
 
 class DeepTransition(Recurrent):
-    """A recurrent layer whose transition between hidden states is deep, with the call of ``nnx.RNN``.
+    """A recurrent layer with a deep transition between hidden states, called like ``nnx.RNN``.
 
     ``z_1 = f_1(W_1 h_{t-1} + U_1 x_t + b_1)``, ``z_k = f_k(W_k z_{k-1} + S_k h_{t-1} + U_k x_t + b_k)``,
     ``h_t = z_L`` (Pascanu et al. 2013, sec. 3.3.2): DT(S)-RNN in the paper, or DT-RNN without ``shortcuts``, where
@@ -121,10 +121,10 @@ class DeepTransition(Recurrent):
     Args:
         in_features: ``I``, the number of inputs.
         hidden_features: ``N``, the number of hidden units.
-        middle: the number of units of each layer between two hidden states; none make a simple RNN.
+        middle: the number of units of each layer between two hidden states; without any, it is a simple RNN.
         predict: maps hidden states ``(*batch, T, N)`` to predictions; None returns the hidden states.
-        rngs: the source of the random key, its stream ``params``.
-        time_major: as of `Recurrent`, like the next three.
+        rngs: the source of the random key (stream ``params``).
+        time_major: whether time is the first axis of inputs and outputs. A call can override this and the next three.
         return_carry: whether to return the hidden state after the last step too.
         reverse: whether to process each sequence from its last step to its first.
         keep_order: whether ``reverse`` returns the outputs in the order of the inputs.
@@ -132,7 +132,7 @@ class DeepTransition(Recurrent):
             `DeepTransitionCell`.
 
     Raises:
-        ValueError: as of `DeepTransitionCell`.
+        ValueError: see `DeepTransitionCell`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -168,10 +168,10 @@ class DeepTransition(Recurrent):
 
 
 class Operators(Recurrent):
-    """A recurrent network stated as two operators: ``h' = h ⊕ x`` and ``y = ▷ h`` (Pascanu et al. 2013, sec. 4).
+    """A recurrent network defined by two operators: ``h' = h ⊕ x`` and ``y = ▷ h`` (Pascanu et al. 2013, sec. 4).
 
-    The paper views a recurrent network as these two functions, each of which may be deep: a deep ``⊕`` makes DT-RNN, a
-    deep ``▷`` makes DO-RNN. Both may be any nnx module, or a function without parameters; the layer scans ``⊕`` over
+    The paper views a recurrent network as these two functions, each of which may be deep: a deep ``⊕`` gives a DT-RNN,
+    a deep ``▷`` a DO-RNN. Both may be any nnx module, or a function without parameters; the layer scans ``⊕`` over
     time and applies ``▷`` to all hidden states at once.
 
     Args:
@@ -180,7 +180,7 @@ class Operators(Recurrent):
         in_features: ``I``, the number of inputs.
         hidden_features: ``N``, the number of hidden units.
         dtype: the dtype of the carry.
-        options: ``time_major``, ``return_carry``, ``reverse`` and ``keep_order``, as of `Recurrent`.
+        options: ``time_major``, ``return_carry``, ``reverse`` and ``keep_order``; see `Recurrent`.
 
     Raises:
         ValueError: if an operator cannot be called, or a number of features is out of range.

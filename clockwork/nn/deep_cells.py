@@ -23,31 +23,31 @@ from clockwork.ops.linalg import Activation
 
 
 class DeepTransitionCell(DeepParameters, nnx.RNNCellBase):
-    """One step of a recurrent layer whose transition between hidden states is deep, as a cell for ``nnx.RNN``.
+    """One step of a recurrent layer with a deep transition between hidden states, as a cell for ``nnx.RNN``.
 
     ``z_1 = f_1(W_1 h_{t-1} + U_1 x_t + b_1)``, ``z_k = f_k(W_k z_{k-1} + S_k h_{t-1} + U_k x_t + b_k)``,
     ``h_t = z_L`` (Pascanu et al. 2013, sec. 3.3.2): DT(S)-RNN in the paper, or DT-RNN without ``shortcuts``, where
-    ``S_k`` and ``U_k`` are absent for k > 1. Over whole sequences, `DeepTransition` computes the same faster, with the
-    same parameters. As ``cell=`` of a `Clockwork`, each module is a deep transition at its own period.
+    ``S_k`` and ``U_k`` are absent for k > 1. For whole sequences, `DeepTransition` computes the same faster, with
+    the same parameters. As ``cell=`` of a `Clockwork`, each module is a deep transition at its own period.
 
     Args:
         in_features: ``I``, the number of inputs.
         hidden_features: ``N``, the number of hidden units.
-        middle: the number of units of each layer between two hidden states; none make a simple RNN.
+        middle: the number of units of each layer between two hidden states; without any, it is a simple RNN.
         shortcuts: whether every layer receives the previous hidden state and the input.
         activation: ``f``, elementwise, or one for each layer; ``jnp.tanh`` if None.
-        dtype: the dtype of computation and carry; that of the parameters if None.
+        dtype: the dtype of computation and carry; the parameters' dtype if None.
         param_dtype: the dtype of the parameters.
         kernel_init: draws the input weights ``(I, n_k)`` of each layer; N(0, 0.1²) if None, as for the next two.
         recurrent_kernel_init: draws each matrix ``(N, n_k)`` from the hidden state and ``(n_k, n_{k+1})`` between
             layers; `clockwork.deep.Sparse` is the paper's.
         bias_init: draws the biases ``(n_k,)`` of each layer.
-        rngs: the source of the random key, its stream ``params``. With the default initialisers, the cell's weights
+        rngs: the source of the random key (stream ``params``). With the default initialisers, the cell's weights
             are ``deep_init(rngs.params(), hidden_features, in_features, middle, shortcuts=shortcuts)``.
 
     Raises:
-        ValueError: if a number of units is out of range, or the activations are not functions or not one for each
-            layer.
+        ValueError: if a number of units is out of range, or ``activation`` is neither a function nor one function
+            for each layer.
 
     Example:
         >>> import jax.numpy as jnp
@@ -108,7 +108,7 @@ class DeepTransitionCell(DeepParameters, nnx.RNNCellBase):
             inputs: ``(*batch, I)``.
 
         Returns:
-            ``h_t`` as the next carry, and as the output.
+            ``h_t`` twice: the next carry and the output.
 
         Raises:
             ValueError: if the inputs have the wrong number of features, or the carry has the wrong shape.
@@ -129,7 +129,7 @@ class DeepTransitionCell(DeepParameters, nnx.RNNCellBase):
             carry_init: draws the hidden state; zeros if None.
 
         Raises:
-            ValueError: if there is a ``carry_init`` and no ``rngs``.
+            ValueError: if ``carry_init`` is given without ``rngs``.
         """
         return _first_hidden((*input_shape[:-1], self.hidden_features), self.dtype, rngs, carry_init)
 
@@ -157,8 +157,8 @@ class OperatorCell(Described, nnx.RNNCellBase):
     """A recurrent cell made of one function ``h' = h ⊕ x`` of hidden state and input (Pascanu et al. 2013, sec. 4).
 
     Args:
-        plus: maps ``h (*batch, N)`` and ``x (*batch, I)`` to the next hidden state ``(*batch, N)``. An nnx
-            module, whose parameters are then those of the cell, or a function without parameters.
+        plus: maps ``h (*batch, N)`` and ``x (*batch, I)`` to the next hidden state ``(*batch, N)``. Either
+            an nnx module, whose parameters become the cell's, or a function without parameters.
         in_features: ``I``, the number of inputs.
         hidden_features: ``N``, the number of hidden units.
         dtype: the dtype of the carry.
@@ -196,7 +196,7 @@ class OperatorCell(Described, nnx.RNNCellBase):
         return {**given, **dtype_arguments(self.dtype, self.dtype)}
 
     def __call__(self, carry: Array, inputs: ArrayLike) -> tuple[Array, Array]:
-        """One step; arguments, results and errors as of `DeepTransitionCell`."""
+        """One step; see `DeepTransitionCell` for arguments, results and errors."""
         x = jnp.asarray(inputs)
         shaped("inputs", x, "*batch I", I=self.in_features)
         wanted = jax.ShapeDtypeStruct((*x.shape[:-1], self.hidden_features), self.dtype)
@@ -211,7 +211,7 @@ class OperatorCell(Described, nnx.RNNCellBase):
         rngs: nnx.Rngs | nnx.RngStream | None = None,
         carry_init: Initializer | None = None,
     ) -> Array:
-        """The hidden state before the first step, as of `DeepTransitionCell.initialize_carry`."""
+        """The hidden state before the first step; see `DeepTransitionCell.initialize_carry`."""
         return _first_hidden((*input_shape[:-1], self.hidden_features), self.dtype, rngs, carry_init)
 
     @property

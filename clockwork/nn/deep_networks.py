@@ -1,6 +1,6 @@
-"""Networks of recurrent layers with a prediction at every step, as Flax (nnx) modules: those of Pascanu et al. (2013).
+"""Networks of Pascanu et al. (2013) as Flax (nnx) modules: recurrent layers with a prediction at every step.
 
-Unlike the networks of Koutník et al. in `clockwork.nn.networks`, they take batches, and a carry to continue from.
+Unlike the networks of Koutník et al. in `clockwork.nn.networks`, they take batches and an initial carry.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,13 +27,14 @@ PyTree = Any
 
 
 class SequenceNetwork(Described, nnx.Module):
-    """Recurrent layers on each other, and what is predicted from the hidden states of the last.
+    """A stack of recurrent layers, and a prediction from the hidden states of the last one.
 
     Args:
-        layers: with the call of ``nnx.RNN``: `DeepTransition`, `Clockwork`, `Recurrent`, ``nnx.RNN``, ...
+        layers: the layers from input to output, each called like ``nnx.RNN``: `DeepTransition`, `Clockwork`,
+            `Recurrent`, ``nnx.RNN``, ...
         predict: maps the outputs ``(*batch, T, N)`` of the last layer to predictions ``(*batch, T, O)``; a function or
             any nnx module.
-        before: maps inputs ``(*batch, T, I)`` to those of the first layer; None passes them on.
+        before: maps inputs ``(*batch, T, I)`` to the inputs of the first layer; None passes them unchanged.
 
     Raises:
         ValueError: if there is no layer, or an element is not a layer.
@@ -88,8 +89,8 @@ class SequenceNetwork(Described, nnx.Module):
         Args:
             inputs: ``(*batch, T, I)``.
             initial_carry: the carry of each layer to continue from, as an earlier call returned them.
-            seq_lengths: ``(*batch)``, integers from 0 to T; steps beyond a sequence's length are ignored, and what is
-                predicted there means nothing.
+            seq_lengths: ``(*batch)``, integers from 0 to T; steps beyond a sequence's length are ignored, and the
+                predictions there are meaningless.
             return_carry: whether to return the carry of each layer too.
             start: for `Clockwork` layers, the time of their carry modulo ``clock.cycle``; see `Clockwork.__call__`.
 
@@ -97,7 +98,7 @@ class SequenceNetwork(Described, nnx.Module):
             Predictions ``(*batch, T, O)``. With ``return_carry``, a tuple of the layers' carries comes before them.
 
         Raises:
-            ValueError: as of the layers, and if there is not one carry for each layer.
+            ValueError: if a layer raises it, or ``initial_carry`` does not have one carry for each layer.
         """
         x = jnp.asarray(inputs)
         x = x if self.before is None else self.before(x)
@@ -118,10 +119,10 @@ class SequenceNetwork(Described, nnx.Module):
 class DeepRNN(SequenceNetwork):
     """Any recurrent network of Pascanu et al. (2013): deep in its input, transition or output, or stacked.
 
-    With no option it is the conventional RNN, ``h_t = f(W h_{t-1} + U x_t)``, ``y_t = V h_t``. ``middle`` makes the
-    transition deep (DT-RNN, or DT(S)-RNN with shortcuts), ``output`` the output (DO-RNN, and with both DOT-RNN and
-    DOT(S)-RNN), ``before`` the input, and ``stacked`` puts hidden layers on each other (sRNN). The output is linear: a
-    softmax or sigmoid belongs to the loss.
+    Without options it is the conventional RNN, ``h_t = f(W h_{t-1} + U x_t)``, ``y_t = V h_t``. ``middle`` makes the
+    transition deep (DT(S)-RNN, or DT-RNN without shortcuts), and ``output`` the output (DO-RNN); both together give
+    DOT(S)-RNN and DOT-RNN. ``before`` makes the input deep, and ``stacked`` stacks hidden layers (sRNN). The output is
+    linear: a softmax or sigmoid belongs to the loss.
 
     Args:
         in_features: ``I``, the number of inputs.
@@ -130,14 +131,14 @@ class DeepRNN(SequenceNetwork):
         middle: the number of units of each layer between two hidden states.
         output: the number of units of each layer between hidden state and output.
         before: the number of units of each layer between input and hidden state.
-        stacked: the number of hidden layers on each other; each has the ``middle``.
+        stacked: the number of stacked hidden layers, each with the transition layers ``middle``.
         shortcuts: whether every layer of a transition receives the previous hidden state and the input.
         activation: ``f``, elementwise; ``jnp.tanh`` if None.
         dropout: the probability with which each unit between hidden state and output is dropped in training.
-        kernel_init: draws the weights from input to hidden and in the output; N(0, 0.1²) if None, as for the next two.
+        kernel_init: draws the input and output weights; N(0, 0.1²) if None, as for the next two.
         recurrent_kernel_init: draws each matrix of a transition; `clockwork.deep.Sparse` is the paper's.
         bias_init: draws the biases.
-        rngs: the source of the random keys, its streams ``params`` and, for dropout, ``dropout``.
+        rngs: the source of the random keys (streams ``params`` and, for dropout, ``dropout``).
 
     Raises:
         ValueError: if a number is out of range, or the activation is not a function.
@@ -196,7 +197,7 @@ class DeepRNN(SequenceNetwork):
 
 
 class _Activated(nnx.Module):
-    """An MLP whose last layer has the activation too."""
+    """An MLP whose last layer also has the activation."""
 
     def __init__(
         self, in_features: int, sizes: Sequence[int], activation: Activation | None, others: dict[str, Any]

@@ -20,7 +20,7 @@ class Described:
     __str__ = __repr__
 
     def __nnx_repr__(self) -> Generator[Any, None, None]:
-        """The same for flax, which calls this for a module inside another."""
+        """The same ``repr`` for a module inside another one, for which Flax calls this method."""
         from flax.nnx import reprlib  # not documented; nothing but reprlib itself calls this method
 
         yield reprlib.Object(type="", start="", end="", kv_sep="", indent="", same_line=True)

@@ -1,4 +1,4 @@
-"""Recurrent layers as Flax (nnx) modules, with the call of ``nnx.RNN``: over sequences, both ways, on each other."""
+"""Recurrent layers as Flax (nnx) modules, called like ``nnx.RNN``: unidirectional, bidirectional and stacked."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
@@ -40,31 +40,32 @@ else:
 
 
 class Clockwork(Layer, Described, nnx.Module, Generic[Cell]):
-    """A clockwork layer, with the call of ``nnx.RNN`` and the fast kernels.
+    """A clockwork layer with the call signature of ``nnx.RNN`` and fast kernels.
 
     ``h_t = f(W_H h_{t-1} + W_I x_t + b)`` for the modules whose period divides t; the others keep
     their value (Koutník et al. 2014, eqs. 1 to 4). With ``cell``, the modules are cells of any kind instead; see
-    `ClockworkOfCells`. It computes what ``nnx.RNN(layer.cell)`` computes, with the same parameters under the same
-    names, so that the state of one fits the other. Only the outputs beyond the length of a sequence differ.
+    `ClockworkOfCells`. The layer computes the same as ``nnx.RNN(layer.cell)`` and has the same parameters under the
+    same names, so that either can load the state of the other. Only outputs beyond the length of a sequence differ.
 
     NaN or infinity in a fast module can reach slower ones, as in `clockwork.unroll`. If the clock's cycle does not fit
     an int32, the layer runs whole sequences only and refuses an ``initial_carry``.
 
-    For type checkers, ``Clockwork`` has a `ClockworkCell`, and ``Clockwork[ClockworkOfCells]`` is one made with
-    ``cell``.
+    For type checkers, ``Clockwork`` is a layer of a `ClockworkCell`, and ``Clockwork[ClockworkOfCells]`` is a layer
+    made with ``cell``.
 
     Args:
         clock: when each module updates.
         in_features: ``I``, the number of inputs.
-        cell: makes the cell of each module, as ``cell(in_features, hidden_features, rngs=rngs)``; None for the
-            clockwork layer itself.
-        activation: ``f``, elementwise; ``jnp.tanh`` if None. This and the next five are passed to `ClockworkCell`; give
-            options to other cells with ``functools.partial``.
-        dtype: the dtype of computation and carry; that of the parameters if None.
+        cell: a class or function that makes the cell of each module, called as
+            ``cell(in_features, hidden_features, rngs=rngs)``; None for a `ClockworkCell`.
+        activation: ``f``, elementwise; ``jnp.tanh`` if None. This and the next five are options of `ClockworkCell`; set
+            options of other cells with ``cell=functools.partial(...)``.
+        dtype: the dtype of computation and carry; the parameters' dtype if None.
         param_dtype: the dtype of the parameters; float32 if None.
         kernel_init: draws the input weights ``(I, N)``; N(0, 0.1²) as in the paper if None. ``**clockwork.nn.FLAX``
             sets all three initialisers to Flax's.
-        recurrent_kernel_init: draws all weights to module i, ``(N - a_i, k_i)``, for each i.
+        recurrent_kernel_init: draws the recurrent weights to each module i, ``(N - a_i, k_i)``, where ``a_i`` is its
+            first unit and ``k_i`` its size.
         bias_init: draws the biases ``(N,)``.
         method: how the layer is evaluated; see `clockwork.unroll`. With ``cell``, ``"masked"`` calls every cell at
             every step.
@@ -73,7 +74,7 @@ class Clockwork(Layer, Described, nnx.Module, Generic[Cell]):
         return_carry: whether to return the carry after the last step too.
         reverse: whether to process each sequence from its last step to its first.
         keep_order: whether ``reverse`` returns the outputs in the order of the inputs.
-        rngs: the source of the random keys, its stream ``params``. With the default options, the layer's weights are
+        rngs: the source of the random keys (stream ``params``). With the default options, the layer's weights are
             ``clockwork.init(rngs.params(), clock, in_features)``.
 
     Raises:
@@ -190,12 +191,12 @@ class Clockwork(Layer, Described, nnx.Module, Generic[Cell]):
         """Run the layer over sequences.
 
         Args:
-            inputs: ``(*batch, T, I)``, or ``(T, *batch, I)`` where ``time_major``; any batch dimensions or none.
+            inputs: ``(*batch, T, I)``, or ``(T, *batch, I)`` if ``time_major``; any batch dimensions or none.
             initial_carry: the carry to continue from, as an earlier call returned it; None to start at step 0.
-            seq_lengths: ``(*batch)``, integers from 0 to T. The layer ignores the steps beyond a sequence's length and
+            seq_lengths: ``(*batch)``, integers from 0 to T. The layer ignores steps beyond a sequence's length and
                 outputs zeros there; a sequence of length 0 returns its carry unchanged.
-            return_carry: whether to return the carry after the last step of each sequence too. This and the next three
-                are those of the constructor if None.
+            return_carry: whether to return the carry after the last step of each sequence too. If None, this and the
+                next three take the constructor's value.
             time_major: whether time is the first axis.
             reverse: whether to process each sequence from its last step to its first.
             keep_order: whether ``reverse`` returns the outputs in the order of the inputs.
@@ -205,16 +206,17 @@ class Clockwork(Layer, Described, nnx.Module, Generic[Cell]):
                 use the fast kernels.
 
         Returns:
-            The outputs ``(*batch, T, N)``, or ``(T, *batch, N)``. With ``return_carry``, the carry comes before them.
+            The outputs ``(*batch, T, N)``, or ``(T, *batch, N)`` if ``time_major``. With ``return_carry``, a pair of
+            carry and outputs.
 
         Warns:
-            UserWarning: if the slowest period is longer than the sequence, which has no ``initial_carry`` and whose
-                carry is not asked for.
+            UserWarning: if the slowest period is longer than the sequence, in a call with neither ``initial_carry``
+                nor ``return_carry``.
 
         Raises:
             ValueError: if the inputs have the wrong number of features or no step, the carry belongs to another clock,
-                a length is out of range, or ``start`` is not the carry's time. Lengths and times that are traced are
-                not checked.
+                a length is out of range, or ``start`` differs from the carry's time modulo ``clock.cycle``. Traced
+                lengths and times are not checked.
         """
         start = start_for(self.clock, initial_carry, start)
         return over_sequences(
@@ -234,28 +236,28 @@ class Clockwork(Layer, Described, nnx.Module, Generic[Cell]):
 
 
 class Bidirectional(Layer, Described, nnx.Bidirectional):
-    """Two layers, one forwards and one backwards in time, and how their outputs are merged.
+    """Two layers, one running forwards and one backwards in time, with merged outputs.
 
-    It is ``nnx.Bidirectional`` with the usual merges by name, and takes the same arguments. Unlike flax's, it has no
-    random state unless it is given ``rngs``. It is called as `Clockwork` is, but ignores ``reverse`` and
-    ``keep_order``, as in flax. It returns ``merge`` of both outputs, by default
-    ``(*batch, T, N_1 + N_2)``; with ``return_carry`` it returns a pair of carries before them.
+    A subclass of ``nnx.Bidirectional`` with the same arguments, which also takes the usual merges by name. Unlike
+    Flax's, it has no random state unless ``rngs`` is given. It is called like `Clockwork`, but ignores ``reverse`` and
+    ``keep_order``, as in Flax. It returns the merged outputs, by default ``(*batch, T, N_1 + N_2)``; with
+    ``return_carry``, a pair of carries comes before them.
 
     Args:
-        forward_rnn: the layer that runs forwards in time, with the call of ``nnx.RNN``: `Clockwork`, ``nnx.RNN``,
-            `Stack`, ...
+        forward_rnn: the layer that runs forwards in time, called like ``nnx.RNN``: `Clockwork`, ``nnx.RNN``, `Stack`,
+            ...
         backward_rnn: the layer that runs backwards in time.
         merge: ``"concatenate"``, ``"sum"`` or a function of both outputs; ``"concatenate"`` if neither this nor
             ``merge_fn`` is given.
-        merge_fn: a function of both outputs, the name that flax has for it.
+        merge_fn: Flax's name for ``merge``; a function of both outputs.
         time_major: whether time is the first axis of inputs and outputs.
         return_carry: whether to return both carries too.
-        rngs: the keys for cells that draw their initial carry, as in flax: its stream ``carry`` is forked; True for a
-            stream of seed 0, which is flax's default.
+        rngs: the source of the keys for cells that draw their initial carry. Its stream ``carry`` is forked, as in
+            Flax; True makes a stream with seed 0, Flax's default.
 
     Raises:
         ValueError: if ``forward_rnn`` or ``backward_rnn`` is not a layer, the merge is unknown, or both ``merge`` and
-            ``merge_fn`` are given; when called, if outputs to be summed differ in width.
+            ``merge_fn`` are given; when called, if the outputs to be summed differ in width.
 
     Example:
         >>> import clockwork as cw, jax.numpy as jnp
@@ -297,11 +299,11 @@ class Bidirectional(Layer, Described, nnx.Bidirectional):
     ) -> Any:
         """Run both layers and merge their outputs.
 
-        Arguments and errors are those of `Clockwork.__call__`, but for ``start``; ``initial_carry`` is a pair of
-        carries. ``reverse`` and ``keep_order`` are ignored, as in flax.
+        Arguments and errors are those of `Clockwork.__call__`, except that there is no ``start`` and that
+        ``initial_carry`` is a pair of carries. ``reverse`` and ``keep_order`` are ignored, as in Flax.
 
         Returns:
-            ``merge`` of both outputs. With ``return_carry``, the pair of carries comes before it.
+            The merged outputs. With ``return_carry``, the pair of carries comes before them.
         """
         rngs = self.rngs if rngs is None else rngs
         stream = rngs.carry if isinstance(rngs, nnx.Rngs) else rngs
@@ -321,22 +323,23 @@ class Bidirectional(Layer, Described, nnx.Bidirectional):
 
 
 class Stack(Layer, Described, nnx.Module):
-    """Layers on layers, each with its own clock, with the call of ``nnx.RNN``.
+    """A stack of recurrent layers, each with its own clock, called like ``nnx.RNN``.
 
-    ``y^1 = layer_1(x)``, ``y^l = layer_l(y^{l-1})``; the output is that of the last. With skip connections
+    ``y^1 = layer_1(x)``, ``y^l = layer_l(y^{l-1})``; the output is that of the last layer. With skip connections
     (Graves 2013, "Generating sequences with recurrent neural networks", sec. 2),
     ``y^l = layer_l([x, y^{l-1}])`` and the output is ``[y^1, ..., y^L]``.
 
     Args:
-        layers: with the call of ``nnx.RNN``: `Clockwork`, ``nnx.RNN``, `Bidirectional`, ...; each must take as many
-            features as the layer below outputs, and with ``skip`` the inputs' features besides.
+        layers: the layers from input to output, each called like ``nnx.RNN``: `Clockwork`, ``nnx.RNN``,
+            `Bidirectional`, ... Each must take the output features of the layer below and, with ``skip``, also the
+            features of the inputs.
         skip: whether there are skip connections.
         time_major: whether time is the first axis of inputs and outputs.
         return_carry: whether to return a tuple of the layers' carries too.
 
     Raises:
-        ValueError: if there is no layer or an element is not a layer; when called, if there is not one carry for each
-            layer.
+        ValueError: if there is no layer or an element is not a layer; when called, if ``initial_carry`` does not have
+            one carry for each layer.
 
     Example:
         >>> import clockwork as cw, jax.numpy as jnp
@@ -376,8 +379,8 @@ class Stack(Layer, Described, nnx.Module):
     ) -> Any:
         """Run all layers.
 
-        Arguments and errors are those of `Clockwork.__call__`, but for ``start``; ``initial_carry`` has one carry for
-        each layer.
+        Arguments and errors are those of `Clockwork.__call__`, except that there is no ``start`` and that
+        ``initial_carry`` has one carry for each layer.
 
         Returns:
             The outputs ``(*batch, T, N)`` of the last layer, or with ``skip`` those of all layers, concatenated. With

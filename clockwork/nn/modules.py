@@ -1,10 +1,10 @@
 """A clockwork of any cell: each module is a recurrent cell that runs at its own period.
 
 At the ticks of module i, ``c_i, y_i = cell_i(c_i, [x_t, y_{i+1}, ..., y_G])``, where ``y_{i+1}, ..., y_G`` are the
-slower modules' outputs of the step before. At all other steps the module keeps its output and its whole carry. With
-cells ``y = f(W x + R y + b)`` that is the clockwork layer (Koutník et al. 2014, eqs. 1 and 4).
+slower modules' outputs at the previous step. At all other steps the module keeps its output and its whole carry. With
+cells ``y = f(W x + R y + b)`` this is the clockwork layer (Koutník et al. 2014, eqs. 1 and 4).
 
-This file uses no Flax API: functions that call a cell, or scan it over time, are arguments.
+This file uses no Flax API: the functions that call a cell, or scan it over time, are passed as arguments.
 """
 
 from collections.abc import Callable
@@ -57,7 +57,7 @@ def widths(clock: Clock, inputs: int) -> list[int]:
 
 
 def choose(on: Array, new: PyTree, old: PyTree) -> PyTree:
-    """The new carry where ``on`` ``(*batch)``, else the old one, in the old one's dtype."""
+    """Select the new carry where ``on (*batch)`` is true, else the old one; cast to the old dtype."""
 
     def leaf(new: Array, old: Array) -> Array:
         chosen = on.reshape(*on.shape, *(1,) * (old.ndim - on.ndim))
@@ -67,7 +67,7 @@ def choose(on: Array, new: PyTree, old: PyTree) -> PyTree:
 
 
 def step(clock: Clock, carry: CellsState, x_t: Array, call: Call) -> tuple[CellsState, Array]:
-    """One step, ``(*batch, I)`` to ``(*batch, N)``: call every cell, and keep the results of active modules."""
+    """One step, ``(*batch, I)`` to ``(*batch, N)``: call every cell, and keep the results of the active modules."""
     time, held = as_time(clock, carry.time), carry.hidden
     check_time(clock, time.dtype)
     x_t = x_t.astype(held.dtype)
@@ -97,8 +97,8 @@ def unroll(
 ) -> tuple[CellsState, Array]:
     """The `clockwork.nn.rnn_call.Unroll` of a clockwork of cells.
 
-    It runs the cascade: each cell, slowest module first, is scanned over its own ticks only. Where the time is traced,
-    it calls every cell at every step.
+    It runs the cascade: each cell, slowest module first, is scanned over its own ticks only. If the time is traced, it
+    calls every cell at every step.
 
     Args:
         clock: the layer's clock.
@@ -107,10 +107,10 @@ def unroll(
         lengths: ``(B,)``, the number of steps after which each sequence's carry is returned; None for all steps.
         start: the carry's time modulo ``clock.cycle``; None if the caller does not know it.
         method: ``"masked"`` calls every cell at every step; ``"auto"`` runs the cascade unless the time is traced.
-        scan: maps the number j of a module, its carry, its inputs ``(S, B, I_j)`` at S ticks, and the numbers of ticks
-            ``(B,)`` after which a sequence's carry no longer changes, or None, to the last carry and the outputs
-            ``(S, B, k_j)``.
-        stepwise: scans the clockwork of cells itself over all steps.
+        scan: scans the cell of one module, called as ``scan(j, carry, inputs, ticks)`` with inputs ``(S, B, I_j)`` at S
+            ticks and the number of ticks ``(B,)`` after which each sequence's carry no longer changes, or None; returns
+            the last carry and the outputs ``(S, B, k_j)``.
+        stepwise: scans the whole clockwork of cells over all steps.
 
     Raises:
         ValueError: for ``"cascade"`` if the time is traced.
@@ -121,7 +121,7 @@ def unroll(
     inputs = inputs.astype(carry.hidden.dtype)
     if not isinstance(begin, int) or method == "masked":
         if method in ("cascade", "fused"):
-            raise ValueError(f'method "{method}" must know the clock\'s value before compilation, got one that varies')
+            raise ValueError(f'method "{method}" needs one start time known before compilation, got an array')
         carry, outputs = stepwise(carry, inputs, lengths)
         return carry._replace(time=time), outputs
     every = TickGrid.of(1, begin, steps)
@@ -146,7 +146,7 @@ def unroll(
 
 
 def scan_ticks(call: Callable[[PyTree, Array], tuple[PyTree, Array]], ticks: Array | None) -> Callable:
-    """The body of a scan over a cell's ticks, which changes the carry in the first ``ticks`` of them; all if None."""
+    """The body of a scan over a cell's ticks; only the first ``ticks (B,)`` change the carry, or all if None."""
 
     def tick(carry: PyTree, xs: tuple[Array, Array]) -> tuple[PyTree, Array]:
         s, x = xs

@@ -10,7 +10,7 @@ MODULES = ("jax.numpy", "jax.nn", "jax.lax")
 
 @dataclasses.dataclass(frozen=True)
 class Named:
-    """A function that is copied as itself, and pickled by its name if it is one of JAX's.
+    """A wrapper of a function whose copies share the function, and which pickles JAX's own functions by name.
 
     JAX's compiled functions, such as ``jnp.tanh``, cannot be pickled, and a copy of one is compiled anew.
 

@@ -45,10 +45,10 @@ class Readout(Described, nnx.Module):
     """``y = h W_O + b_O`` (Koutník et al. 2014, eq. 2, with a linear ``f_O`` and a bias).
 
     Args:
-        width: ``N``.
+        width: ``N``, the number of hidden units.
         outputs: ``O``, the number of outputs.
-        stddev: of the initial weights and biases, N(0, stddev²).
-        rngs: the source of the random key, its stream ``params``.
+        stddev: the standard deviation σ of the initial weights and biases, drawn from N(0, σ²).
+        rngs: the source of the random key (stream ``params``).
     """
 
     def __init__(self, width: int, outputs: int, *, stddev: float, rngs: nnx.Rngs) -> None:
@@ -60,7 +60,7 @@ class Readout(Described, nnx.Module):
         return dict(zip(("width", "outputs"), self.kernel.shape, strict=True))
 
     def __call__(self, hidden: Array, at: ArrayLike) -> Array:
-        """The output ``(O,)`` of one step of ``(T, N)``. The step ``at`` is checked unless it is traced."""
+        """The output ``(O,)`` of one step of ``(T, N)``. The index ``at`` is checked unless it is traced."""
         if known_values(at) is not None:
             at = integer("at", at, least=-hidden.shape[0], most=hidden.shape[0] - 1)
         return matmul(hidden[jnp.asarray(at)][None], self.kernel[...])[0] + self.bias[...]
@@ -75,7 +75,7 @@ class ClockworkRNN(ClockworkParameters):
         outputs: ``O``, the number of outputs.
         stddev: the standard deviation σ of the initial weights and biases, drawn from N(0, σ²).
         method: how the layer is evaluated; see `clockwork.unroll`.
-        rngs: the source of the random keys, its stream ``params``. The layer's weights are
+        rngs: the source of the random keys (stream ``params``). The layer's weights are
             ``clockwork.init(rngs.params(), clock, inputs, stddev)``.
 
     Raises:
@@ -119,7 +119,7 @@ class ClockworkRNN(ClockworkParameters):
     ) -> Array:
         """Map ``(T, I)``, or ``steps`` without inputs, to ``(T, O)``; with ``at``, to that step's output ``(O,)``.
 
-        Errors are those of `clockwork.unroll`, and for a step ``at`` outside the sequence, unless it is traced.
+        Errors are those of `clockwork.unroll`, and ``ValueError`` if ``at`` is outside the sequence and not traced.
         """
         if at is not None:
             return self.readout(unroll(self.weights, self.clock, inputs, steps=steps, method=self.method)[0], at)
@@ -132,11 +132,11 @@ class SimpleRNN(ClockworkRNN):
     """The simple (Elman) recurrent network, SRN in the paper: a clock with one module of period 1.
 
     Args:
-        width: ``N``.
+        width: ``N``, the number of hidden units.
         inputs: ``I``, the number of inputs; 0 for none.
         outputs: ``O``, the number of outputs.
         stddev: the standard deviation σ of the initial weights and biases, drawn from N(0, σ²).
-        rngs: the source of the random keys, its stream ``params``.
+        rngs: the source of the random keys (stream ``params``).
 
     Raises:
         ValueError: if ``width``, ``inputs``, ``outputs`` or ``stddev`` is out of range.
@@ -163,12 +163,12 @@ class PeepholeLSTM(LSTMParameters):
     """A layer of LSTM cells with peepholes and a linear readout, LSTM in the paper.
 
     Args:
-        cells: ``N``.
+        cells: ``N``, the number of LSTM cells.
         inputs: ``I``, the number of inputs; 0 for none.
         outputs: ``O``, the number of outputs.
         stddev: the standard deviation σ of the initial weights and biases, drawn from N(0, σ²).
         forget_bias: the initial bias of every forget gate; None to draw it like all others.
-        rngs: the source of the random keys, its stream ``params``. The layer's weights are
+        rngs: the source of the random keys (stream ``params``). The layer's weights are
             ``lstm_init(rngs.params(), cells, inputs, stddev, forget_bias)``.
 
     Raises:
@@ -206,7 +206,7 @@ class PeepholeLSTM(LSTMParameters):
     ) -> Array:
         """Map ``(T, I)``, or ``steps`` without inputs, to ``(T, O)``; with ``at``, to that step's output ``(O,)``.
 
-        Errors are those of `lstm_unroll`, and for a step ``at`` outside the sequence, unless it is traced.
+        Errors are those of `lstm_unroll`, and ``ValueError`` if ``at`` is outside the sequence and not traced.
         """
         if at is not None:
             return self.readout(lstm_unroll(self.weights, inputs, steps=steps)[0], at)
@@ -218,12 +218,12 @@ class ClockworkLSTM(Described, nnx.Module):
     """A clockwork whose modules are layers of peephole LSTM cells, and a linear readout; not in the paper.
 
     Args:
-        clock: the clock; ``sizes`` are the LSTM cells of each module.
+        clock: the layer's clock; its ``sizes`` are the numbers of LSTM cells of the modules.
         inputs: ``I``, the number of inputs; 0 for none.
         outputs: ``O``, the number of outputs.
         stddev: the standard deviation σ of the initial weights and biases, drawn from N(0, σ²).
         forget_bias: the initial bias of every forget gate; None to draw it like all others.
-        rngs: the source of the random keys, its stream ``params``.
+        rngs: the source of the random keys (stream ``params``).
 
     Raises:
         ValueError: if ``inputs``, ``outputs`` or ``stddev`` is out of range.
@@ -266,7 +266,7 @@ class ClockworkLSTM(Described, nnx.Module):
     ) -> Array:
         """Map ``(T, I)``, or ``steps`` without inputs, to ``(T, O)``; with ``at``, to that step's output ``(O,)``.
 
-        Errors are those of `Clockwork`, and for a step ``at`` outside the sequence, unless it is traced.
+        Errors are those of `Clockwork`, and ``ValueError`` if ``at`` is outside the sequence and not traced.
         """
         if (inputs is None) == (steps is None):
             raise ValueError(f"give either inputs or steps, got {'neither' if inputs is None else 'both'}")

@@ -27,17 +27,17 @@ class ClockworkOfCells(Described, nnx.RNNCellBase):
     """One step of a clockwork whose modules are cells of any kind, itself a cell for ``nnx.RNN``.
 
     At the ticks of module i, ``c_i, y_i = cell_i(c_i, [x_t, y_{i+1}, ..., y_G])``, where ``y_{i+1}, ..., y_G`` are the
-    slower modules' outputs of the step before. At all other steps the module keeps its output and its whole carry. With
-    ``nnx.SimpleCell`` that is the clockwork layer (Koutník et al. 2014, eqs. 1 and 4).
-    Over whole sequences, ``Clockwork(clock, in_features, cell=...)`` computes the same faster.
+    slower modules' outputs at the previous step. At all other steps the module keeps its output and its whole carry.
+    With ``nnx.SimpleCell`` this is the clockwork layer (Koutník et al. 2014, eqs. 1 and 4).
+    For whole sequences, ``Clockwork(clock, in_features, cell=...)`` computes the same faster.
 
     Args:
-        clock: when each module updates; ``sizes`` are the features of the cells.
+        clock: when each module updates; its ``sizes`` are the numbers of features of the cells.
         in_features: ``I``, the number of inputs of the layer.
-        cell: makes a cell, called as ``cell(in_features, hidden_features, rngs=rngs)``: ``nnx.LSTMCell``,
-            ``nnx.GRUCell``, ``nnx.SimpleCell``, `PeepholeLSTMCell`, or a cell of your own. Pass other arguments with
-            ``functools.partial``.
-        rngs: for the cells.
+        cell: a class or function that makes a cell, called as ``cell(in_features, hidden_features, rngs=rngs)``:
+            ``nnx.LSTMCell``, ``nnx.GRUCell``, ``nnx.SimpleCell``, `PeepholeLSTMCell`, or your own cell class. Pass
+            other arguments with ``functools.partial``.
+        rngs: the source of the random keys for the cells' parameters.
 
     Raises:
         ValueError: if ``clock`` is not a clock, ``in_features`` is negative, or ``cell`` does not make a cell.
@@ -89,11 +89,11 @@ class ClockworkOfCells(Described, nnx.RNNCellBase):
 
         Args:
             input_shape: the shape of one step's inputs, ``(*batch, I)``.
-            rngs: for the cells' carries; ``nnx.Rngs(0)`` if None.
-            carry_init: for the cells' carries.
+            rngs: the source of the keys for the cells' carries; ``nnx.Rngs(0)`` if None.
+            carry_init: draws the cells' carries; the default of each cell if None.
 
         Raises:
-            ValueError: if the clock's cycle is longer than an int32 can count.
+            ValueError: if the clock's cycle exceeds the range of int32.
         """
         check_time(self.clock)
         return self._first_carry(input_shape, rngs, carry_init)
@@ -104,11 +104,11 @@ class ClockworkOfCells(Described, nnx.RNNCellBase):
         rngs: nnx.Rngs | nnx.RngStream | None = None,
         carry_init: Initializer | None = None,
     ) -> CellsState:
-        """The carry before the first step, whatever the clock's cycle, for a call that starts at step 0."""
+        """The carry before the first step, without the check that int32 can count the clock's cycle."""
         batch, rngs = input_shape[:-1], nnx.Rngs(0) if rngs is None else rngs
         shapes = [(*batch, width) for width in modules.widths(self.clock, self.in_features)]
         carries = [
-            # Ours where there is one: nnx.tabulate watches public methods, and cannot show the arguments of this one.
+            # Not initialize_carry of our cells: nnx.tabulate watches public methods, and cannot show its arguments.
             getattr(cell, "_first_carry", cell.initialize_carry)(
                 shape, rngs, **({} if carry_init is None else {"carry_init": carry_init})
             )
@@ -131,7 +131,7 @@ class ClockworkOfCells(Described, nnx.RNNCellBase):
             carry: the carry, with one batch dimension B.
             lengths: ``(B,)``, the number of steps after which each sequence's carry is returned; None for all steps.
             start: the carry's time modulo ``clock.cycle``; None if the caller does not know it.
-            method: that of `Clockwork`.
+            method: the layer's method; see `Clockwork`.
 
         Returns:
             The carry, and the outputs ``(T, B, N)``.
@@ -158,11 +158,11 @@ def _make(cell: Callable[..., nnx.RNNCellBase], width: int, size: int, rngs: nnx
 
 
 def scan_cell(cell: nnx.RNNCellBase, carry: PyTree, inputs: Array, ticks: Array | None) -> tuple[PyTree, Array]:
-    """Scan a cell over ``(S, B, I)``, and keep whatever state it has besides its carry.
+    """Scan a cell over ``(S, B, I)``, and keep its state besides the carry, such as random streams.
 
     Args:
-        cell: of one feature axis.
-        carry: with one batch dimension B.
+        cell: a cell with one feature axis.
+        carry: its carry, with one batch dimension B.
         inputs: ``(S, B, I)``.
         ticks: ``(B,)``, the number of steps after which a sequence's carry no longer changes; None for all steps.
 

@@ -33,8 +33,8 @@ class ClockworkParameters(Described, nnx.Module):
         """Replace the layer's weights.
 
         Args:
-            weights: those of a layer with the same clock and number of inputs; they are converted to the parameters'
-                dtype.
+            weights: the weights of a layer with the same clock and number of inputs; they are converted to the
+                parameters' dtype.
 
         Raises:
             ValueError: if the weights belong to another clock or number of inputs.
@@ -68,7 +68,8 @@ class LSTMParameters(Described, nnx.Module):
         """Replace the layer's weights.
 
         Args:
-            weights: those of a layer with as many cells and inputs; they are converted to the parameters' dtype.
+            weights: the weights of a layer with the same numbers of cells and inputs; they are converted to the
+                parameters' dtype.
 
         Raises:
             ValueError: if the weights belong to another number of cells or inputs.
@@ -102,7 +103,7 @@ class DeepParameters(Described, nnx.Module):
         """Replace the layer's weights.
 
         Args:
-            weights: those of a layer of the same sizes; they are converted to the parameters' dtype.
+            weights: the weights of a layer of the same sizes; they are converted to the parameters' dtype.
 
         Raises:
             ValueError: if the weights belong to a layer of other sizes.
@@ -118,7 +119,7 @@ class DeepParameters(Described, nnx.Module):
 
 
 def _unless_empty(weights: Array) -> nnx.Param[Array] | None:
-    """A parameter, or None for weights without elements, which crash XLA when they are spread over devices."""
+    """A parameter, or None for weights without elements, which crash XLA when they are sharded over devices."""
     return nnx.Param(weights) if weights.size else None
 
 

@@ -1,4 +1,4 @@
-"""The call of ``RNN``, around a function of time-major batches. This file uses no Flax API."""
+"""The call signature of ``RNN`` around a function of time-major batches. This file uses no Flax API."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from clockwork.nn.short import warn_if_short
 from clockwork.ops.sharded import spread, spread_over
 
 PyTree = Any
-# Integers (*batch): a type checker then finds lengths that are no integers.
+# Integers (*batch): a type checker then finds lengths that are not integers.
 Lengths = Array | npt.NDArray[np.integer[Any]] | Sequence[int] | int
 # Maps inputs (T, B, I), a carry, and lengths (B,) or None, to the carry after each sequence's steps, and (T, B, N).
 Unroll = Callable[[Array, PyTree, Array | None], tuple[PyTree, Array]]
@@ -38,7 +38,7 @@ def over_sequences(
     reverse: bool,
     keep_order: bool,
 ) -> Array | tuple[PyTree, Array]:
-    """The call of ``nnx.RNN`` and ``nn.RNN``: any batch dimensions, lengths, order and axis of time.
+    """Call ``run`` like ``nnx.RNN`` or ``nn.RNN``: with any batch dimensions, lengths, direction and time axis.
 
     Steps beyond a sequence's length are ignored, even if they hold NaN, and their outputs are zeros.
 
@@ -46,10 +46,10 @@ def over_sequences(
         run: an `Unroll`. Without batch dimensions, B is 1.
         initialize_carry: makes the carry before the first step from the shape of one step's inputs.
         carry_like: like ``initialize_carry``, but called for the shapes of its result only.
-        inputs: ``(*batch, T, I)``, or ``(T, *batch, I)`` where ``time_major``.
+        inputs: ``(*batch, T, I)``, or ``(T, *batch, I)`` if ``time_major``.
         features: ``I``.
-        slowest: the longest period, to warn where the sequence is shorter: a whole sequence, since a first chunk is one
-            whose carry is asked for. None for no warning.
+        slowest: the longest period, to warn if the sequence is shorter; None for no warning. A call that takes or
+            returns a carry does not warn, since it may run a chunk of a longer sequence.
         initial_carry: the carry to continue from, leaves ``(*batch, ...)``; None to call ``initialize_carry``.
         seq_lengths: ``(*batch)``, integers from 0 to T; a sequence of length 0 returns its carry unchanged.
         return_carry: whether to return the carry after the last step of each sequence too.
@@ -110,8 +110,8 @@ def stacked(
     keep_order: bool,
     options: Mapping[str, Any],
 ) -> Array | tuple[tuple[PyTree, ...], Array]:
-    """Run layers on layers: return the outputs of the last, or with ``skip`` of all, and before them the carries if
-    asked for."""
+    """Run a stack of layers; return the outputs of the last layer, or of all with ``skip``, and before them the carries
+    with ``return_carry``."""
     carries: list[PyTree] = [None] * len(layers) if initial_carry is None else list(initial_carry)
     if len(carries) != len(layers):
         raise ValueError(f"initial_carry must have one carry for each of the {len(layers)} layers, got {len(carries)}")
@@ -150,8 +150,8 @@ def both_ways(
     time_major: bool,
     options: Sequence[Mapping[str, Any]],
 ) -> Array | tuple[tuple[PyTree, PyTree], Array]:
-    """Run one layer forwards and one backwards in time, with ``options`` for each: return what ``merge`` makes of their
-    outputs, and before it the carries if asked for."""
+    """Run one layer forwards and one backwards in time, with ``options`` for each; return their merged outputs, and
+    before them the carries with ``return_carry``."""
     carries = (None, None) if initial_carry is None else tuple(initial_carry)
     if len(carries) != 2:
         raise ValueError(f"initial_carry must be a pair of carries, got {len(carries)}")
@@ -175,7 +175,7 @@ def both_ways(
 
 
 def as_lengths(seq_lengths: Lengths) -> Any:
-    """The lengths as an array: those of NumPy stay so, since their values are known under ``jit`` too."""
+    """The lengths as an array; NumPy arrays are kept, since their values are known under ``jit`` too."""
     return seq_lengths if isinstance(seq_lengths, np.ndarray) else jnp.asarray(seq_lengths)
 
 
@@ -193,10 +193,10 @@ def check_lengths(seq_lengths: Lengths, batch: tuple[int, ...], steps: int) -> A
 
 
 def reversed_in_time(x: Array, lengths: Array | None, *, time_major: bool) -> Array:
-    """Each sequence from its last step to its first; the padding beyond its length stays behind it.
+    """Reverse each sequence in time; the padding beyond its length stays at the end.
 
     Args:
-        x: ``(*batch, T, I)``, or ``(T, *batch, I)`` where ``time_major``.
+        x: ``(*batch, T, I)``, or ``(T, *batch, I)`` if ``time_major``.
         lengths: ``(*batch)``, integers from 0 to T; None if every sequence has T steps.
         time_major: whether time is the first axis.
     """

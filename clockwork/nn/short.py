@@ -7,13 +7,13 @@ PASSED_OVER = ("clockwork.nn", "flax", "jax")
 
 
 def warn_if_short(slowest: int, steps: int) -> None:
-    """Warn if the slowest period is longer than the sequence, once for each line of the user's that calls a layer.
+    """Warn if the slowest period is longer than the sequence, once for each line of user code that calls a layer.
 
     The library's own networks run on short sequences on purpose, so calls from its other packages do not warn.
 
     Args:
         slowest: the longest period of the clock.
-        steps: ``T``; a symbolic size of `jax.export` is not compared.
+        steps: ``T``; there is no warning for a symbolic size of `jax.export`.
     """
     if not isinstance(steps, int) or slowest <= steps:
         return

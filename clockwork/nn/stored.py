@@ -51,17 +51,17 @@ def flat(module: nnx.Module, prefix: str = "") -> dict[str, np.ndarray]:
 
 
 def set_flat(module: nnx.Module, arrays: Mapping[str, ArrayLike], prefix: str = "") -> None:
-    """Replace the parameters of a module by those that `flat` gave.
+    """Replace the parameters of a module by arrays that `flat` returned.
 
     Args:
-        module: a module of the same layers.
+        module: a module with the same layers.
         arrays: the arrays by name; those whose name does not begin with the prefix are ignored. They are converted to
             the parameters' dtypes. Clocks may be left out.
-        prefix: what every name begins with.
+        prefix: the prefix of every name.
 
     Raises:
         ValueError: if a name is missing or unknown, an array has another shape than the parameter, or a stored clock
-            differs from the layer's. Nothing is replaced then.
+            differs from the layer's. In these cases nothing is replaced.
 
     Example:
         >>> import clockwork as cw

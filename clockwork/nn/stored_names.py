@@ -16,7 +16,7 @@ def check_names(given: Iterable[str], wanted: Iterable[str]) -> None:
 
 
 def stored_clocks(arrays: Mapping[str, Any], clocks: Mapping[str, Clock]) -> list[str]:
-    """The names of the entries that are clocks; ``ValueError`` if one is another clock than the layer's.
+    """The names of the entries that are clocks; raise ``ValueError`` if one differs from the layer's clock.
 
     Args:
         arrays: the arrays by name.

@@ -10,7 +10,7 @@ from clockwork.recurrence import Activation, Method
 
 
 class CallOptions(TypedDict, total=False):
-    """What `Clockwork` takes with any cell."""
+    """The options of `Clockwork` with any cell."""
 
     method: Method
     time_major: bool
@@ -21,7 +21,7 @@ class CallOptions(TypedDict, total=False):
 
 
 class Options(CallOptions, total=False):
-    """What `Clockwork` takes without ``cell``."""
+    """The options of `Clockwork` without ``cell``."""
 
     activation: Activation | None
     dtype: DTypeLike | None

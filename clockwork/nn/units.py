@@ -27,10 +27,10 @@ class LpUnits(Described, nnx.Module):
         in_features: ``K``.
         features: ``N``, the number of units.
         pieces: ``P``, the number of affine functions of a unit.
-        order: p at the start, more than 1.
+        order: the initial p, at least 1.01.
         kernel_init: draws ``W (K, N P)``; N(0, 0.1²) if None, as for ``c``.
         bias_init: draws ``c (N P,)``.
-        rngs: the source of the random keys, its stream ``params``.
+        rngs: the source of the random keys (stream ``params``).
 
     Raises:
         ValueError: if a number is out of range.
@@ -79,7 +79,7 @@ class Maxout(Described, nnx.Module):
         pieces: the number of affine functions of a unit.
         kernel_init: draws ``W``; N(0, 0.1²) if None, as for ``b``.
         bias_init: draws ``b``.
-        rngs: the source of the random keys, its stream ``params``.
+        rngs: the source of the random keys (stream ``params``).
 
     Raises:
         ValueError: if a number is out of range.
@@ -117,18 +117,18 @@ class Maxout(Described, nnx.Module):
 class MLP(Described, nnx.Module):
     """A multi-layer perceptron: ``y = V_L f(... f(V_1 x + b_1) ...) + b_L``, with a linear last layer.
 
-    As ``predict`` of `DeepTransition` it makes a deep output, DO-RNN or DOT-RNN in Pascanu et al. (2013).
+    As ``predict`` of `DeepTransition` it gives a deep output: DO-RNN or DOT-RNN in Pascanu et al. (2013).
 
     Args:
         in_features: ``K``.
         sizes: the number of units of each layer; the last is the number of outputs.
         activation: ``f``, elementwise; ``jnp.tanh`` if None.
-        unit: makes each layer but the last, as ``unit(in_features, features, rngs=rngs)``, such as `Maxout`; None for
-            affine layers with the activation.
+        unit: a class or function that makes each layer but the last, called as
+            ``unit(in_features, features, rngs=rngs)``, such as `Maxout`; None for affine layers with the activation.
         dropout: the probability with which each output of a layer but the last is dropped in training.
         kernel_init: draws each ``V``; N(0, 0.1²) if None, as for ``b``.
         bias_init: draws each ``b``.
-        rngs: the source of the random keys, its streams ``params`` and ``dropout``.
+        rngs: the source of the random keys (streams ``params`` and ``dropout``).
 
     Raises:
         ValueError: if there is no layer, a size is out of range, or the activation is not a function.
@@ -186,19 +186,20 @@ class Transition(Described, nnx.Module):
 
     ``z_1 = g_1([h, x])``, ``z_k = g_k([z_{k-1}, h, x])``, ``h' = f(W [z_{L-1}, h, x] + b)``; without shortcuts,
     ``z_k = g_k(z_{k-1})`` and ``h' = f(W z_{L-1} + b)``. With affine layers and tanh for every g it is the transition
-    of `DeepTransition`, which is faster. With `LpUnits` it is that of the paper's starred model.
+    of `DeepTransition`, which is faster. With `LpUnits` it is the transition of the paper's starred model.
 
     Args:
         in_features: ``I``, the number of inputs.
         hidden_features: ``N``, the number of hidden units.
         middle: the number of units of each layer between two hidden states.
-        unit: makes ``g_k``, as ``unit(in_features, features, rngs=rngs)``; None for affine layers with ``f``.
+        unit: a class or function that makes ``g_k``, called as ``unit(in_features, features, rngs=rngs)``; None for
+            affine layers with ``f``.
         shortcuts: whether every layer receives the previous hidden state and the input.
         activation: ``f``, elementwise; ``jnp.tanh`` if None.
         dropout: the probability with which each ``z`` is dropped in training.
         kernel_init: draws each matrix; N(0, 0.1²) if None, as for the biases.
         bias_init: draws the biases.
-        rngs: the source of the random keys, its streams ``params`` and ``dropout``.
+        rngs: the source of the random keys (streams ``params`` and ``dropout``).
 
     Raises:
         ValueError: if a number is out of range, or the activation is not a function.

@@ -21,17 +21,18 @@ class ClockworkCell(Described, nn.RNNCellBase):
     """One step of a clockwork layer, as a cell for ``nn.RNN`` and ``nn.Bidirectional``.
 
     ``h_t = f(W_H h_{t-1} + W_I x_t + b)`` for the modules whose period divides t; the others keep
-    their value (Koutník et al. 2014, eqs. 1 and 4). The carry holds the clock as well as the values.
-    Over whole sequences, `Clockwork` computes the same faster, with the same parameters.
+    their value (Koutník et al. 2014, eqs. 1 and 4). The carry holds the time as well as the hidden state.
+    For whole sequences, `Clockwork` computes the same faster, with the same parameters.
 
     Attributes:
         clock: when each module updates.
         activation: ``f``, elementwise; ``jnp.tanh`` if None.
-        dtype: the dtype of computation and carry; that of the parameters if None.
+        dtype: the dtype of computation and carry; the parameters' dtype if None.
         param_dtype: the dtype of the parameters; float32 if None.
         kernel_init: draws the input weights ``(I, N)``; N(0, 0.1²) as in the paper if None. ``**clockwork.nn.FLAX``
             sets all three initialisers to Flax's.
-        recurrent_kernel_init: draws all weights to module i, ``(N - a_i, k_i)``, for each i.
+        recurrent_kernel_init: draws the recurrent weights to each module i, ``(N - a_i, k_i)``, where ``a_i`` is its
+            first unit and ``k_i`` its size.
         bias_init: draws the biases ``(N,)``.
 
     Example:
@@ -82,14 +83,14 @@ class ClockworkCell(Described, nn.RNNCellBase):
             input_shape: the shape of one step's inputs, ``(*batch, I)``.
 
         Raises:
-            ValueError: if the clock's cycle is longer than an int32 can count.
+            ValueError: if the clock's cycle exceeds the range of int32.
         """
         check_time(self.clock)
         return self.first_carry(rng, input_shape)
 
     @nn.nowrap
     def first_carry(self, rng: Array | None, input_shape: tuple[int, ...]) -> State:
-        """The carry before the first step, whatever the clock's cycle, for a call that starts at step 0."""
+        """The carry before the first step, without the check that int32 can count the clock's cycle."""
         hidden = jnp.zeros((*input_shape[:-1], self.clock.width), self._dtype)
         return State(hidden, time_zero(input_shape[:-1]))
 
@@ -108,7 +109,7 @@ class ClockworkCell(Described, nn.RNNCellBase):
             carry: the carry, with one batch dimension B.
             lengths: ``(B,)``, the number of steps after which each sequence's carry is returned; None for all steps.
             start: the carry's time modulo ``clock.cycle``; None if the caller does not know it.
-            method: that of `Clockwork`.
+            method: the layer's method; see `Clockwork`.
 
         Returns:
             The carry, and the outputs ``(T, B, N)``.
@@ -142,7 +143,7 @@ class PeepholeLSTMCell(Described, nn.RNNCellBase):
         features: ``N``, the number of LSTM cells.
         stddev: the standard deviation σ of the initial weights and biases, drawn from N(0, σ²).
         forget_bias: the initial bias of every forget gate; None to draw it like all others.
-        dtype: the dtype of computation and carry; that of the parameters if None.
+        dtype: the dtype of computation and carry; the parameters' dtype if None.
         param_dtype: the dtype of the parameters.
 
     Example:
@@ -194,7 +195,7 @@ class PeepholeLSTMCell(Described, nn.RNNCellBase):
         return 1
 
     def unroll(self, inputs: Array, carry: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
-        """Run the fast kernel over ``(T, B, I)``; return the last carry, ``(B, N)`` each, and ``(T, B, N)``."""
+        """Run the fast kernel over ``(T, B, I)``; return the last carry, ``c`` and ``h``, and ``y (T, B, N)``."""
         return unroll_lstm(self._weights(inputs.shape[-1]), inputs, carry, self._dtype)
 
     @nn.compact

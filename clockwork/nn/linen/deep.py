@@ -19,7 +19,7 @@ from clockwork.ops.linalg import Activation
 
 
 class _OfCell(Layer, Described, nn.Module):
-    """A layer of the cell ``self.cell``, and what ``self.predict`` makes of its outputs."""
+    """A layer that runs ``self.cell`` and maps its outputs by ``self.predict``."""
 
     def __call__(
         self,
@@ -36,7 +36,7 @@ class _OfCell(Layer, Described, nn.Module):
         """Run the layer over sequences.
 
         Arguments, results and errors are those of `Clockwork.__call__`, without ``start``. Outputs beyond the length of
-        a sequence are zeros before ``predict`` maps them.
+        a sequence are set to zero before ``predict`` maps them.
         """
         own: Any = self
         asked = own.return_carry if return_carry is None else return_carry
@@ -61,15 +61,15 @@ class _OfCell(Layer, Described, nn.Module):
 
 
 class Recurrent(_OfCell):
-    """A recurrent layer of any cell, with the call of ``nn.RNN``, and what is predicted from its hidden states.
+    """A recurrent layer of any cell, called like ``nn.RNN``, with an optional prediction from its hidden states.
 
-    It computes what ``nn.RNN(cell)`` computes, with the call and the checks of `Clockwork`: ragged batches, both
-    directions, streaming. A `DeepTransitionCell` or a `PeepholeLSTMCell` runs its fast kernel.
+    It computes the same as ``nn.RNN(cell)``, with the call signature and the checks of `Clockwork`: ragged batches,
+    both directions, streaming. A `DeepTransitionCell` or a `PeepholeLSTMCell` runs its fast kernel.
 
     Attributes:
         cell: an ``nn.RNNCellBase`` of one feature axis.
-        predict: maps the outputs ``(*batch, T, N)`` of the cell to predictions ``(*batch, T, O)``, elementwise over
-            batch and time; a linen module, or a function without parameters. None returns the outputs themselves.
+        predict: maps the outputs ``(*batch, T, N)`` of the cell to predictions ``(*batch, T, O)``, independently for
+            each sequence and step; a linen module or a function without parameters. None returns the outputs unchanged.
         time_major: whether time is the first axis of inputs and outputs. This and the next three are defaults, which a
             call can override.
         return_carry: whether to return the carry after the last step too.
@@ -104,7 +104,7 @@ class Recurrent(_OfCell):
 
 
 class DeepTransition(_OfCell):
-    """A recurrent layer whose transition between hidden states is deep, with the call of ``nn.RNN``.
+    """A recurrent layer with a deep transition between hidden states, called like ``nn.RNN``.
 
     ``z_1 = f_1(W_1 h_{t-1} + U_1 x_t + b_1)``, ``z_k = f_k(W_k z_{k-1} + S_k h_{t-1} + U_k x_t + b_k)``,
     ``h_t = z_L`` (Pascanu et al. 2013, sec. 3.3.2): DT(S)-RNN in the paper, or DT-RNN without ``shortcuts``, where
@@ -112,17 +112,17 @@ class DeepTransition(_OfCell):
 
     Attributes:
         features: ``N``, the number of hidden units.
-        middle: the number of units of each layer between two hidden states; none make a simple RNN.
-        shortcuts: whether every layer receives the previous hidden state and the input. This and the next six are those
-            of `DeepTransitionCell`.
+        middle: the number of units of each layer between two hidden states; without any, it is a simple RNN.
+        shortcuts: whether every layer receives the previous hidden state and the input. For this and the next six, see
+            `DeepTransitionCell`.
         activation: ``f``, elementwise, or one for each layer; ``jnp.tanh`` if None.
-        dtype: the dtype of computation and carry; that of the parameters if None.
+        dtype: the dtype of computation and carry; the parameters' dtype if None.
         param_dtype: the dtype of the parameters.
         kernel_init: draws the input weights of each layer.
         recurrent_kernel_init: draws each matrix from the hidden state and between layers.
         bias_init: draws the biases of each layer.
         predict: maps hidden states ``(*batch, T, N)`` to predictions; None returns the hidden states.
-        time_major: as of `Recurrent`, like the next three.
+        time_major: whether time is the first axis of inputs and outputs. A call can override this and the next three.
         return_carry: whether to return the hidden state after the last step too.
         reverse: whether to process each sequence from its last step to its first.
         keep_order: whether ``reverse`` returns the outputs in the order of the inputs.
@@ -167,10 +167,10 @@ class DeepTransition(_OfCell):
 
 
 class Operators(_OfCell):
-    """A recurrent network stated as two operators: ``h' = h ⊕ x`` and ``y = ▷ h`` (Pascanu et al. 2013, sec. 4).
+    """A recurrent network defined by two operators: ``h' = h ⊕ x`` and ``y = ▷ h`` (Pascanu et al. 2013, sec. 4).
 
-    The paper views a recurrent network as these two functions, each of which may be deep: a deep ``⊕`` makes DT-RNN, a
-    deep ``▷`` makes DO-RNN. Both may be any linen module, or a function without parameters; the layer scans ``⊕`` over
+    The paper views a recurrent network as these two functions, each of which may be deep: a deep ``⊕`` gives a DT-RNN,
+    a deep ``▷`` a DO-RNN. Both may be any linen module, or a function without parameters; the layer scans ``⊕`` over
     time and applies ``▷`` to all hidden states at once.
 
     Attributes:
@@ -179,7 +179,7 @@ class Operators(_OfCell):
             states.
         features: ``N``, the number of hidden units.
         dtype: the dtype of the carry.
-        time_major: as of `Recurrent`, like the next three.
+        time_major: whether time is the first axis of inputs and outputs. A call can override this and the next three.
         return_carry: whether to return the hidden state after the last step too.
         reverse: whether to process each sequence from its last step to its first.
         keep_order: whether ``reverse`` returns the outputs in the order of the inputs.

@@ -22,19 +22,19 @@ from clockwork.ops.linalg import Activation
 
 
 class DeepTransitionCell(Described, nn.RNNCellBase):
-    """One step of a recurrent layer whose transition between hidden states is deep, as a cell for ``nn.RNN``.
+    """One step of a recurrent layer with a deep transition between hidden states, as a cell for ``nn.RNN``.
 
     ``z_1 = f_1(W_1 h_{t-1} + U_1 x_t + b_1)``, ``z_k = f_k(W_k z_{k-1} + S_k h_{t-1} + U_k x_t + b_k)``,
     ``h_t = z_L`` (Pascanu et al. 2013, sec. 3.3.2): DT(S)-RNN in the paper, or DT-RNN without ``shortcuts``, where
-    ``S_k`` and ``U_k`` are absent for k > 1. Over whole sequences, `DeepTransition` computes the same faster, with the
-    same parameters. As ``cell=`` of a `Clockwork`, each module is a deep transition at its own period.
+    ``S_k`` and ``U_k`` are absent for k > 1. For whole sequences, `DeepTransition` computes the same faster, with
+    the same parameters. As ``cell=`` of a `Clockwork`, each module is a deep transition at its own period.
 
     Attributes:
         features: ``N``, the number of hidden units.
-        middle: the number of units of each layer between two hidden states; none make a simple RNN.
+        middle: the number of units of each layer between two hidden states; without any, it is a simple RNN.
         shortcuts: whether every layer receives the previous hidden state and the input.
         activation: ``f``, elementwise, or one for each layer; ``jnp.tanh`` if None.
-        dtype: the dtype of computation and carry; that of the parameters if None.
+        dtype: the dtype of computation and carry; the parameters' dtype if None.
         param_dtype: the dtype of the parameters.
         kernel_init: draws the input weights ``(I, n_k)`` of each layer; N(0, 0.1²) if None, as for the next two.
         recurrent_kernel_init: draws each matrix ``(N, n_k)`` from the hidden state and ``(n_k, n_{k+1})`` between
@@ -72,7 +72,7 @@ class DeepTransitionCell(Described, nn.RNNCellBase):
             inputs: ``(*batch, I)``.
 
         Returns:
-            ``h_t`` as the next carry, and as the output.
+            ``h_t`` twice: the next carry and the output.
 
         Raises:
             ValueError: if the inputs have the wrong number of features, or the carry has the wrong shape.
@@ -133,8 +133,8 @@ class OperatorCell(Described, nn.RNNCellBase):
     """A recurrent cell made of one function ``h' = h ⊕ x`` of hidden state and input (Pascanu et al. 2013, sec. 4).
 
     Attributes:
-        plus: maps ``h (*batch, N)`` and ``x (*batch, I)`` to the next hidden state ``(*batch, N)``. A linen module,
-            whose parameters are then those of the cell, or a function without parameters.
+        plus: maps ``h (*batch, N)`` and ``x (*batch, I)`` to the next hidden state ``(*batch, N)``. Either a
+            linen module, whose parameters become the cell's, or a function without parameters.
         features: ``N``, the number of hidden units.
         dtype: the dtype of the carry.
 
@@ -159,7 +159,7 @@ class OperatorCell(Described, nn.RNNCellBase):
 
     @nn.compact
     def __call__(self, carry: Array, inputs: ArrayLike) -> tuple[Array, Array]:
-        """One step; arguments, results and errors as of `DeepTransitionCell`."""
+        """One step; see `DeepTransitionCell` for arguments, results and errors."""
         x = jnp.asarray(inputs)
         check_carry(carry, jax.ShapeDtypeStruct((*x.shape[:-1], self.features), self.dtype))
         h = jnp.asarray(self.plus(carry, x))
@@ -168,7 +168,7 @@ class OperatorCell(Described, nn.RNNCellBase):
 
     @nn.nowrap
     def initialize_carry(self, rng: Array | None, input_shape: tuple[int, ...]) -> Array:
-        """The hidden state before the first step, as of `DeepTransitionCell.initialize_carry`."""
+        """The hidden state before the first step; see `DeepTransitionCell.initialize_carry`."""
         return jnp.zeros((*input_shape[:-1], self.features), self.dtype)
 
     @property

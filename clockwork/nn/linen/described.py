@@ -7,7 +7,7 @@ from clockwork.nn.construction import constructor
 
 
 def own_fields(module: Any) -> list[dataclasses.Field[Any]]:
-    """The fields of a linen module without ``parent`` and ``name``, which flax gives to every one."""
+    """The fields of a linen module without ``parent`` and ``name``, which Flax adds to every module."""
     return [field for field in dataclasses.fields(module) if field.name not in ("parent", "name")]
 
 
@@ -15,7 +15,7 @@ class Described:
     """A base class of modules whose ``repr`` is one line or a few."""
 
     def _arguments(self) -> dict[str, Any]:
-        """The fields that have another value than their default."""
+        """The fields whose value differs from the default."""
         fields = [field for field in own_fields(self) if field.init]
         given = {field.name: getattr(self, field.name) for field in fields}
         defaults = {field.name: field.default for field in fields}

@@ -1,4 +1,4 @@
-"""Recurrent layers as Flax (linen) modules, with the call of ``nn.RNN``: over sequences, both ways, on each other."""
+"""Recurrent layers as Flax (linen) modules, called like ``nn.RNN``: unidirectional, bidirectional and stacked."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -29,16 +29,16 @@ from clockwork.nn.rnn_call import Lengths, both_ways, over_sequences, stacked
 from clockwork.recurrence import Activation, Method
 
 PyTree = Any
-# What a layer passes on to its own cell.
+# The options that a layer passes to its `ClockworkCell`.
 OPTIONS = ("activation", "dtype", "param_dtype", "kernel_init", "recurrent_kernel_init", "bias_init")
 
 
 class Clockwork(Layer, Described, nn.Module):
-    """A clockwork layer, with the call of ``nn.RNN`` and the fast kernels.
+    """A clockwork layer with the call signature of ``nn.RNN`` and fast kernels.
 
     ``h_t = f(W_H h_{t-1} + W_I x_t + b)`` for the modules whose period divides t; the others keep
     their value (Koutník et al. 2014, eqs. 1 to 4). With ``cell``, the modules are cells of any kind instead; see
-    `ClockworkOfCells`. It computes what ``nn.RNN(layer.cell)`` computes, with the same variables. Only the outputs
+    `ClockworkOfCells`. The layer computes the same as ``nn.RNN(layer.cell)``, with the same variables. Only outputs
     beyond the length of a sequence differ.
 
     NaN or infinity in a fast module can reach slower ones, as in `clockwork.unroll`. If the clock's cycle does not fit
@@ -46,15 +46,17 @@ class Clockwork(Layer, Described, nn.Module):
 
     Attributes:
         clock: when each module updates.
-        cell: makes the cell of each module, as ``cell(features)``; None for the clockwork layer itself. The finished
-            module holds the cell itself here: a `ClockworkCell` or a `ClockworkOfCells`.
-        activation: ``f``, elementwise; ``jnp.tanh`` if None. This and the next five are passed to `ClockworkCell`; give
-            options to other cells with ``functools.partial``.
-        dtype: the dtype of computation and carry; that of the parameters if None.
+        cell: a class or function that makes the cell of each module, called as ``cell(features)``; None for a
+            `ClockworkCell`. After construction, this field holds the layer's cell, a `ClockworkCell` or a
+            `ClockworkOfCells`.
+        activation: ``f``, elementwise; ``jnp.tanh`` if None. This and the next five are options of `ClockworkCell`; set
+            options of other cells with ``cell=functools.partial(...)``.
+        dtype: the dtype of computation and carry; the parameters' dtype if None.
         param_dtype: the dtype of the parameters; float32 if None.
         kernel_init: draws the input weights ``(I, N)``; N(0, 0.1²) as in the paper if None. ``**clockwork.nn.FLAX``
             sets all three initialisers to Flax's.
-        recurrent_kernel_init: draws all weights to module i, ``(N - a_i, k_i)``, for each i.
+        recurrent_kernel_init: draws the recurrent weights to each module i, ``(N - a_i, k_i)``, where ``a_i`` is its
+            first unit and ``k_i`` its size.
         bias_init: draws the biases ``(N,)``.
         method: how the layer is evaluated; see `clockwork.unroll`. With ``cell``, ``"masked"`` calls every cell at
             every step.
@@ -136,13 +138,13 @@ class Clockwork(Layer, Described, nn.Module):
         """Run the layer over sequences.
 
         Args:
-            inputs: ``(*batch, T, I)``, or ``(T, *batch, I)`` where ``time_major``; any batch dimensions or none.
+            inputs: ``(*batch, T, I)``, or ``(T, *batch, I)`` if ``time_major``; any batch dimensions or none.
             initial_carry: the carry to continue from, as an earlier call returned it; None to start at step 0.
             init_key: the key for cells that draw their initial carry.
-            seq_lengths: ``(*batch)``, integers from 0 to T. The layer ignores the steps beyond a sequence's length and
+            seq_lengths: ``(*batch)``, integers from 0 to T. The layer ignores steps beyond a sequence's length and
                 outputs zeros there; a sequence of length 0 returns its carry unchanged.
-            return_carry: whether to return the carry after the last step of each sequence too. This and the next three
-                are those of the constructor if None.
+            return_carry: whether to return the carry after the last step of each sequence too. If None, this and the
+                next three take the constructor's value.
             time_major: whether time is the first axis.
             reverse: whether to process each sequence from its last step to its first.
             keep_order: whether ``reverse`` returns the outputs in the order of the inputs.
@@ -151,16 +153,17 @@ class Clockwork(Layer, Described, nn.Module):
                 use the fast kernels.
 
         Returns:
-            The outputs ``(*batch, T, N)``, or ``(T, *batch, N)``. With ``return_carry``, the carry comes before them.
+            The outputs ``(*batch, T, N)``, or ``(T, *batch, N)`` if ``time_major``. With ``return_carry``, a pair of
+            carry and outputs.
 
         Warns:
-            UserWarning: if the slowest period is longer than the sequence, which has no ``initial_carry`` and whose
-                carry is not asked for. ``init`` does not warn.
+            UserWarning: if the slowest period is longer than the sequence, in a call with neither ``initial_carry``
+                nor ``return_carry``. ``init`` does not warn.
 
         Raises:
             ValueError: if the inputs have the wrong number of features or no step, the carry belongs to another clock,
-                a length is out of range, or ``start`` is not the carry's time. Lengths and times that are traced are
-                not checked.
+                a length is out of range, or ``start`` differs from the carry's time modulo ``clock.cycle``. Traced
+                lengths and times are not checked.
         """
         start = start_for(self.clock, initial_carry, start)
         # The parameters do not depend on the method, and the masked scan compiles fastest.
@@ -182,24 +185,23 @@ class Clockwork(Layer, Described, nn.Module):
 
 
 class Bidirectional(Layer, Described, nn.Bidirectional):
-    """Two layers, one forwards and one backwards in time: ``nn.Bidirectional`` with the usual merges by name.
+    """Two layers, one running forwards and one backwards in time: ``nn.Bidirectional`` with merges by name.
 
-    It is called as `Clockwork` is, but ignores ``reverse`` and ``keep_order``, as in flax. It returns ``merge`` of both
-    outputs, by default ``(*batch, T, N_1 + N_2)``; with ``return_carry`` it returns a pair of carries before them.
+    It is called like `Clockwork`, but ignores ``reverse`` and ``keep_order``, as in Flax. It returns the merged
+    outputs, by default ``(*batch, T, N_1 + N_2)``; with ``return_carry``, a pair of carries comes before them.
 
     Attributes:
-        forward_rnn: the layer that runs forwards in time, with the call of ``nn.RNN``: `Clockwork`, ``nn.RNN``,
-            `Stack`, ...
+        forward_rnn: the layer that runs forwards in time, called like ``nn.RNN``: `Clockwork`, ``nn.RNN``, `Stack`, ...
         backward_rnn: the layer that runs backwards in time.
-        merge_fn: flax's name for ``merge``, a function of both outputs.
+        merge_fn: Flax's name for ``merge``; a function of both outputs.
         time_major: whether time is the first axis of inputs and outputs.
         return_carry: whether to return both carries too.
-        merge: ``"concatenate"``, ``"sum"`` or a function of both outputs; None for ``merge_fn``, which concatenates if
-            it is not given.
+        merge: ``"concatenate"``, ``"sum"`` or a function of both outputs; None to use ``merge_fn``, which by default
+            concatenates.
 
     Raises:
         ValueError: if ``forward_rnn`` or ``backward_rnn`` is not a layer, the merge is unknown, or both ``merge`` and
-            ``merge_fn`` are given; when called, if outputs to be summed differ in width.
+            ``merge_fn`` are given; when called, if the outputs to be summed differ in width.
 
     Example:
         >>> import clockwork as cw, jax, jax.numpy as jnp
@@ -234,11 +236,11 @@ class Bidirectional(Layer, Described, nn.Bidirectional):
     ) -> Any:
         """Run both layers and merge their outputs.
 
-        Arguments and errors are those of `Clockwork.__call__`, but for ``start``; ``initial_carry`` is a pair of
-        carries. ``reverse`` and ``keep_order`` are ignored, as in flax.
+        Arguments and errors are those of `Clockwork.__call__`, except that there is no ``start`` and that
+        ``initial_carry`` is a pair of carries. ``reverse`` and ``keep_order`` are ignored, as in Flax.
 
         Returns:
-            ``merge`` of both outputs. With ``return_carry``, the pair of carries comes before it.
+            The merged outputs. With ``return_carry``, the pair of carries comes before them.
         """
         keys = (None, None) if init_key is None else jax.random.split(init_key)
         return both_ways(
@@ -250,7 +252,7 @@ class Bidirectional(Layer, Described, nn.Bidirectional):
 
     @nn.nowrap
     def clone(self, **updates: Any) -> Any:
-        """A copy with other fields; ``merge`` or ``merge_fn`` replaces whichever of both this module has."""
+        """A copy with updated fields; a new ``merge`` or ``merge_fn`` replaces the merge of this module."""
         if "merge" in updates:
             updates = {"merge_fn": nn.Bidirectional.merge_fn, **updates}
         elif "merge_fn" in updates:
@@ -263,21 +265,22 @@ class Bidirectional(Layer, Described, nn.Bidirectional):
 
 
 class Stack(Layer, Described, nn.Module):
-    """Layers on layers, each with its own clock, with the call of ``nn.RNN``.
+    """A stack of recurrent layers, each with its own clock, called like ``nn.RNN``.
 
-    ``y^1 = layer_1(x)``, ``y^l = layer_l(y^{l-1})``; the output is that of the last. With skip connections
+    ``y^1 = layer_1(x)``, ``y^l = layer_l(y^{l-1})``; the output is that of the last layer. With skip connections
     (Graves 2013, "Generating sequences with recurrent neural networks", sec. 2),
     ``y^l = layer_l([x, y^{l-1}])`` and the output is ``[y^1, ..., y^L]``.
 
     Attributes:
-        layers: with the call of ``nn.RNN``: `Clockwork`, ``nn.RNN``, `Bidirectional`, ...
+        layers: the layers from input to output, each called like ``nn.RNN``: `Clockwork`, ``nn.RNN``, `Bidirectional`,
+            ...
         skip: whether there are skip connections.
         time_major: whether time is the first axis of inputs and outputs.
         return_carry: whether to return a tuple of the layers' carries too.
 
     Raises:
-        ValueError: if there is no layer or an element is not a layer; when called, if there is not one carry for each
-            layer.
+        ValueError: if there is no layer or an element is not a layer; when called, if ``initial_carry`` does not have
+            one carry for each layer.
 
     Example:
         >>> import clockwork as cw, jax, jax.numpy as jnp
@@ -311,8 +314,8 @@ class Stack(Layer, Described, nn.Module):
     ) -> Any:
         """Run all layers.
 
-        Arguments and errors are those of `Clockwork.__call__`, but for ``start``; ``initial_carry`` has one carry for
-        each layer.
+        Arguments and errors are those of `Clockwork.__call__`, except that there is no ``start`` and that
+        ``initial_carry`` has one carry for each layer.
 
         Returns:
             The outputs ``(*batch, T, N)`` of the last layer, or with ``skip`` those of all layers, concatenated. With

@@ -26,17 +26,18 @@ class ClockworkOfCells(Described, nn.RNNCellBase):
     """One step of a clockwork whose modules are cells of any kind, itself a cell for ``nn.RNN``.
 
     At the ticks of module i, ``c_i, y_i = cell_i(c_i, [x_t, y_{i+1}, ..., y_G])``, where ``y_{i+1}, ..., y_G`` are the
-    slower modules' outputs of the step before. At all other steps the module keeps its output and its whole carry. With
-    ``nn.SimpleCell`` that is the clockwork layer (Koutník et al. 2014, eqs. 1 and 4).
-    Over whole sequences, ``Clockwork(clock, cell=...)`` computes the same faster.
+    slower modules' outputs at the previous step. At all other steps the module keeps its output and its whole carry.
+    With ``nn.SimpleCell`` this is the clockwork layer (Koutník et al. 2014, eqs. 1 and 4).
+    For whole sequences, ``Clockwork(clock, cell=...)`` computes the same faster.
 
     Attributes:
-        clock: when each module updates; ``sizes`` are the features of the cells.
-        cell: makes a cell, called as ``cell(features)``: ``nn.LSTMCell``, ``nn.GRUCell``, ``nn.SimpleCell``,
-            `PeepholeLSTMCell`, or a cell of your own. Pass other arguments with ``functools.partial``.
+        clock: when each module updates; its ``sizes`` are the numbers of features of the cells.
+        cell: a class or function that makes a cell, called as ``cell(features)``: ``nn.LSTMCell``, ``nn.GRUCell``,
+            ``nn.SimpleCell``, `PeepholeLSTMCell`, or your own cell class. Pass other arguments with
+            ``functools.partial``.
 
     Raises:
-        ValueError: if ``clock`` is not a clock or ``cell`` not a function; when called, if it does not make a cell.
+        ValueError: if ``clock`` is not a clock or ``cell`` is not a function; when called, if it does not make a cell.
 
     Example:
         >>> import clockwork as cw, jax, jax.numpy as jnp
@@ -84,18 +85,18 @@ class ClockworkOfCells(Described, nn.RNNCellBase):
         """The carry before the first step: the initial carry of each cell, outputs of zero, time zero.
 
         Args:
-            rng: for the cells' carries; ``jax.random.key(0)`` if None.
+            rng: the key for the cells' carries; ``jax.random.key(0)`` if None.
             input_shape: the shape of one step's inputs, ``(*batch, I)``.
 
         Raises:
-            ValueError: if the clock's cycle is longer than an int32 can count.
+            ValueError: if the clock's cycle exceeds the range of int32.
         """
         check_time(self.clock)
         return self.first_carry(rng, input_shape)
 
     @nn.nowrap
     def first_carry(self, rng: Array | None, input_shape: tuple[int, ...]) -> CellsState:
-        """The carry before the first step, whatever the clock's cycle, for a call that starts at step 0."""
+        """The carry before the first step, without the check that int32 can count the clock's cycle."""
         *batch, features = input_shape
         cells = self.cells if self.scope is not None else [_make(self.cell, size) for size in self.clock.sizes]
         keys = jax.random.split(jax.random.key(0) if rng is None else rng, len(cells))
@@ -118,7 +119,7 @@ class ClockworkOfCells(Described, nn.RNNCellBase):
             carry: the carry, with one batch dimension B.
             lengths: ``(B,)``, the number of steps after which each sequence's carry is returned; None for all steps.
             start: the carry's time modulo ``clock.cycle``; None if the caller does not know it.
-            method: that of `Clockwork`.
+            method: the layer's method; see `Clockwork`.
 
         Returns:
             The carry, and the outputs ``(T, B, N)``.
@@ -141,7 +142,7 @@ def _make(cell: Callable[..., nn.RNNCellBase], size: int) -> nn.RNNCellBase:
 
 
 def scan_cell(cell: nn.RNNCellBase, carry: PyTree, inputs: Array, ticks: Array | None) -> tuple[PyTree, Array]:
-    """Scan a cell over ``(S, B, I)``; arguments and results as of `clockwork.nn.of_cells.scan_cell`."""
+    """Scan a cell over ``(S, B, I)``; see `clockwork.nn.of_cells.scan_cell`."""
     if isinstance(cell, DeepTransitionCell):
         return cell.unroll(inputs, carry, ticks)
     if isinstance(cell, PeepholeLSTMCell) and ticks is None:

@@ -11,7 +11,7 @@ from clockwork.weights import Weights, as_weights, no_inputs
 
 
 def weights(params: Mapping[str, Array]) -> Weights:
-    """The functional weights from the parameters of a `ClockworkCell`.
+    """Convert the parameters of a `ClockworkCell` to functional weights.
 
     Args:
         params: ``variables["params"]`` of a cell, or ``variables["params"]["cell"]`` of a layer or an ``nn.RNN``.
@@ -39,7 +39,7 @@ def params(weights: Weights) -> dict[str, Array]:
     """The inverse of `weights`: the parameters of a `ClockworkCell`, which a layer has under ``["cell"]``.
 
     Args:
-        weights: those of the layer.
+        weights: the weights of the layer.
 
     Raises:
         ValueError: if these are not `clockwork.Weights`.
@@ -52,7 +52,7 @@ def params(weights: Weights) -> dict[str, Array]:
         >>> Clockwork(clock).apply({"params": {"cell": params(drawn)}}, jnp.ones((320, 13))).shape
         (320, 40)
 
-        A layer's ``init`` draws these weights with the key that flax hands to its cell:
+        A layer's ``init`` draws these weights with the key that Flax gives to its cell:
 
         >>> from flax import linen as nn
         >>> layer, key = Clockwork(clock), jax.random.key(0)

@@ -1,4 +1,4 @@
-"""The parameters of linen modules as flat dictionaries of arrays, with the names that nnx modules have."""
+"""The parameters of linen modules as flat dictionaries of arrays, under the same names as in nnx."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -17,16 +17,16 @@ from clockwork.nn.stored_names import stored_clocks
 
 
 def flat(module: nn.Module, variables: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
-    """The parameters of a cell or layer as a flat dictionary, with the clocks, as `clockwork.nn.flat` has it.
+    """The parameters and clocks of a cell or layer as a flat dictionary, in the format of `clockwork.nn.flat`.
 
-    The names are the paths of the parameters joined by dots, with ``.0`` for linen's ``_0``. So the layers of this
-    package have the names that they have in nnx, and `from_flat` reads what `clockwork.nn.flat` gave. Cells of flax
-    itself have other names in linen than in nnx.
+    The names are the paths of the parameters joined by dots, with ``.0`` for linen's ``_0``. The layers of this package
+    thus have the same names as in nnx, and `from_flat` reads the output of `clockwork.nn.flat`. Flax's own cells have
+    other names in linen than in nnx.
 
     Args:
-        module: a layer or cell, or a module that has such as fields. The clocks of layers that a module makes in its
-            own ``setup`` or ``compact`` method are not stored.
-        variables: what ``module.init`` returned; its ``"params"`` are stored.
+        module: a layer or cell, or a module with layers or cells as fields. The clocks of layers that a module makes
+            in its own ``setup`` or ``compact`` method are not stored.
+        variables: the result of ``module.init``; its ``"params"`` are stored.
         prefix: put before every name, such as ``"encoder."``.
 
     Returns:
@@ -57,7 +57,7 @@ def from_flat(module: nn.Module, arrays: Mapping[str, ArrayLike], prefix: str = 
     Args:
         module: the layer or cell.
         arrays: the arrays by name; those whose name does not begin with the prefix are ignored.
-        prefix: what every name begins with.
+        prefix: the prefix of every name.
 
     Returns:
         ``{"params": ...}``.

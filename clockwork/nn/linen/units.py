@@ -20,7 +20,7 @@ class LpUnits(Described, nn.Module):
     Attributes:
         features: ``N``, the number of units.
         pieces: ``P``, the number of affine functions of a unit.
-        order: p at the start, more than 1.
+        order: the initial p, more than 1.
         kernel_init: draws the weights; N(0, 0.1²) if None, as for the biases.
         bias_init: draws the biases.
 
@@ -77,8 +77,8 @@ class MLP(Described, nn.Module):
     Attributes:
         sizes: the number of units of each layer; the last is the number of outputs.
         activation: elementwise; ``jnp.tanh`` if None.
-        unit: makes each layer but the last, as ``unit(features)``, such as `Maxout`; None for affine layers with the
-            activation.
+        unit: a class or function that makes each layer but the last, called as ``unit(features)``, such as `Maxout`;
+            None for affine layers with the activation.
         kernel_init: draws the weights; N(0, 0.1²) if None, as for the biases.
         bias_init: draws the biases.
 
@@ -114,7 +114,8 @@ class Transition(Described, nn.Module):
     Attributes:
         features: ``N``, the number of hidden units.
         middle: the number of units of each layer between two hidden states.
-        unit: makes each layer but the last, as ``unit(features)``; None for affine layers with the activation.
+        unit: a class or function that makes each layer but the last, called as ``unit(features)``; None for affine
+            layers with the activation.
         shortcuts: whether every layer receives the previous hidden state and the input.
         activation: elementwise; ``jnp.tanh`` if None.
         kernel_init: draws each matrix; N(0, 0.1²) if None, as for the biases.
