@@ -389,7 +389,7 @@ def test_a_cut_stroke_file_is_named_and_can_be_skipped(folder, tmp_path, capsys)
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(SystemExit):
         main(["handwriting", "--data", str(tmp_path / "set"), "--out", str(tmp_path / "out")])
-    assert f"{path} cannot be used: it is cut or no XML" in capsys.readouterr().err
+    assert f"{path} cannot be used: it is truncated or not XML" in capsys.readouterr().err
     remarks = Handwriting(data_folder=str(tmp_path / "set"), skip_bad=True).remarks()
     assert "(79 lines for training" in remarks[0]
     assert "left out: " in remarks[1]

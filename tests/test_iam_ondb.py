@@ -123,7 +123,7 @@ MANY = b'<!DOCTYPE a [<!ENTITY b0 "xxxxxxxxxx">%s]><a c="&b9;"/>' % b"".join(
     b'<!ENTITY b%d "%s">' % (i, b"&b%d;" % (i - 1) * 10) for i in range(1, 10)
 )
 CASES = {
-    "cut": (SIMPLE[:200], r"it is cut or no XML: [^\n(]*$"),
+    "cut": (SIMPLE[:200], r"it is truncated or not XML: [^\n(]*$"),
     "many entities": (MANY, "it has a document type, which is not read: remove it"),
     "entities in UTF-16": (MANY.decode().encode("utf-16"), "it has a document type, which is not read: remove it"),
     "entities in UTF-7": (
@@ -131,7 +131,7 @@ CASES = {
         "it has a document type",
     ),
     "no attribute": (xml().replace(b"<StrokeSet>", b'<StrokeSet><Stroke><Point x="1" y="2"/></Stroke>'), "time=None"),
-    "empty": (b"", "it is cut or no XML"),
+    "empty": (b"", "it is truncated or not XML"),
     "other": (b"<a/>", "the root of a line of IAM-OnDB must be WhiteboardCaptureSession, got a"),
     "no strokes": (xml(), "it has no strokes"),
     "no points": (xml([]), "it has a stroke without points"),
@@ -182,7 +182,7 @@ def test_bad_texts_and_lists_are_named(folder):
     with pytest.raises(ValueError, match=r"a01-000u.txt has no part CSR:"):
         read_iam_ondb(folder.root)
     folder.list("testset_f", "a01-000u")
-    with pytest.raises(ValueError, match=r"form a01-000u is twice in the lists, in trainset.txt and testset_f.txt"):
+    with pytest.raises(ValueError, match=r"form a01-000u is listed twice, in trainset.txt and testset_f.txt"):
         read_iam_ondb(folder.root)
     folder.list("trainset", "../../etc")
     with pytest.raises(ValueError, match=r"trainset.txt must list forms such as a01-000u, got '../../etc'"):
@@ -216,9 +216,12 @@ def test_what_is_written_is_read(tmp_path):
         (made_up("a  b")[0], "must have one blank between words, none around them and no 'CSR:', got 'a  b'"),
         (made_up(" a")[0], "must have one blank between words"),
         (made_up("CSR: a")[0], "no 'CSR:', got 'CSR: a'"),
-        (Line((), "a", ""), "a line must have strokes, each with a point or more, got others in 'a'"),
+        (Line((), "a", ""), "a line must have strokes, each with at least one point, unlike the line 'a'"),
         (Line((np.zeros((0, 3)),), "a", ""), "each with a point or more"),
-        (Line((np.full((1, 3), np.nan),), "a", ""), "the points of a line must be finite, got others in 'a'"),
+        (
+            Line((np.full((1, 3), np.nan),), "a", ""),
+            "the points of a line must be finite, unlike those of the line 'a'",
+        ),
     ],
 )
 def test_what_would_be_read_otherwise_is_not_written(tmp_path, line, sentence):

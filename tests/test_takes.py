@@ -140,7 +140,7 @@ def test_a_word_of_one_speaker_is_left_out_and_named(tmp_path):
     task = Words(data_folder=str(tmp_path))
     assert task.settings()["words"] == ["no", "yes"]
     assert task.corpus.notes == ("words that one speaker alone says are left out: yess",)
-    with pytest.raises(ValueError, match=r"every word needs two speakers.*but not so yess"):
+    with pytest.raises(ValueError, match=r"every word needs two speakers.*but only one says yess"):
         Words(data_folder=str(tmp_path), word_list=("yes", "yess")).settings()
 
 

@@ -134,10 +134,12 @@ def test_where_two_tokens_cannot_be_had_each_word_still_has_one_on_either_side()
 
 
 def test_a_word_that_cannot_be_split_is_named():
-    with pytest.raises(ValueError, match=r"every word needs two speakers.*but not so lone, twice: leave out"):
+    with pytest.raises(ValueError, match=r"every word needs two speakers.*but only one says lone, twice: leave out"):
         split(made_up([("a", "p"), ("a", "q"), ("lone", "p"), ("twice", "q"), ("twice", "q")]), 0)
     triangle = made_up([("x", "p"), ("x", "q"), ("y", "q"), ("y", "r"), ("z", "r"), ("z", "p")])
-    with pytest.raises(ValueError, match=r"no division by speakers found that leaves [xyz] a token on either side"):
+    with pytest.raises(
+        ValueError, match=r"found no split by speakers that leaves tokens of [xyz] for both training and test"
+    ):
         split(triangle, 0)
     with pytest.raises(ValueError, match="the split's number must be an integer, 0 or more, got -1"):
         split(embedded_words(), -1)

@@ -1,4 +1,4 @@
-"""Short pieces of sound: the five embedded clips, and any part of a user's own file."""
+"""Short pieces of sound: the five embedded clips, and excerpts of your own files."""
 
 import glob
 import importlib.resources
@@ -16,7 +16,7 @@ import numpy as np
 from clockwork.checks import distinct, finite, integer
 from clockwork.data.recording import open_sound, printable
 
-# The names by which the rows of clips.npz are called; clips.json credits their authors.
+# The names of the rows of clips.npz; clips.json credits their authors.
 CLIP_NAMES = ("guitar", "choir", "mika", "safari", "tabla")
 
 
@@ -24,10 +24,10 @@ class Clip(NamedTuple):
     """A piece of sound.
 
     Attributes:
-        name: what it is called in tables and file names.
+        name: its name in tables and file names.
         samples: ``(T,)``, float64, as recorded; one channel.
         rate: samples per second.
-        file: the name of the sound file that it is cut out of; empty for an embedded clip.
+        file: the name of the sound file that it is cut from; empty for an embedded clip.
         start: where in the file it begins, in seconds.
     """
 
@@ -64,19 +64,19 @@ def _resource(name: str) -> bytes:
 
 
 def read_clip(path: str | Path, start: float = 0.0, samples: int = 320) -> Clip:
-    """Cut a clip out of a sound file: WAV, FLAC, OGG and whatever else libsndfile reads.
+    """Cut a clip out of a sound file: WAV, FLAC, OGG or another format that libsndfile reads.
 
     Args:
         path: the file.
         start: where the clip begins, in seconds.
-        samples: ``T``, how many samples to take, at least 2, at the rate of the file.
+        samples: ``T``, the number of samples, at least 2, at the rate of the file.
 
     Returns:
         The clip, ``(T,)``, float64, its channels averaged, named after the file.
 
     Raises:
-        ValueError: if the file is missing, empty or not audio, is shorter than asked, holds a
-            value that is not finite, or if ``start`` or ``samples`` is out of range.
+        ValueError: if the file is missing, empty or not audio, is too short, holds a value that is not finite, or if
+            ``start`` or ``samples`` is out of range.
         ImportError: if soundfile is not installed; it is in the extra ``[experiments]``.
 
     Example:
@@ -104,7 +104,7 @@ def read_clip(path: str | Path, start: float = 0.0, samples: int = 320) -> Clip:
         except MemoryError:
             raise ValueError(f"audio file {path}: {samples} samples do not fit into memory") from None
     if len(frames) < samples:
-        raise ValueError(f"audio file {path} is cut: {len(frames)} of {samples} samples from {start:g} s")
+        raise ValueError(f"audio file {path} is cut short: {len(frames)} of {samples} samples from {start:g} s")
     with np.errstate(over="ignore", invalid="ignore"):
         mono = frames.mean(1)
     for values in (frames, mono):
@@ -116,10 +116,10 @@ def read_clip(path: str | Path, start: float = 0.0, samples: int = 320) -> Clip:
 
 
 def check_span(start: float, samples: int, name: str = "start") -> tuple[float, int]:
-    """Where a clip begins, in seconds, and its number of samples, as Python's numbers.
+    """Check where a clip begins, in seconds, and its number of samples; return both as Python numbers.
 
     Raises:
-        ValueError: if one is out of range; ``name`` is what the start is called.
+        ValueError: if one is out of range; the error calls the start ``name``.
     """
     return finite(name, start, least=0, most=1e9), integer("samples", samples, least=2)
 
@@ -140,7 +140,7 @@ def clip_names(paths: Sequence[str | Path]) -> tuple[str, ...]:
     """The names of the clips of several sound files; equal names get a number.
 
     Raises:
-        ValueError: if a file is there twice.
+        ValueError: if a file is given twice.
 
     Example:
         >>> clip_names(["a/kick.wav", "b/Kick.wav", "snare.wav"])
@@ -160,14 +160,13 @@ def clip_names(paths: Sequence[str | Path]) -> tuple[str, ...]:
 
 
 def matching_files(patterns: Iterable[str | Path]) -> tuple[str, ...]:
-    """Files by their names, or by patterns such as ``"sounds/*.wav"``, as a shell would expand them.
+    """Expand patterns such as ``"sounds/*.wav"`` to file names, as a shell does.
 
     Args:
-        patterns: each the name of a file, which may hold any characters, or a pattern with ``*``, ``?``, ``[...]``
-            or ``**``.
+        patterns: names of files, which may have any characters, or patterns with ``*``, ``?``, ``[...]`` or ``**``.
 
     Returns:
-        The names of the files, those of a pattern sorted; a name that is no pattern is returned as it is.
+        The names of the files, sorted within each pattern; a name that is not a pattern is returned unchanged.
 
     Raises:
         ValueError: if a pattern matches nothing.

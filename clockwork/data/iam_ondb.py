@@ -1,4 +1,4 @@
-"""Lines of IAM-OnDB (Liwicki and Bunke 2005), or of any folder of the same form, and how such a folder is written.
+"""Read lines of IAM-OnDB (Liwicki and Bunke 2005), or of any folder of the same form, and write such folders.
 
 The folder holds ``lineStrokes/a01/a01-000/a01-000u-01.xml``, the strokes of the first line of form ``a01-000u``;
 ``ascii/a01/a01-000/a01-000u.txt``, the text of all its lines; and the lists ``trainset.txt``, ``testset_v.txt``,
@@ -20,27 +20,27 @@ from clockwork.data.strokes import Line, Lines, cut
 from clockwork.files import regular_file, write_text
 
 LISTS = {"training": ("trainset",), "validation": ("testset_v", "testset_t"), "test": ("testset_f",)}
-WHOLE = {"training": 5364, "validation": 2956, "test": 3859}  # stroke files of a whole copy
+WHOLE = {"training": 5364, "validation": 2956, "test": 3859}  # stroke files of a complete copy
 UNLISTED = {"z00-001", "z01-000", "z01-000z"}  # in no list of the task, testset_v among them
 POINT = ("x", "y", "time")  # attributes
 FORM = re.compile(r"[a-z]\d\d-\d{3}[a-z]?")
 
 
 def read_iam_ondb(folder: str | Path, *, skip_bad: bool = False) -> Lines:
-    """All lines of a folder of IAM-OnDB's form.
+    """Read all lines of a folder that has the form of IAM-OnDB.
 
-    The text of a line is what the part ``CSR:`` of the form's file says, with one blank between words. As in the paper,
+    The text of a line is read from the part ``CSR:`` of its form's file, with one blank between words. As in the paper,
     training lines are those of ``trainset.txt``, validation lines those of ``testset_v.txt`` and ``testset_t.txt``, and
     test lines those of ``testset_f.txt``. If ``testset_v.txt`` is missing, all forms that are in no other list take its
-    place. A form whose numbers of stroke files and of lines of text differ is left out, with a note. Where the time of
-    a recording goes back, it stands still instead.
+    place. A form with different numbers of stroke files and lines of text is left out, with a note. A time that goes
+    back is replaced by the latest time before it.
 
     Args:
-        folder: with ``lineStrokes``, ``ascii`` and the lists.
-        skip_bad: whether to leave out what cannot be used, with a note, instead of raising an error.
+        folder: a folder with ``lineStrokes``, ``ascii`` and the lists.
+        skip_bad: whether to leave out forms and lines that cannot be used, with a note, instead of raising an error.
 
     Returns:
-        The lines; the set is called IAM-OnDB if it is a whole copy.
+        The lines; the set is called IAM-OnDB if the copy is complete.
 
     Raises:
         ValueError: if the folder is not of this form, or a file in it cannot be used.
@@ -99,7 +99,7 @@ class _Reader:
         for name, forms in lists.items():
             for form in forms:
                 if found.setdefault(form, name) != name or forms.count(form) > 1:
-                    raise ValueError(f"form {form} is twice in the lists, in {found[form]}.txt and {name}.txt")
+                    raise ValueError(f"form {form} is listed twice, in {found[form]}.txt and {name}.txt")
         sets = {name: [form for one in several for form in lists[one]] for name, several in LISTS.items()}
         self.files = [sum(len(self._files(form)) for form in forms) for forms in sets.values()]
         return sets
@@ -182,7 +182,7 @@ def read_line_strokes(path: str | Path) -> tuple[np.ndarray, ...]:
     """The strokes of a line in a file of IAM-OnDB, each ``(P, 3)``: x, y and seconds.
 
     Raises:
-        ValueError: if the file is no such file, is cut, or has a stroke without points.
+        ValueError: if the file has another format, is truncated, or has a stroke without points.
         OSError: if it cannot be read.
         ImportError: if lxml is not installed; it is in the extra ``[experiments]``.
     """
@@ -193,13 +193,13 @@ def read_line_strokes(path: str | Path) -> tuple[np.ndarray, ...]:
 
 
 def line_strokes(root: Any) -> tuple[np.ndarray, ...]:
-    """The strokes below the root of a line's XML, as of `read_line_strokes`."""
+    """The strokes below the root of a line's XML; see `read_line_strokes`."""
     if root.tag != "WhiteboardCaptureSession":
         raise ValueError(f"the root of a line of IAM-OnDB must be WhiteboardCaptureSession, got {root.tag}")
     strokes = [list(stroke.iter("Point")) for stroke in root.iter("Stroke")]
     if not strokes or not all(strokes):
         raise ValueError("it has a stroke without points" if strokes else "it has no strokes")
-    # A whole copy has 7.6 million points: all attributes are converted at once, singly only to name a bad one.
+    # A complete copy has 7.6 million points: convert all attributes at once, and one by one only to name a bad one.
     values = [point.get(name) for stroke in strokes for point in stroke for name in POINT]
     try:
         points = np.array(list(map(float, values))).reshape(-1, len(POINT))
@@ -209,15 +209,15 @@ def line_strokes(root: Any) -> tuple[np.ndarray, ...]:
 
 
 def write_iam_ondb(lines: Lines, folder: str | Path) -> None:
-    """Write lines as a folder that `read_iam_ondb` reads: the same texts and strokes, with times of 0.01 s.
+    """Write lines as a folder that `read_iam_ondb` reads: the same texts and strokes, with times rounded to 0.01 s.
 
     Args:
-        lines: each with a stroke or more, and a text of printable ASCII characters, one blank between words and none
-            around them. Those of a set that follow one another become forms of at most ten lines.
-        folder: that does not exist yet.
+        lines: the lines, each with at least one stroke and a text of printable ASCII characters, with one blank between
+            words and none around them. Every ten consecutive lines of a set become one form.
+        folder: a folder that does not exist yet.
 
     Raises:
-        ValueError: if the folder exists, or a line is not as above; then nothing is written.
+        ValueError: if the folder exists, or a line breaks these rules; then nothing is written.
         OSError: if it cannot be written.
     """
     root = Path(folder)
@@ -244,9 +244,9 @@ def _check_writable(line: Line) -> None:
             f"the text of a line must have one blank between words, none around them and no 'CSR:', got {line.text!r}"
         )
     if not line.strokes or not all(map(len, line.strokes)):
-        raise ValueError(f"a line must have strokes, each with a point or more, got others in {line.text!r}")
+        raise ValueError(f"a line must have strokes, each with at least one point, unlike the line {line.text!r}")
     if not np.isfinite(np.concatenate(line.strokes)).all():
-        raise ValueError(f"the points of a line must be finite, got others in {line.text!r}")
+        raise ValueError(f"the points of a line must be finite, unlike those of the line {line.text!r}")
 
 
 def _write_form(root: Path, form: str, lines: Sequence[Line]) -> None:

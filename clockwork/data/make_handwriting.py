@@ -77,7 +77,7 @@ TEXTS = (
 def glyphs(path: Path) -> dict[str, list]:
     """The glyphs of a font in Hurt's format by character: left and right bearing, then x, y, x, y, ... of each stroke.
 
-    A glyph is a line: five columns for its number, three for its number of points, and two letters a point, whose
+    A glyph is a line: five columns for its number, three for its number of points, and two letters per point, whose
     distances from "R" are the coordinates. The first point holds the bearings; a blank and "R" lift the pen.
     """
     records: list[str] = []
@@ -103,7 +103,7 @@ def glyphs(path: Path) -> dict[str, list]:
 
 
 def plain(text: str) -> str:
-    """A text without any but the `CHARACTERS`: what stands seldom in a small text cannot be learnt."""
+    """Reduce a text to the `CHARACTERS`: a network cannot learn characters that are rare in a small text."""
     text = re.sub(r"(?<=[a-z])'(?=[a-z])", "", text).replace("-", " ")
     return " ".join(re.sub("[;:?!]", ",", re.sub("['()]", "", text)).split())
 

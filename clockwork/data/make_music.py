@@ -7,14 +7,14 @@ import numpy as np
 
 SEED, PIECES = 1685, 180
 MAJOR, MINOR = (0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 11)  # the leading note is raised in minor
-# What may follow each degree of the scale, counted from 0, with its weight.
+# The degrees of the scale, from 0, that may follow each degree, with their weights.
 FOLLOWS = {
     0: {1: 2, 3: 4, 4: 4, 5: 3, 2: 1}, 1: {4: 6, 6: 1, 3: 1}, 2: {5: 3, 3: 3}, 3: {4: 5, 0: 2, 1: 3, 6: 1},
     4: {0: 6, 5: 2, 3: 1}, 5: {1: 4, 3: 4, 4: 2, 2: 1}, 6: {0: 5},
 }  # fmt: skip
 CADENCES = (((1, 4, 0), 4), ((3, 4, 0), 4), ((0, 4), 2), ((3, 0), 1), ((4, 5), 1))
 RANGES = ((60, 79), (55, 72), (48, 67), (40, 60))  # soprano, alto, tenor, bass
-STEPS = 2  # of a beat
+STEPS = 2  # steps per beat
 
 
 def compose(rng: np.random.Generator) -> np.ndarray:

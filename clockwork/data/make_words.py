@@ -1,6 +1,6 @@
 """Make the embedded words.npz from the recordings that make_words.sh makes.
 
-Run as ``python -m clockwork.data.make_words FOLDER``, which has ``VOICE/WORD.wav`` and ``words.tsv``.
+Run as ``python -m clockwork.data.make_words FOLDER``; the folder has ``VOICE/WORD.wav`` and ``words.tsv``.
 """
 
 import csv
@@ -26,7 +26,7 @@ SPEAKERS = {
 
 
 def make_words(folder: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of words.npz, in the order of ``words.tsv``; the features float16, which halves the file.
+    """The arrays of words.npz, in the order of ``words.tsv``; the features are float16, which halves the file.
 
     Raises:
         ValueError: if a recording is missing or cannot be read.

@@ -14,10 +14,10 @@ LIFTER = 22
 LOW_HZ = 20.0
 CHANNELS = 13
 
-# That of telephone speech, the lowest that speech is recorded at; and more than any converter has.
+# The rate of telephone speech, the lowest in use for speech; and a rate above that of any converter.
 MIN_RATE, MAX_RATE = 8000, 10**7
 
-# Of a frame, in the units of 16-bit samples: less than one sample of ±1. Keeps digital silence finite, at log 1 = 0.
+# The least energy of a frame, that of one 16-bit sample of ±1. It keeps digital silence finite, at log 1 = 0.
 ENERGY_FLOOR = 1.0
 
 # Full scale is 1; far louder samples overflow float32 in the power spectrum.
@@ -27,9 +27,9 @@ LOUDEST = 1e6
 def mfcc(samples: np.ndarray, rate: int) -> np.ndarray:
     """Log energy and 12 mel-frequency cepstral coefficients of speech, every 10 ms over a 25 ms window.
 
-    The definition is Kaldi's ``compute-mfcc-feats``, by the library kaldi-native-fbank. Of each frame ``x`` of
-    ``N = ⌊0.025 rate⌋`` samples (a last one that is not whole is left out, ``--snip-edges``), scaled by 32768
-    and its mean taken off, without dither:
+    The definition is that of Kaldi's ``compute-mfcc-feats``, computed by the library kaldi-native-fbank. A frame ``x``
+    has ``N = ⌊0.025 rate⌋`` samples, scaled by 32768, minus their mean, without dither; an incomplete last frame is
+    left out (``--snip-edges``):
 
         x'[n] = x[n] − 0.97 x[max(n − 1, 0)]
         P[k]  = |FFT(hamming · x')|²                      zeros to the next power of two
@@ -38,7 +38,7 @@ def mfcc(samples: np.ndarray, rate: int) -> np.ndarray:
         c[0]  = ln max(Σₙ x[n]², 1)                       the energy before pre-emphasis and window
 
     The paper names the window, the step, the pre-emphasis and the 12 + 1 channels (Koutník et al. 2014,
-    sec. 4.2); the number of bands, the lifter and the Hamming window are those HTK is usually given.
+    sec. 4.2); the number of bands, the lifter and the Hamming window are the usual ones of HTK.
 
     Args:
         samples: ``(n,)``, in [-1, 1], one channel.
@@ -74,7 +74,7 @@ def mfcc(samples: np.ndarray, rate: int) -> np.ndarray:
     if not np.isfinite(samples).all():
         raise ValueError(f"samples must be finite, got {samples[~np.isfinite(samples)][0]}")
     if (peak := np.abs(samples, dtype=np.float64).max()) > LOUDEST:
-        raise ValueError(f"samples must be in [-1, 1], give or take, got {peak:g} in size")
+        raise ValueError(f"samples must be about in [-1, 1], got a magnitude of {peak:g}")
     kaldi = require("kaldi_native_fbank")
     extractor = kaldi.OnlineMfcc(_options(kaldi, int(rate)))
     extractor.accept_waveform(float(rate), (samples * 32768.0).astype(np.float32))

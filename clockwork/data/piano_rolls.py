@@ -17,7 +17,7 @@ from clockwork.optional import require
 LOWEST, KEYS = 21, 88  # the MIDI number of the first key, A0, and the number of keys of a piano
 PARTS = ("train", "valid", "test")
 MIDI = (".mid", ".midi")
-DRUMS = 9  # the channel of percussion, whose numbers are no pitches
+DRUMS = 9  # the channel of percussion, whose numbers are not pitches
 
 
 def _bytes(content: Any = b"", encoding: str = "latin1") -> bytes:
@@ -29,7 +29,7 @@ def _bytes(content: Any = b"", encoding: str = "latin1") -> bytes:
     return bytes(content)
 
 
-# All that a pickle of a set may name, and what stands for it: None for the thing itself.
+# All names that a pickle of a set may use, and their replacements; None keeps the object of that name.
 ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): None,
     ("numpy", "dtype"): None,
@@ -42,10 +42,10 @@ ALLOWED: dict[tuple[str, str], Any] = {
 
 
 class PianoRolls(NamedTuple):
-    """Pieces of music in even steps of time.
+    """Pieces of music in time steps of equal length.
 
     Attributes:
-        name: of the set.
+        name: the name of the set.
         train: pieces for training, ``(T, 88)`` each, uint8: 1 where a key sounds in a step. Column 0 is A0, MIDI
             number 21.
         valid: pieces for validation.
@@ -64,19 +64,19 @@ class PianoRolls(NamedTuple):
 
 
 def read_piano_rolls(path: str | Path, *, steps_per_beat: int = 4) -> PianoRolls:
-    """A set of pieces, from a file or from a folder of MIDI files.
+    """Read a set of pieces from a file or a folder of MIDI files.
 
     - ``.mat``: ``traindata``, ``validdata`` and ``testdata``, each an array of objects that are arrays ``(T, 88)``.
     - ``.pickle`` or ``.pkl``: a dictionary of ``train``, ``valid`` and ``test``, each a list of pieces, which are lists
       of steps, which are lists of MIDI numbers. Nothing in the file is executed: only numbers, strings, lists,
       dictionaries and arrays are read.
-    - ``.json``: the same as a pickle; -1 stands for no note.
+    - ``.json``: the same structure as in a pickle; -1 stands for no note.
     - a folder: with subfolders ``train``, ``valid`` and ``test`` of MIDI files; without them, the files in the order of
-      their names are divided 8 : 1 : 1. A key sounds in each step that its note reaches into; percussion is left out.
+      their names are divided 8 : 1 : 1. A key sounds in every step that its note overlaps; percussion is left out.
 
     Args:
         path: the file or folder.
-        steps_per_beat: steps of a quarter note, for MIDI files.
+        steps_per_beat: the number of steps per quarter note, for MIDI files.
 
     Raises:
         ValueError: if the form is unknown, a part is missing or empty, a piece has no step or is not one of 88 keys, or
@@ -115,7 +115,7 @@ class _Unpickler(pickle.Unpickler):
         return ALLOWED[module, name] or super().find_class(module, name)
 
     def persistent_load(self, pid: Any) -> Any:
-        """Refuse objects that are kept elsewhere."""
+        """Refuse objects stored outside the file."""
         raise pickle.UnpicklingError(f"it names an object outside the file, {shown(pid)}")
 
 
@@ -161,7 +161,7 @@ def _set(path: Path, content: Any) -> PianoRolls:
 
 
 def _piece(content: Any, name: str) -> np.ndarray:
-    """A piece as an array ``(T, 88)``, or as lists of MIDI numbers."""
+    """The piano roll of a piece given as an array ``(T, 88)`` or as lists of MIDI numbers."""
     if isinstance(content, np.ndarray) and content.ndim == 2 and content.dtype.kind in "biuf":
         if content.shape[1] != KEYS or not len(content):
             raise ValueError(f"{name} must be an array of at least one step by 88 keys, got shape {content.shape}")
@@ -246,8 +246,8 @@ def write_midi(path: str | Path, roll: np.ndarray, *, steps_per_beat: int = 2, b
     Args:
         path: the file to write.
         roll: ``(T, 88)`` of 0 and 1.
-        steps_per_beat: steps of a quarter note.
-        beats_per_minute: quarter notes a minute.
+        steps_per_beat: the number of steps per quarter note.
+        beats_per_minute: quarter notes per minute.
 
     Raises:
         ValueError: if ``roll`` has another shape.
@@ -285,12 +285,12 @@ def synthesise(
 
     Args:
         roll: ``(T, 88)`` of 0 and 1.
-        rate: samples a second.
-        steps_per_beat: steps of a quarter note.
-        beats_per_minute: quarter notes a minute.
+        rate: samples per second.
+        steps_per_beat: the number of steps per quarter note.
+        beats_per_minute: quarter notes per minute.
 
     Returns:
-        Samples ``(S,)``, float32, of which the largest has size 0.9; zeros if no key sounds.
+        Samples ``(S,)``, float32, whose largest magnitude is 0.9; zeros if no key sounds.
 
     Example:
         >>> synthesise(embedded_pieces().test[0][:4]).shape
@@ -321,7 +321,7 @@ def _check_roll(roll: Any) -> np.ndarray:
 
 
 def embedded_pieces() -> PianoRolls:
-    """Pieces in four parts that a program has composed: 120 for training, 30 for validation and 30 for the test.
+    """Four-part pieces composed by a program: 120 for training, 30 for validation and 30 for the test.
 
     They are free to use. ``clockwork/data/make_music.py`` composes them: phrases of common chords with a cadence, in
     all keys, major and minor, with a melody and three parts that move as little as they can. A step is an eighth note.

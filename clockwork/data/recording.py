@@ -13,14 +13,14 @@ from clockwork.optional import require
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".sph", ".w64", ".caf")
 LONGEST_WORD = 60.0  # seconds
-FASTEST = 768_000  # samples per second: bounds what is read of a file whose header names an absurd rate
-MOST_SAMPLES = 2**48  # of a file that tells how many it has; libsndfile gives the largest integer for others
-BLOCK = 2**20  # values, of all channels, that are read at a time
-MAX_CHUNKS = 1000  # of a RIFF file before its samples
+FASTEST = 768_000  # samples per second: limits what is read of a file whose header has an absurd rate
+MOST_SAMPLES = 2**48  # libsndfile reports the largest integer for files that do not state their length
+BLOCK = 2**20  # values of all channels read at a time
+MAX_CHUNKS = 1000  # chunks of a RIFF file in which its samples are searched
 
 
 def printable(name: str) -> str:
-    """A file's name for texts: bytes that are not UTF-8 become escapes such as ``\\xe9``.
+    """A file name for messages: bytes that are not UTF-8 become escapes such as ``\\xe9``.
 
     Example:
         >>> printable("caf\\udce9.wav")
@@ -31,30 +31,30 @@ def printable(name: str) -> str:
 
 @contextlib.contextmanager
 def open_sound(path: str | Path) -> Iterator[Any]:
-    """A sound file that libsndfile reads, open.
+    """Open a sound file with libsndfile.
 
     Yields:
         A ``soundfile.SoundFile``.
 
     Raises:
-        ValueError: if there is no such file or it is not audio; it names the file.
+        ValueError: if there is no such file or it is not audio; the error names the file.
         ImportError: if soundfile is not installed; it is in the extra ``[experiments]``.
     """
     soundfile = require("soundfile")
     path = regular_file(path, "audio file")
     try:
         with path.open("rb"):
-            pass  # libsndfile does not say why it cannot
-        # soundfile encodes a name strictly, and there are names that are not UTF-8.
+            pass  # libsndfile does not say why it cannot open a file
+        # soundfile encodes names strictly, but some names are not UTF-8.
         with soundfile.SoundFile(path if os.name == "nt" else os.fsencode(path)) as file:
             if file.frames > MOST_SAMPLES:
-                raise ValueError(f"audio file {path} does not say how many samples it has: convert it, to WAV perhaps")
+                raise ValueError(f"audio file {path} does not say how many samples it has: convert it, e.g. to WAV")
             yield file
     except OSError as error:
         raise ValueError(f"audio file {path} cannot be read: {error.strerror}") from None
     except soundfile.LibsndfileError as error:
         raise ValueError(f"audio file {path} cannot be read as audio: {error.error_string}") from None
-    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: no header, by the file's name
+    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: the suffix names a format without a header
         raise ValueError(f"audio file {path} cannot be read as audio: {error}") from None
 
 
@@ -63,7 +63,7 @@ def read_recording(path: str | Path, longest: float = LONGEST_WORD) -> tuple[np.
 
     Args:
         path: the file.
-        longest: how many seconds it may last.
+        longest: the longest duration allowed, in seconds.
 
     Raises:
         ValueError: if it cannot be read, is empty, is shorter than its header says, or lasts too long.
@@ -100,12 +100,12 @@ def read_recording(path: str | Path, longest: float = LONGEST_WORD) -> tuple[np.
 
 
 def resample(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    """The same sound at another rate, by the library soxr.
+    """Resample a sound with the library soxr.
 
     Args:
         samples: ``(n,)``, one channel.
-        rate: its samples per second.
-        wanted: those of the result.
+        rate: samples per second of ``samples``.
+        wanted: samples per second of the result.
 
     Returns:
         ``(m,)``, float64, ``m`` about ``n * wanted / rate``.
@@ -122,7 +122,7 @@ def resample(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
 
 
 def _promised_samples(path: Path) -> int | None:
-    # libsndfile reads a SPHERE or RIFF file that is cut short as a shorter one, without a word.
+    # libsndfile reads a truncated SPHERE or RIFF file as a shorter one, without an error.
     try:
         with path.open("rb") as file:
             head = file.read(1024)
@@ -152,10 +152,10 @@ def _promised_by_riff(file: Any) -> int | None:
         length = int.from_bytes(size, "little")
         if name == b"fmt ":
             form = file.read(14)
-            # Only uncompressed forms have a fixed number of bytes to a sample of all channels.
+            # Only uncompressed formats have a fixed number of bytes for one sample of all channels.
             plain = int.from_bytes(form[:2], "little") in (1, 3, 6, 7, 0xFFFE)
             block = int.from_bytes(form[12:], "little") if plain else 0
-        # A program that writes to a pipe cannot know the length, and leaves about the most there is.
+        # A program that writes to a pipe does not know the length, and leaves about the largest number possible.
         if name == b"data":
             return length // block if block and length < 0x7FFF0000 else None
         position += 8 + length + length % 2

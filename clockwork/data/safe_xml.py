@@ -1,4 +1,4 @@
-"""XML of unknown origin: nothing in it is executed, expanded or followed."""
+"""Parsing XML of unknown origin: nothing in it is executed, expanded or fetched."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ from clockwork.optional import require
 
 
 def parse_xml(content: bytes) -> Any:
-    """The root element of an XML document, as of ``lxml.etree``.
+    """Parse an XML document with ``lxml.etree``, and return its root element.
 
     Raises:
-        ValueError: if it is cut or no XML, or has a document type, which could define entities.
+        ValueError: if it is truncated or not XML, or has a document type, which could define entities.
         ImportError: if lxml is not installed; it is in the extra ``[experiments]``.
     """
     etree = require("lxml.etree")
@@ -20,17 +20,17 @@ def parse_xml(content: bytes) -> Any:
     try:
         root = etree.fromstring(content, parser)
     except etree.XMLSyntaxError as error:
-        raise ValueError(f"it is cut or no XML: {' '.join(error.msg.split())}") from None
+        raise ValueError(f"it is truncated or not XML: {' '.join(error.msg.split())}") from None
     if root.getroottree().docinfo.doctype:
         raise ValueError(refusal)  # in an encoding that hides it from the search above
     return root
 
 
 def numbers_of(element: Any, names: tuple[str, ...]) -> tuple[float, ...]:
-    """Attributes of an element that must be numbers.
+    """Read attributes of an element as numbers.
 
     Raises:
-        ValueError: if one is missing or no number.
+        ValueError: if one is missing or not a number.
     """
     try:
         return tuple([float(element.get(name)) for name in names])

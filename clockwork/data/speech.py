@@ -22,30 +22,30 @@ PAPER_GROUPS: dict[str, tuple[str, ...]] = {
 }
 PAPER_WORDS: tuple[str, ...] = tuple(itertools.chain.from_iterable(PAPER_GROUPS.values()))
 
-# Of the file of a sentence or a longer text, out of which words are cut.
+# The longest file of a sentence or text out of which words are cut.
 LONGEST_TEXT = 3600.0  # seconds
 
 
 def read_timit(
     root: str | Path, words: Iterable[str] = PAPER_WORDS, per_word: int = 7
 ) -> tuple[list[Utterance], list[str]]:
-    """Cut words out of the TIMIT corpus (Garofolo et al. 1993): the first speakers of each, one token a speaker.
+    """Cut words out of the TIMIT corpus (Garofolo et al. 1993): one token by each of the first speakers of a word.
 
-    TIMIT is licensed, so the copy is the user's own: as on the LDC's disc (NIST SPHERE audio, names such as
-    ``TRAIN/DR1/FCJF0/SX37.WAV`` and ``.WRD``) or unpacked to RIFF, in either case of letters, anywhere below ``root``.
-    A ``.WRD`` file has lines ``start end word``, in samples; neighbours may overlap, and each is cut at its own marks.
+    TIMIT is licensed, so you need your own copy: as on the LDC's disc (NIST SPHERE audio, names such as
+    ``TRAIN/DR1/FCJF0/SX37.WAV`` and ``.WRD``) or unpacked to RIFF, in upper or lower case, anywhere below ``root``.
+    A ``.WRD`` file has lines ``start end word``, in samples; words may overlap, and each is cut at its own marks.
 
     Args:
         root: a folder above the ``.WRD`` files.
-        words: which words, compared without regard to case.
-        per_word: how many speakers of each word, the first in the order of their paths.
+        words: the words to read, ignoring case.
+        per_word: the number of speakers of each word, the first in the order of their paths.
 
     Returns:
         The utterances, word by word in the order of ``words``, and sentences that say what is missing or left out.
 
     Raises:
-        ValueError: if there is no ``.WRD`` file or none of the words, or if a file is malformed, cut short, missing
-            its audio, compressed by shorten, or of another sampling rate than the rest.
+        ValueError: if there is no ``.WRD`` file, none of the words occurs in one, or a file is malformed, cut short,
+            without audio, compressed by shorten, or of another sampling rate than the rest.
         ImportError: if soundfile is not installed; it is in the extra ``[experiments]``.
 
     Example:
@@ -102,25 +102,25 @@ def read_folder(
 ) -> tuple[list[Utterance], list[str]]:
     """Read a folder of speakers: ``SPEAKER/WORD.wav`` (or ``.flac``, or another format of libsndfile).
 
-    **A folder directly below the root is a speaker**, with all that this person said; whoever has a folder is on one
-    side of every split. Several takes of a word are ``SPEAKER/WORD/TAKE.wav``, whatever ``TAKE`` is, or
-    ``SPEAKER/WORD_N.wav``: ``WORD_N``, ``WORD-N``, ``WORD N``, ``WORD(N)`` or ``WORDN`` is ``WORD`` where ``WORD``
-    is a word of the folder too, or where several names differ by the number alone. Recordings that lie otherwise
-    can be listed in a table (`read_table`).
+    **Each folder directly below the root is one speaker** and must hold all recordings of that person; every split
+    keeps a speaker on one side. Several takes of a word are ``SPEAKER/WORD/TAKE.wav``, with any names ``TAKE``, or
+    ``SPEAKER/WORD_N.wav``: ``WORD_N``, ``WORD-N``, ``WORD N``, ``WORD(N)`` or ``WORDN`` is a take of ``WORD`` if
+    ``WORD`` is also a word of the folder, or if several names differ only by the number. If your files are arranged in
+    another way, list them in a table (`read_table`).
 
     Args:
         root: the folder of the speakers' folders.
-        words: which words, compared without regard to case, and words as they are, even if they end in a number;
-            if None all that are found, sorted, but for words of a single speaker if two others or more remain.
-        per_word: how many speakers of each word, the first in the order of their folders; all if None.
+        words: the words to read, ignoring case; these names are words even if they end in a number. None for all,
+            sorted, without those of a single speaker if at least two others remain.
+        per_word: the number of speakers of each word, the first in the order of their folders; None for all.
 
     Returns:
         The utterances, word by word, their channels averaged, and sentences that say what is missing, left out, or
-        taken for a take.
+        counted as a take.
 
     Raises:
-        ValueError: if there is no such file, or if one is empty, cut short, not audio, there twice in two
-            formats, or of another sampling rate than the rest; if folders are named like takes, or like one speaker.
+        ValueError: if there is no such file, or if one is empty, cut short, not audio, present in two formats, or of
+            another sampling rate than the rest; if folders are named like takes, or two like the same speaker.
         ImportError: if soundfile is not installed; it is in the extra ``[experiments]``.
 
     Example:
@@ -151,7 +151,7 @@ def _shortfall(present: list[str], there: dict[str, int], per_word: int) -> list
 def files_below(root: Path) -> list[Path]:
     """All files below a folder that are not hidden, in an order that ignores upper and lower case.
 
-    Folders named like a sound file are among them, so that somebody says what they are.
+    Folders named like a sound file are included, so that the reader reports them.
     """
     suffixes = (".wrd", *AUDIO_SUFFIXES)
     files = (path for path in root.rglob("*") if not path.is_dir() or path.suffix.lower() in suffixes)
@@ -185,7 +185,7 @@ def _read_marks(path: Path) -> list[tuple[int, int, str]]:
 
 
 def _audio_of(marks: Path, beside: dict[tuple[Path, str], Path]) -> Path:
-    # Where a RIFF copy lies beside the disc's SPHERE file, it bears the whole name and one more suffix.
+    # A RIFF copy beside the disc's SPHERE file has its whole name and one more suffix.
     for suffix in (".wav.wav", ".wav", ".flac", ".sph"):
         if file := beside.get((marks.parent, marks.stem.lower() + suffix)):
             return file

@@ -1,4 +1,4 @@
-"""Pen strokes in the formats that people have: InkML, UNIPEN, JSON, and the lines of IAM-OnDB."""
+"""Readers of pen strokes in InkML, UNIPEN, JSON, and the XML of IAM-OnDB."""
 
 import itertools
 import json
@@ -16,35 +16,37 @@ from clockwork.data.safe_xml import parse_xml
 from clockwork.data.strokes import Line, cut
 from clockwork.files import regular_file
 
-RATE = 100.0  # points a second, where a file has no times
+RATE = 100.0  # points per second, if a file has no times
 INK_VALUE = re.compile(r"\s*([!'\"]?)\s*(-?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[*?TF])")
-UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # how XML in UTF-16 begins
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # the first bytes of XML in UTF-16
 UNIPEN_KEYWORD = re.compile(r"\.[A-Z_]+")
 SECONDS = {"s": 1.0, "ms": 1e-3}
 
 
 def read_strokes(path: str | Path) -> tuple[Line, ...]:
-    """The lines of handwriting in a file.
+    """Read the lines of handwriting in a file.
 
-    The format is found by the content:
+    The content of the file tells its format:
 
-    - InkML (W3C 2011): one line of all traces; channels X, Y and T (in ms unless it says s), values explicit or as
-      first or second differences. Its text is an annotation of type ``truth``.
-    - UNIPEN (Guyon et al. 1994): one line of the strokes between ``.PEN_DOWN`` and ``.PEN_UP``; columns as ``.COORD``
-      says, T in ms, Y upwards. Its text is the labels of the first kind of ``.SEGMENT`` that has any.
+    - InkML (W3C 2011): one line made of all traces, with channels X, Y and T (in ms, or in s if its unit is s), and
+      explicit values or first or second differences. The text is that of the annotations of type ``truth``.
+    - UNIPEN (Guyon et al. 1994): one line made of the strokes between ``.PEN_DOWN`` and ``.PEN_UP``. ``.COORD`` names
+      the columns; T is in ms, and Y points upwards. The text is that of the labels of the first kind of ``.SEGMENT``
+      that has labels.
     - JSON: a list of strokes, ``{"strokes": [...], "text": "..."}``, or a list of such lines. A stroke is a list of
       points ``[x, y]`` or ``[x, y, seconds]``, with y downwards.
-    - XML of a line of IAM-OnDB.
+    - The XML of a line of IAM-OnDB.
 
-    Points without a time are taken to be recorded at 100 points a second, or as often as ``.POINTS_PER_SECOND`` says;
-    without a pause between strokes, but for the pen-up points of UNIPEN. Time that goes back stands still instead.
+    Points without a time are assumed to be recorded at 100 points per second, or at the rate ``.POINTS_PER_SECOND``.
+    There is then no pause between strokes, except for the pen-up points of UNIPEN. A time that goes back is replaced
+    by the latest time before it.
 
     Args:
         path: the file.
 
     Raises:
-        ValueError: if the file is none of these, is cut, has no stroke, or has a number that is not finite or beyond
-            1e12.
+        ValueError: if the file has another format, is truncated, has no stroke, or has a number that is not finite or
+            beyond 1e12.
         OSError: if it cannot be read.
         ImportError: if lxml is needed and not installed; it is in the extra ``[experiments]``.
 
@@ -67,7 +69,7 @@ def read_strokes(path: str | Path) -> tuple[Line, ...]:
         elif start == b"." or b"\n.PEN_DOWN" in content:
             lines = [_of_unipen(content.decode("latin-1"))]
         else:
-            raise ValueError("it must be InkML, UNIPEN, JSON of strokes or a line of IAM-OnDB, and begins like none")
+            raise ValueError("it must be InkML, UNIPEN, JSON of strokes or a line of IAM-OnDB, but it begins like none")
         return tuple(Line(_checked(strokes), text, Path(name).name) for strokes, text in lines)
     except ValueError as error:
         raise ValueError(f"stroke file {name} cannot be used: {error}") from None
@@ -115,7 +117,7 @@ def _tag(element: Any) -> str:
 
 
 def _channels(root: Any) -> tuple[list[str], float]:
-    """The names of the channels of all traces, and what the unit of T is in seconds."""
+    """The names of the channels of all traces, and the unit of T in seconds."""
     formats = [one for one in root.iter() if _tag(one) == "traceFormat"]
     found = {
         tuple(
@@ -138,7 +140,7 @@ def _channels(root: Any) -> tuple[list[str], float]:
 
 
 def _values(text: str, channels: int) -> np.ndarray:
-    """The values of a trace, ``(P, C)``: explicit, or differences of the first or second order, as their marks say."""
+    """The values of a trace, ``(P, C)``: explicit, or differences of the first or second order, as marked."""
     rows: list[list[float]] = []
     orders, speeds = [0] * channels, [0.0] * channels
     for point in filter(None, (" ".join(point.split()) for point in text.split(","))):
@@ -171,7 +173,7 @@ def _of_json(content: bytes) -> list[tuple[Sequence[Any], str]]:
     try:
         found = json.loads(content.decode("utf-8-sig"))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"it is cut or no JSON: {error}") from None
+        raise ValueError(f"it is truncated or not JSON: {error}") from None
     if isinstance(found, dict):
         return [_line_of_json(found)]
     if found and all(isinstance(one, dict) for one in found):
@@ -182,7 +184,7 @@ def _of_json(content: bytes) -> list[tuple[Sequence[Any], str]]:
 def _line_of_json(line: dict[str, Any]) -> tuple[Sequence[Any], str]:
     strokes, text = line.get("strokes"), line.get("text", "")
     if not isinstance(text, str):
-        raise ValueError(f"text must be a text, got {text!r}")
+        raise ValueError(f"text must be a string, got {text!r}")
     number = (int, float)
     if not isinstance(strokes, list) or not all(
         isinstance(stroke, list)

@@ -1,4 +1,4 @@
-"""Lines of handwriting as pen strokes, and the inputs that networks get of them (Koutník et al. 2014, sec. 4.3)."""
+"""Lines of handwriting as pen strokes, and the network inputs made of them (Koutník et al. 2014, sec. 4.3)."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -7,17 +7,17 @@ import numpy as np
 
 from clockwork.checks import integer
 
-EVERY = 3  # of the points of a stroke, every third is kept, as in the paper
-MOST = 1e12  # a coordinate or time beyond this is a mistake, and sums of squares might not be finite
+EVERY = 3  # keep every third point of a stroke, as in the paper
+MOST = 1e12  # larger coordinates and times must be mistakes, and sums of their squares might overflow
 
 
 class Line(NamedTuple):
     """A line of handwriting.
 
     Attributes:
-        strokes: in the order of writing, each ``(P, 3)``, float64, P of 1 or more: x to the right, y downwards, both in
-            the units of the pad, and the time in seconds, which does not decrease.
-        text: that is written; empty where nobody knows.
+        strokes: the strokes in the order of writing, each ``(P, 3)``, float64, with at least one point: x to the right
+            and y downwards, both in the units of the pad, and the time in seconds, which does not decrease.
+        text: the written text; empty if it is unknown.
         source: the name of its file within the set.
 
     Example:
@@ -35,12 +35,12 @@ class Lines(NamedTuple):
     """A set of lines in three parts.
 
     Attributes:
-        name: of the set.
-        origin: where it is from, in a few words.
+        name: the name of the set.
+        origin: where the set is from, in a few words.
         training: the lines that networks learn from.
-        validation: those that decide when they stop.
-        test: those that they are tested on.
-        characters: of all texts, in ascending order.
+        validation: the lines that decide when training stops.
+        test: the lines that networks are tested on.
+        characters: the characters of all texts, in ascending order.
         notes: what was left out, and why, in sentences without a full stop.
     """
 
@@ -72,8 +72,8 @@ class Scale(NamedTuple):
     """The means and standard deviations that standardise points.
 
     Attributes:
-        mean: ``(3,)``, float64, of x, y and t.
-        sd: ``(3,)``, float64, their standard deviations; 1 for what does not vary.
+        mean: ``(3,)``, float64, the means of x, y and t.
+        sd: ``(3,)``, float64, the standard deviations of x, y and t; 1 if a value does not vary.
     """
 
     mean: np.ndarray
@@ -81,11 +81,13 @@ class Scale(NamedTuple):
 
 
 def cut(points: np.ndarray, counts: Sequence[int]) -> tuple[np.ndarray, ...]:
-    """The strokes of a line, cut out of all its points; times are from the first, and stand still where they went back.
+    """Split the points of a line into strokes, with times since the first point that never decrease.
+
+    A time that goes back is replaced by the latest time before it.
 
     Args:
         points: ``(P, 3)``, float64: x, y and time in seconds.
-        counts: how many points each stroke has, 1 or more.
+        counts: the number of points of each stroke, at least 1.
 
     Raises:
         ValueError: if there are no strokes, or a number is not finite or beyond 1e12.
@@ -105,14 +107,14 @@ def cut(points: np.ndarray, counts: Sequence[int]) -> tuple[np.ndarray, ...]:
 
 
 def points(line: Line, every: int = EVERY) -> np.ndarray:
-    """The points of a line that networks see, ``(T, 4)``, float64: x, y, t and pen-up.
+    """The points of a line for networks, ``(T, 4)``, float64: x, y, t and pen-up.
 
-    x and y are from the upper left corner of the line, t is from its start. Of each stroke the first point and every
-    third after it are kept; pen-up is 1 at the last kept point of a stroke, else 0.
+    x and y are measured from the upper left corner of the line, t from its start. The first point of each stroke and
+    every third after it are kept; pen-up is 1 at the last kept point of a stroke, else 0.
 
     Args:
-        line: with one stroke or more.
-        every: keep one of so many points.
+        line: a line with at least one stroke.
+        every: keep one point out of this many.
 
     Raises:
         ValueError: if the line has no stroke, or ``every`` is below 1.
@@ -151,7 +153,7 @@ def scale_of(lines: Iterable[np.ndarray]) -> Scale:
 
 
 def standardised(line: np.ndarray, scale: Scale) -> np.ndarray:
-    """Points ``(T, 4)`` with x, y and t brought to zero mean and unit variance, float32; pen-up stays.
+    """Scale x, y and t of points ``(T, 4)`` to zero mean and unit variance, float32; pen-up is unchanged.
 
     Example:
         >>> standardised(np.array([[2, 0, 4, 1.0]]), Scale(np.array([1, 0, 2.0]), np.array([1, 1, 2.0]))).tolist()

@@ -1,4 +1,4 @@
-"""Recordings of words that a table lists: file, word, speaker."""
+"""Recordings of words listed in a table of files, words and speakers."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ from clockwork.data.tokens import Token, Utterance, read_tokens
 from clockwork.files import regular_file
 
 COLUMNS = ("file", "word", "speaker")
-DELIMITERS = {".csv": ",;", ".tsv": "\t"}  # by suffix, those that may be there
+DELIMITERS = {".csv": ",;", ".tsv": "\t"}  # the delimiters allowed in a table, by its suffix
 MOST_BYTES = 10**8
 
 
@@ -20,21 +20,21 @@ def read_table(
 ) -> tuple[list[Utterance], list[str]]:
     """Read the recordings that a table lists, wherever they lie.
 
-    The table is ``.csv`` (commas or semicolons) or ``.tsv`` in UTF-8. Its first line names its columns: ``file``, a
-    path relative to the table, ``word`` and ``speaker``, in any order, others beside them. Several lines of one word
-    and speaker are takes. Lines of one speaker are on one side of every split, whatever their files are called.
+    The table is ``.csv`` (commas or semicolons) or ``.tsv`` in UTF-8. Its first line names the columns, in any order:
+    ``file``, a path relative to the table, ``word`` and ``speaker``; other columns are ignored. Several lines with the
+    same word and speaker are takes. Every split keeps the lines of one speaker on one side, whatever the file names.
 
     Args:
         path: the table.
-        words: which words, compared without regard to case; if None all that are there, sorted, but for words of a
-            single speaker if two others or more remain.
-        per_word: how many speakers of each word, the first in the table; all if None.
+        words: the words to read, ignoring case. None for all, sorted, without those of a single speaker if at least two
+            others remain.
+        per_word: the number of speakers of each word, the first in the table; None for all.
 
     Returns:
         The utterances, word by word, and sentences that say what is missing or left out.
 
     Raises:
-        ValueError: if the table is not as above, names a file twice, or a file cannot be used.
+        ValueError: if the table has another form, names a file twice, or a file cannot be used.
         ImportError: if soundfile is not installed; it is in the extra ``[experiments]``.
 
     Example:
@@ -55,7 +55,7 @@ def table_tokens(path: Path) -> list[Token]:
     """The recordings that a table lists; no sound file is opened.
 
     Raises:
-        ValueError: if it is not a table as of `read_table`.
+        ValueError: if it is not a table as `read_table` describes it.
     """
     form = "a table must begin with the line file,word,speaker"
     path = regular_file(path, "table")
@@ -94,5 +94,5 @@ def table_tokens(path: Path) -> list[Token]:
     if not tokens:
         raise ValueError(f"table {path} lists no recording: {form}, and has a line for each recording")
     if missing := [token.source for token in tokens if not os.path.lexists(token.path)]:
-        raise ValueError(f"table {path} lists files that do not exist: {listed(missing)}; paths begin at the table")
+        raise ValueError(f"table {path} lists files that do not exist: {listed(missing)}; paths are relative to it")
     return tokens

@@ -1,4 +1,4 @@
-"""Folders of speakers: which file is which word, and which are takes of the same word."""
+"""Folders of speakers: the word of each sound file, and takes of the same word."""
 
 import re
 from collections.abc import Collection, Iterable
@@ -10,7 +10,7 @@ from clockwork.data.tokens import Token
 
 # WORD_2, WORD-2, WORD 2, WORD(2), WORD (2), WORD2
 NUMBERED = re.compile(r"(.+?)(?:[\s_-]*\(\d+\)|[\s_-]+\d+|(?<=[^\d\s_-])\d+)")
-APART = re.compile(r".+[\s_()-]\d+\)?")  # its number is set apart
+APART = re.compile(r".+[\s_()-]\d+\)?")  # the number is separated from the word
 TAKES = re.compile(r"(?:.*[\s_-])?(?:take|session|recording|rec|round|trial|repetition|repeat|rep)s?[\s_-]*\d+", re.I)
 # speaker_1 and speaker_2 are two people; ann_1 and ann_2 may be one.
 PEOPLE = {"speaker", "spk", "spkr", "sp", "s", "person", "people", "p", "subject", "subj", "sub", "participant"}
@@ -23,18 +23,19 @@ def find_tokens(root: Path, files: Iterable[Path], words: Collection[str] | None
 
     A folder directly below ``root`` is a speaker. A file in it is a word, ``SPEAKER/WORD.wav``; the files of a folder
     in it are takes of one word, ``SPEAKER/WORD/TAKE.wav``. ``WORD_N``, ``WORD-N``, ``WORD N``, ``WORD(N)`` and
-    ``WORDN`` is a take of ``WORD`` where ``WORD`` is a word there too, or where several names differ by ``N`` alone.
+    ``WORDN`` is a take of ``WORD`` if ``WORD`` is also a word there, or several names differ only by ``N``.
 
     Args:
         root: the folder.
-        files: all below it, in order.
-        words: names that are words as they are, whatever number they end in; in lower case.
+        files: all files below it, in order.
+        words: names in lower case that are words, even if they end in a number.
 
     Returns:
-        The tokens, in the order of the files, and sentences about what is not plain.
+        The tokens, in the order of the files, and sentences about unclear names and unused files.
 
     Raises:
-        ValueError: if there are none, a file is there twice in two formats, or a speaker's folder is named like a take.
+        ValueError: if there are no sound files, a recording exists in two formats, or a speaker's folder is named like
+            a take or like another speaker's.
     """
     named: dict[tuple[str, ...], tuple[str, str, Path]] = {}  # speaker, name and file by place
     astray = []

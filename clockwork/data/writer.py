@@ -1,7 +1,7 @@
 """The embedded lines of handwriting: a program writes them, with single-stroke letters and a model of a writer's hand.
 
 A writer has a font, a size, a slant, a spacing, a drift of the baseline and a speed. Each letter is bent and moved a
-little, every time in another way. The pen slows down in curves by the two-thirds power law, v ~ r^(1/3) with the radius
+little, differently each time. The pen slows down in curves by the two-thirds power law, v ~ r^(1/3) with the radius
 of curvature r (Lacquaniti, Terzuolo, Viviani 1983). Dots of i and j and bars of t are drawn after the word.
 """
 
@@ -16,14 +16,14 @@ from clockwork.checks import integer
 from clockwork.data.strokes import Line, Lines
 
 WRITERS = {"training": 40, "validation": 6, "test": 6}
-WORDS = (2, 3)  # of a line
-CAP_HEIGHT = 21  # of the fonts
-UNITS = 240.0  # height of a capital, as a pad resolves it
-SPEED = 2400.0  # units a second, where the pen goes straight
-RATE = 100.0  # points a second
+WORDS = (2, 3)  # words per line
+CAP_HEIGHT = 21  # height of a capital, in font units
+UNITS = 240.0  # height of a capital, in units of the pad
+SPEED = 2400.0  # units of the pad per second, on a straight line
+RATE = 100.0  # points per second
 STEP = 0.4  # font units between the points of a curve that the pen follows
-JOINED = {"scripts": 2.5}  # letters of this font are joined where they are as near, in font units
-DELAYED = {"i": "dot", "j": "dot", "t": "bar"}  # strokes that are drawn after the word
+JOINED = {"scripts": 2.5}  # letters of this font are joined if they are nearer than this, in font units
+DELAYED = {"i": "dot", "j": "dot", "t": "bar"}  # strokes drawn after the word
 
 
 class Writer(NamedTuple):
@@ -31,15 +31,15 @@ class Writer(NamedTuple):
 
     Attributes:
         font: the name of the letters' font.
-        size: by which letters are larger than usual.
-        width: by which they are wider than high.
-        slant: how far a letter leans to the right, by its height.
-        spacing: between letters, in font units.
-        gap: between words, in font units.
-        slope: of the baseline.
-        wave: amplitude of the baseline's drift, in font units.
-        bend: how much letters differ from their models.
-        speed: by which the pen is faster than usual.
+        size: the factor by which letters are larger than usual.
+        width: the factor by which letters are wider than usual.
+        slant: how far a letter leans to the right, per unit of height.
+        spacing: the space between letters, in font units.
+        gap: the space between words, in font units.
+        slope: the slope of the baseline.
+        wave: the amplitude of the baseline's drift, in font units.
+        bend: how much letters differ from the font.
+        speed: the factor by which the pen is faster than usual.
     """
 
     font: str
@@ -72,12 +72,12 @@ def acknowledgement() -> tuple[str, ...]:
 def embedded_lines(seed: int = 0, lines_each: int = 25) -> Lines:
     """Lines of two or three words, written by a program: 40 writers for training, 6 for validation and 6 for test.
 
-    Writers and sentences of one set are in no other. The texts are English prose in the public domain. The same seed
+    No two sets share a writer or a sentence. The texts are English prose in the public domain. The same seed
     gives the same lines.
 
     Args:
-        seed: from which writers and lines are drawn.
-        lines_each: lines of each writer.
+        seed: the seed from which writers and lines are drawn.
+        lines_each: the number of lines of each writer.
 
     Raises:
         ValueError: if the seed is negative or ``lines_each`` is below 1.
@@ -107,17 +107,17 @@ def embedded_lines(seed: int = 0, lines_each: int = 25) -> Lines:
 
 
 class _Random:
-    """Random numbers made of uniform ones alone, whose stream does not depend on NumPy's version."""
+    """Random numbers made only of uniform ones, whose stream does not depend on the version of NumPy."""
 
     def __init__(self, *key: int) -> None:
         self.uniform = np.random.Generator(np.random.PCG64(np.random.SeedSequence(key))).random
 
     def normal(self, sd: float, *shape: int) -> Any:
-        """About normal: the sum of four uniform numbers."""
+        """Approximately normal numbers: sums of four uniform ones."""
         return sd * np.sqrt(3) * (self.uniform((4, *shape)).sum(0) - 2)
 
     def between(self, low: float, high: float) -> float:
-        """Uniform."""
+        """A uniform number from ``low`` to ``high``."""
         return low + (high - low) * float(self.uniform())
 
     def below(self, count: int) -> int:
@@ -126,7 +126,7 @@ class _Random:
 
 
 def _texts() -> dict[str, list[list[str]]]:
-    """The sentences of each set, as words: of every eight sentences six are for training."""
+    """The sentences of each set, as words: six of every eight sentences are for training."""
     sentences: list[list[str]] = []
     for one in _embedded()["texts"]:
         sentences.append([])
@@ -143,7 +143,7 @@ def _texts() -> dict[str, list[list[str]]]:
 
 
 def _phrase(random: _Random, sentences: list[list[str]]) -> list[str]:
-    """Two or three words that follow one another."""
+    """Two or three consecutive words of a sentence."""
     sentence = sentences[random.below(len(sentences))]
     count = WORDS[random.below(len(WORDS))]
     first = random.below(len(sentence) - count + 1)
@@ -167,7 +167,7 @@ def _drawn(random: _Random, number: int) -> Writer:
 
 
 def write(writer: Writer, words: list[str], random: _Random) -> tuple[np.ndarray, ...]:
-    """The strokes of some words, each ``(P, 3)``: x, y and seconds, in whole units and hundredths."""
+    """The strokes of some words, each ``(P, 3)``: x, y and seconds, rounded to units and hundredths."""
     phase, x = random.between(0, 2 * np.pi), 0.0
     curves: list[np.ndarray] = []
     for word in words:
@@ -186,7 +186,7 @@ def write(writer: Writer, words: list[str], random: _Random) -> tuple[np.ndarray
 
 
 def _is(kind: str, stroke: np.ndarray) -> bool:
-    """Whether a stroke of a letter's model is its dot, small, or its bar, level."""
+    """Whether a stroke of a letter in the font is its dot (small) or its bar (level)."""
     width, height = np.ptp(stroke, axis=0)
     return (kind == "dot" and max(width, height) <= 4) or (kind == "bar" and height <= 1 < width)
 
@@ -215,7 +215,7 @@ def _rounded(stroke: np.ndarray) -> np.ndarray:
 
 
 def _joined(curves: list[np.ndarray], near: float) -> list[np.ndarray]:
-    """Curves of which one goes on where the last one ended, without a gap."""
+    """Join each curve to the one before it if it begins within ``near`` of that one's end."""
     found: list[np.ndarray] = []
     for curve in curves:
         if found and np.abs(curve[0] - found[-1][-1]).max() < near:
@@ -226,7 +226,7 @@ def _joined(curves: list[np.ndarray], near: float) -> list[np.ndarray]:
 
 
 def _placed(writer: Writer, curve: np.ndarray, phase: float) -> np.ndarray:
-    """Font units to those of the pad, with the writer's slant and baseline; y grows downwards in both."""
+    """Convert font units to units of the pad, with the writer's slant and baseline; y grows downwards in both."""
     x, y = curve.T
     baseline = 9.0
     x = writer.width * x + writer.slant * (baseline - y)
@@ -235,7 +235,7 @@ def _placed(writer: Writer, curve: np.ndarray, phase: float) -> np.ndarray:
 
 
 def _drawn_by_pen(writer: Writer, random: _Random, curves: list[np.ndarray]) -> tuple[np.ndarray, ...]:
-    """Curves as a pad records them, one after another."""
+    """The strokes that a pad records while a pen draws the curves one after another."""
     strokes, now, at = [], 0.0, curves[0][0]
     unit = writer.size * UNITS / CAP_HEIGHT
     for curve in curves:
