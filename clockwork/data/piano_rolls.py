@@ -260,7 +260,7 @@ def write_midi(path: str | Path, roll: np.ndarray, *, steps_per_beat: int = 2, b
         ...     write_midi(Path(folder) / "piece.mid", embedded_pieces().test[0])
     """
     mido, held = require("mido"), _check_roll(roll).astype(bool)
-    integer("steps_per_beat", steps_per_beat, least=1)
+    integer("steps_per_beat", steps_per_beat, 1, 480)
     song, ticks = mido.MidiFile(), 480 // steps_per_beat
     track = mido.MidiTrack()
     song.tracks.append(track)

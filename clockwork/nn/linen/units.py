@@ -8,6 +8,7 @@ from flax import linen as nn
 from jax import Array
 from jax.nn.initializers import Initializer
 
+from clockwork.checks import finite
 from clockwork.deep.units import lp_units
 from clockwork.nn.linen.described import Described
 from clockwork.ops.linalg import Activation
@@ -39,8 +40,9 @@ class LpUnits(Described, nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Map ``(*batch, K)`` to ``(*batch, N)``."""
+        order = finite("order", self.order, least=1.01)
         pieces = _dense(self.features * self.pieces, self, "linear")(x)
-        rho = self.param("rho", lambda key: jnp.full(self.features, jnp.log(jnp.expm1(self.order - 1)), jnp.float32))
+        rho = self.param("rho", lambda key: jnp.full(self.features, jnp.log(jnp.expm1(order - 1)), jnp.float32))
         return lp_units(pieces.reshape(*pieces.shape[:-1], self.features, self.pieces), rho)
 
 
