@@ -8,6 +8,7 @@ against a loop over them. The memory is that of XLA's temporary arrays.
 """
 
 import argparse
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -128,10 +129,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--seconds", type=float, default=20.0, help="at most, for each way of a row")
     options = parser.parse_args()
-    try:
-        import torch
-    except ImportError:
-        torch = None
+    torch = importlib.import_module("torch") if importlib.util.find_spec("torch") else None
     works = {
         f"DT(S)-RNN {HIDDEN}, {MIDDLE}, {BATCH} sequences of {STEPS} steps": deep_ways(torch, jnp.float32),
         "the same in bfloat16": deep_ways(torch, jnp.bfloat16),

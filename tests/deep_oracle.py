@@ -62,5 +62,5 @@ def backward(weights, inputs, hidden, names, outputs_bar, last_bar):
                 bar[2] += np.outer(values[k - 1], delta)
                 error = w @ delta
         error = passed
-    joined = [np.concatenate([bar[i] for bar in bars if bar[i] is not None], -1) for i in (0, 1, 3)]
+    joined = [np.concatenate([b for bar in bars if (b := bar[i]) is not None], -1) for i in (0, 1, 3)]
     return (joined[0], joined[1], tuple(bar[2] for bar in bars[1:]), joined[2]), inputs_bar, error

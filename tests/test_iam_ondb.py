@@ -217,7 +217,7 @@ def test_what_is_written_is_read(tmp_path):
         (made_up(" a")[0], "must have one blank between words"),
         (made_up("CSR: a")[0], "no 'CSR:', got 'CSR: a'"),
         (Line((), "a", ""), "a line must have strokes, each with at least one point, unlike the line 'a'"),
-        (Line((np.zeros((0, 3)),), "a", ""), "each with a point or more"),
+        (Line((np.zeros((0, 3)),), "a", ""), "each with at least one point"),
         (
             Line((np.full((1, 3), np.nan),), "a", ""),
             "the points of a line must be finite, unlike those of the line 'a'",
