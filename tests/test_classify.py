@@ -151,7 +151,7 @@ def test_what_cannot_be_used_is_one_sentence(results, tmp_path):
         "none.wav": "does not exist",
         "pipe.wav": "is a pipe or a device",
         "": "is a folder",
-        "loud.wav": "cannot be used: samples must be in",
+        "loud.wav": "cannot be used: samples must be about in",
         "short.wav": "cannot be used: samples must be at least 400",
         "hour.flac": "lasts 70 s; at most 60 s can be used",
     }.items():
