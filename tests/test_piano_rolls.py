@@ -3,6 +3,7 @@
 import json
 import pickle
 import struct
+import zlib
 
 import mido
 import numpy as np
@@ -188,7 +189,7 @@ def of_midi(notes):
         (damaged("set.pickle", pickle.dumps(PIECES)[:-9]), "is not a pickle of pieces"),
         (damaged("set.pickle", b"\x80\x04\x95" + struct.pack("<Q", 2**62)), "is not a pickle of pieces"),
         (damaged("set.mat", b"MATLAB 5.0 MAT-file" + b"\0" * 200), "is not a MATLAB file of pieces"),
-        (of_mat(testdata=np.zeros((3, 3))), "test piece 0 must be a list of at least one step"),
+        (of_mat(testdata=np.zeros((3, 3))), r"testdata must be a cell array, got a matrix \(3, 3\)"),
         (of_mat(testdata=as_mat({"x": [[[60]]]})["xdata"][:, :0]), "has no pieces for test"),
         (damaged("set.txt", b"x"), "must end in .mat, .pickle, .pkl or .json, or be a folder"),
         (lambda folder: folder, "has no MIDI files for train"),
@@ -213,6 +214,45 @@ def test_arrays_of_another_width_or_other_numbers(tmp_path, shape, value):
         ValueError, match=r"test piece 0 must (be an array .* got shape \(5, 87\)|hold only 0 and 1, got 2)"
     ):
         read_piano_rolls(tmp_path / "set.mat")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_no_damage_to_a_matlab_file_is_more_than_one_sentence(tmp_path, compressed):
+    """SciPy's reader ends the process at some of these."""
+    path = tmp_path / "set.mat"
+    scipy.io.savemat(path, as_mat(), do_compression=compressed)
+    same(read_piano_rolls(path))
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    for length in (0, 100, 128, 130, 140, 200, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="is not a MATLAB file of pieces"):
+            read_piano_rolls(path)
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for place in rng.integers(128, len(whole), 3):
+            damaged[place] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            read_piano_rolls(path)
+        except ValueError as error:
+            assert "\n" not in str(error)
+    path.write_bytes(whole[:124] + b"\x00\x02IM" + whole[128:])
+    with pytest.raises(ValueError, match="it is of MATLAB 7.3"):
+        read_piano_rolls(path)
+
+
+def test_the_sizes_that_a_matlab_file_claims_are_not_believed(tmp_path, monkeypatch):
+    path = tmp_path / "set.mat"
+    scipy.io.savemat(path, as_mat())
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(struct.pack("<II", 3, 88), struct.pack("<II", 2**30, 88)))
+    with pytest.raises(ValueError, match="is not a MATLAB file of pieces"):
+        read_piano_rolls(path)
+    packed = zlib.compress(bytes(10**6))
+    path.write_bytes(whole[:128] + struct.pack("<II", 15, len(packed)) + packed)
+    monkeypatch.setattr(piano_rolls, "MOST_BYTES", 10**5)
+    with pytest.raises(ValueError, match="it unpacks to more bytes than will be read"):
+        read_piano_rolls(path)
 
 
 def test_a_midi_file_that_is_cut(tmp_path):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from clockwork.checks import finite, integer, shown
+from clockwork.data.matlab import matlab_cells
 from clockwork.data.recording import printable
 from clockwork.files import regular_file
 from clockwork.optional import require
@@ -17,6 +18,7 @@ from clockwork.optional import require
 LOWEST, KEYS = 21, 88  # the MIDI number of the first key, A0, and the number of keys of a piano
 PARTS = ("train", "valid", "test")
 MIDI = (".mid", ".midi")
+MOST_BYTES = 2**31  # that a MATLAB file may unpack to
 DRUMS = 9  # the channel of percussion, whose numbers are not pitches
 
 
@@ -134,12 +136,11 @@ def _json(path: Path) -> Any:
 
 
 def _mat(path: Path) -> Any:
-    load = require("scipy.io").loadmat
     try:
-        content = load(str(path))
-    except Exception as error:  # damaged files raise errors of almost any kind
+        found = matlab_cells(path.read_bytes(), [f"{part}data" for part in PARTS], MOST_BYTES)
+    except ValueError as error:
         raise _damaged(path, "MATLAB file", error) from None
-    return {part: list(np.ravel(content[f"{part}data"])) for part in PARTS if f"{part}data" in content}
+    return {part: found[f"{part}data"] for part in PARTS}
 
 
 def _damaged(path: Path, kind: str, error: Exception) -> ValueError:
