@@ -237,7 +237,7 @@ def test_no_damage_to_a_matlab_file_is_more_than_one_sentence(tmp_path, compress
         except ValueError as error:
             assert "\n" not in str(error)
     path.write_bytes(whole[:124] + b"\x00\x02IM" + whole[128:])
-    with pytest.raises(ValueError, match="it is of MATLAB 7.3"):
+    with pytest.raises(ValueError, match=r"it is of MATLAB 7\.3"):
         read_piano_rolls(path)
 
 
