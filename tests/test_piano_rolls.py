@@ -87,15 +87,31 @@ class Evil:
 )
 def test_nothing_in_a_pickle_is_executed(tmp_path, call, named):
     (tmp_path / "set.pickle").write_bytes(pickle.dumps({**PIECES, "test": call}))
-    with pytest.raises(ValueError, match=f"it names {named}, and a set of pieces holds only lists and numbers"):
+    with pytest.raises(ValueError, match=f"it refers to '{named}', which is not built"):
         read_piano_rolls(tmp_path / "set.pickle")
 
 
-@pytest.mark.parametrize("call", [Evil(bytes, 2**62), Evil(__import__("codecs").encode, "x", "rot13")])
-def test_bytes_in_a_pickle_are_those_of_arrays(tmp_path, call):
+@pytest.mark.parametrize(
+    ("call", "complaint"),
+    [
+        (Evil(bytes, 2**62), "it has bytes made of 4611686018427387904, but only empty ones"),
+        (Evil(__import__("codecs").encode, "x", "rot13"), "it has bytes in the encoding 'rot13'"),
+        (Evil(np.dtype, "V9"), "it has an array of dtype 'V9', but only numbers are read"),
+    ],
+)
+def test_what_arrays_are_built_with_builds_nothing_else(tmp_path, call, complaint):
     (tmp_path / "set.pickle").write_bytes(pickle.dumps({**PIECES, "test": call}))
-    with pytest.raises(ValueError, match="is not a pickle of pieces: it builds bytes of"):
+    with pytest.raises(ValueError, match=f"is not a pickle of pieces: {complaint}"):
         read_piano_rolls(tmp_path / "set.pickle")
+
+
+def test_a_pickle_does_not_reserve_what_it_claims(tmp_path):
+    huge = [b"\x80\x02K\x00r\xff\xff\xff\x7f.", b"\x80\x05\x96" + struct.pack("<Q", 2**40) + b".",
+            b"\x80\x04\x8e" + struct.pack("<Q", 2**62)]  # fmt: skip
+    for content in huge:
+        (tmp_path / "set.pickle").write_bytes(content)
+        with pytest.raises(ValueError, match=r"set\.pickle"):
+            read_piano_rolls(tmp_path / "set.pickle")
 
 
 def test_json_with_silences(tmp_path):

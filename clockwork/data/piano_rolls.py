@@ -1,8 +1,6 @@
 """Polyphonic music as piano rolls: readers of the sets of Boulanger-Lewandowski et al. (2012), JSON and MIDI files."""
 
-import io
 import json
-import pickle
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +10,7 @@ import numpy as np
 from clockwork.checks import finite, integer, shown
 from clockwork.data.matlab import matlab_cells
 from clockwork.data.recording import printable
+from clockwork.data.safe_pickle import plain_pickle
 from clockwork.files import regular_file
 from clockwork.optional import require
 
@@ -20,27 +19,6 @@ PARTS = ("train", "valid", "test")
 MIDI = (".mid", ".midi")
 MOST_BYTES = 2**31  # that a MATLAB file may unpack to
 DRUMS = 9  # the channel of percussion, whose numbers are not pitches
-
-
-def _bytes(content: Any = b"", encoding: str = "latin1") -> bytes:
-    """The bytes of an array in a pickle, as its protocols build them."""
-    if isinstance(content, str) and encoding in ("latin1", "latin-1"):
-        return content.encode("latin1")
-    if not isinstance(content, (bytes, bytearray)):
-        raise pickle.UnpicklingError(f"it builds bytes of {type(content).__name__}")
-    return bytes(content)
-
-
-# All names that a pickle of a set may use, and their replacements; None keeps the object of that name.
-ALLOWED: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): None,
-    ("numpy", "dtype"): None,
-    **{(f"numpy.{core}.multiarray", name): None for core in ("core", "_core") for name in ("_reconstruct", "scalar")},
-    **{(f"numpy.{core}.numeric", "_frombuffer"): None for core in ("core", "_core")},
-    ("_codecs", "encode"): _bytes,
-    ("builtins", "bytes"): _bytes,
-    ("__builtin__", "bytes"): _bytes,
-}
 
 
 class PianoRolls(NamedTuple):
@@ -107,24 +85,10 @@ def read_piano_rolls(path: str | Path, *, steps_per_beat: int = 4) -> PianoRolls
     return _set(path, readers[path.suffix.lower()](path))
 
 
-class _Unpickler(pickle.Unpickler):
-    """Builds numbers, strings, lists, dictionaries and arrays, and nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Refuse every name but those that arrays need."""
-        if (module, name) not in ALLOWED:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, and a set of pieces holds only lists and numbers")
-        return ALLOWED[module, name] or super().find_class(module, name)
-
-    def persistent_load(self, pid: Any) -> Any:
-        """Refuse objects stored outside the file."""
-        raise pickle.UnpicklingError(f"it names an object outside the file, {shown(pid)}")
-
-
 def _pickle(path: Path) -> Any:
     try:
-        return _Unpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
-    except Exception as error:  # damaged pickles raise errors of almost any kind
+        return plain_pickle(path.read_bytes())
+    except ValueError as error:
         raise _damaged(path, "pickle", error) from None
 
 
