@@ -23,7 +23,7 @@ from clockwork.report import table
 from clockwork.tasks import Handwriting
 from clockwork.tasks.handwriting import data as buckets
 from clockwork.tasks.handwriting.data import limits_of, prepare, text_of
-from clockwork.tasks.handwriting.network import UNITS, Transcriber, units_of
+from clockwork.tasks.handwriting.network import UNITS, Transcriber, _parameters, kind_of, units_of
 from clockwork.tasks.handwriting.reading import error_of, read
 from clockwork.tasks.handwriting.report import stuck, word_error
 from clockwork.training import Step, open_results, sweep
@@ -121,6 +121,13 @@ def test_networks_have_the_papers_parameters(name):
         for units in (UNITS[size][name] for size in UNITS)
     ]
     assert tuple(counts) == COUNTS[name]
+
+
+@pytest.mark.parametrize("name", ["srn", "lstm", "cwrnn3", "cwlstm", "cwlstm3"])
+def test_parameters_are_counted_without_a_network(name):
+    kind, modules = kind_of(name)
+    made = nnx.eval_shape(lambda: Transcriber(kind, 25, 4, 82, modules=modules, rngs=nnx.Rngs(0)))
+    assert _parameters(name, 25) == made.num_parameters
 
 
 @pytest.mark.parametrize("name", ["cwrnn3", "cwrnn5", "cwlstm"])
