@@ -1,8 +1,8 @@
 """The Clockwork RNN (Koutník, Greff, Gomez, Schmidhuber 2014) for JAX and Flax.
 
 In shapes, ``R`` stands for runs, ``B`` batch, ``T`` time steps, ``I`` inputs, ``N`` hidden units, ``G`` modules and
-``O`` outputs; ``()`` is a number. Vectors are rows: ``h @ W``. The functions here take one sequence; batches and runs
-are ``jax.vmap``. The cells and layers for Flax in `clockwork.nn` take any batch.
+``O`` outputs; ``()`` is a scalar. Vectors are rows: ``h @ W``. The functions here take one sequence; use ``jax.vmap``
+for batches and runs. The cells and layers for Flax in `clockwork.nn` take any batch shape.
 """
 
 import importlib
@@ -26,7 +26,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when first asked for: where JAX cannot read its environment, the command line can then say so.
+    # Imported lazily, so that the command line can report an environment variable that JAX cannot read.
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,4 +1,4 @@
-"""The command ``clockwork``, which is ``python -m clockwork`` too."""
+"""The command ``clockwork``, also available as ``python -m clockwork``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The checks of arguments that all parts of the library share. Each error is one sentence."""
+"""Argument checks shared by all parts of the library. Each error is one sentence."""
 
 import math
 import operator
@@ -14,7 +14,7 @@ import numpy as np
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 80
-SHOWN = 5  # a sentence lists this many names and counts the rest
+SHOWN = 5  # an error lists this many names and counts the rest
 # The letter of each dimension of an array, in every docstring and check of this library.
 DIMENSIONS = {
     "R": "runs", "B": "batch", "T": "time steps", "I": "inputs", "N": "hidden units", "G": "modules", "O": "outputs",
@@ -23,12 +23,12 @@ KINDS = {float: "floating point numbers", int: "integers"}
 
 
 class ArgumentError(ValueError):
-    """An argument that cannot be used.
+    """An invalid argument.
 
-    The error keeps the name apart from the problem, so that the command line can name its option instead.
+    The error keeps the argument's name in a separate attribute, so that the command line can name its option instead.
 
     Args:
-        name: the argument, such as ``"clip_norm"``.
+        name: the argument's name, such as ``"clip_norm"``.
         problem: the rest of the sentence, such as ``"must be positive, got -1"``.
 
     Example:
@@ -131,22 +131,21 @@ def shaped(
 ) -> Any:
     """Return the array; raise `ArgumentError` unless it has these dimensions.
 
-    The assertions are those of chex, so that ``chex.disable_asserts()`` turns this check off.
+    The assertions are chex's, so ``chex.disable_asserts()`` turns this check off.
 
     Args:
-        name: the argument, such as ``"inputs"``.
-        array: an array of JAX or NumPy, or a tracer.
-        dimensions: separated by spaces. Each is a letter of `DIMENSIONS`, a multiple of a letter (``"4N"``), a number,
-            or ``*batch``, which stands for any number of batch dimensions.
-        kind: what the array must hold: ``float`` for floating point numbers of any size, ``int`` for integers of any
-            size, None for anything.
+        name: the argument's name, such as ``"inputs"``.
+        array: a JAX or NumPy array, or a tracer.
+        dimensions: the expected dimensions, separated by spaces. Each is a letter of `DIMENSIONS`, a multiple of a
+            letter (``"4N"``), a number, or ``*batch``, which stands for any number of batch dimensions.
+        kind: ``float`` for any floating-point dtype, ``int`` for any integer dtype, None for any dtype.
         batch: the shape that ``*batch`` must have; None for any shape.
-        hint: the end of the sentence of the error, such as ``"; batch with jax.vmap"``.
-        **sizes: the sizes of letters. A letter without a size here may have any size.
+        hint: text appended to the error message, such as ``"; batch with jax.vmap"``.
+        **sizes: the size of each letter; a letter that is not given may have any size.
 
     Raises:
         ArgumentError: if the array has another shape or kind.
-        TypeError: if the array is none, or a dimension is not of the vocabulary: a mistake of the calling code.
+        TypeError: if ``array`` is not an array, or ``dimensions`` has an unknown name: a bug in the calling code.
 
     Example:
         >>> shaped("inputs", np.zeros((5, 13)), "T I", I=13).shape
@@ -175,7 +174,7 @@ def shaped(
 def _expected(
     dimensions: str, batch: tuple[int, ...] | None, sizes: dict[str, int]
 ) -> tuple[tuple[Any, ...], list[str]]:
-    """The shape as ``chex.assert_shape`` takes it, and each dimension as a sentence shows it."""
+    """The shape for ``chex.assert_shape``, and each dimension as the error message shows it."""
     wanted, words, known = [], [], set()
     for one in dimensions.split():
         if one == "*batch":
@@ -201,7 +200,7 @@ def _expected(
 def typed(name: str, value: Any, hint: Any) -> Any:
     """Convert the value to this type annotation; raise `ArgumentError` if it does not fit.
 
-    Lists and arrays become tuples, numbers of NumPy and JAX become Python's, and paths become strings. An annotation
+    Lists and arrays become tuples, NumPy and JAX scalars Python numbers, and paths strings. An annotation
     that is neither a class, nor a tuple or union of classes, accepts every value unchanged.
 
     Example:

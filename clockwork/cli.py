@@ -22,7 +22,7 @@ try:
     from clockwork.options import help_of, option_names, options_of, reads_results, takes_files
     from clockwork.tasks import TASKS
     from clockwork.training import Task
-except (ImportError, ValueError) as error:  # ValueError: a variable of the environment that JAX cannot read
+except (ImportError, ValueError) as error:  # ValueError: an environment variable that JAX cannot read
     named = [name for name in os.environ if name.startswith("JAX_") and name.lower() in str(error).lower()]
     variable = f"{named[0]}={os.environ[named[0]]}" if named else "JAX_..."
     problem = error if isinstance(error, ImportError) else f"JAX cannot read its environment, {variable}: {error}"
@@ -34,14 +34,14 @@ FORMATS_HELP = "Formats of the figures: png, pdf, svg, or several of them."
 
 
 class TaskCommand:
-    """The command of a task. Its options are the fields of `task_command`: the task's, its actions, out and format."""
+    """The command of a task. `task_command` adds its options: the task's fields and actions, out and format."""
 
     kind: ClassVar[type[Task]]
     out: Path
     format: tuple[str, ...]
 
     def task(self) -> Task:
-        """The task that the options describe; options without a value are the task's defaults."""
+        """The task that the options describe; options that are not given keep the task's defaults."""
         given: dict[str, Any] = {}
         for field in dataclasses.fields(self.kind):  # pyright: ignore[reportArgumentType]
             value = getattr(self, field.name)
@@ -59,7 +59,7 @@ class TaskCommand:
         return self.train()
 
     def act(self, action: str) -> int:
-        """Do something else than training, with the results folder or with the task itself."""
+        """Run an action other than training, on the results folder or on the task itself."""
         from clockwork.training import open_results
 
         given = getattr(self, action)
@@ -71,7 +71,7 @@ class TaskCommand:
         return 0
 
     def train(self) -> int:
-        """Train what is not yet in the results folder, and write the report."""
+        """Train the runs that the results folder does not have yet, and write the report."""
         from clockwork.report import FORMATS, write_report
         from clockwork.training import FolderError, for_output, keep_compiled, sweep
 
@@ -81,7 +81,7 @@ class TaskCommand:
             task = self.task()
             for remark in task.remarks():
                 print(remark)
-            task.settings()  # whatever cannot be read is found out now
+            task.settings()  # fails now if an input cannot be read
             for module in ("matplotlib", "soundfile", "rich", "filelock"):
                 require(module)
             keep_compiled()
@@ -102,7 +102,7 @@ class TaskCommand:
         return 0
 
     def again(self) -> str:
-        """The command line that stands for these options."""
+        """The command line with these options."""
         words, names = ["clockwork", self.kind.name], option_names(self.kind)
         fields: Any = dataclasses.fields(self)  # pyright: ignore[reportArgumentType]
         for field in sorted(fields, key=lambda field: field.name == "out"):
@@ -115,7 +115,7 @@ class TaskCommand:
 
 
 def task_command(kind: type[Task]) -> Any:
-    """The class of a task's command, as tyro makes a command line of it."""
+    """The dataclass from which tyro builds the command line of a task."""
     out = tyro.conf.arg(help="The results folder.")
     forms = tyro.conf.arg(help=FORMATS_HELP)
     fields = [
@@ -137,7 +137,7 @@ class ReportCommand:
     """A results folder."""
     format: Annotated[tuple[str, ...], tyro.conf.arg(help=FORMATS_HELP)] = ("png",)
     html: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Write report.html alone: one page with everything, which needs no network."""
+    """Write only report.html, a single page that works offline."""
 
     def run(self) -> int:
         from clockwork.report import write_html, write_report
@@ -155,7 +155,7 @@ class ReportCommand:
 
 @dataclasses.dataclass(frozen=True)
 class WatchCommand:
-    """Show the report of a sweep in a browser while it runs. The page is served to this machine alone."""
+    """Show the report of a sweep in a browser while it runs. The page is served to this machine only."""
 
     folder: Annotated[Path, tyro.conf.Positional]
     """A results folder."""
@@ -205,7 +205,7 @@ class InfoCommand:
 
 
 def _versions() -> str:
-    """Versions and devices, a line each."""
+    """Versions and devices, one per line."""
     from clockwork.training.config import environment
 
     known = {name: ", ".join(value) if isinstance(value, list) else value for name, value in environment().items()}
@@ -228,10 +228,10 @@ def _back_ends() -> str:
 
 
 def commands(asked: str) -> Any:
-    """What tyro makes the command line of: a command for each task, and those for results of any.
+    """The type from which tyro builds the command line: one command per task, and the commands for all results.
 
     Args:
-        asked: the command whose description is given in full; the others have a line each in the list of all.
+        asked: the command whose full description is shown; the others get one line each in the list of commands.
     """
     found: dict[str, Any] = {name: task_command(kind) for name, kind in TASKS.items()}
     found |= {"report": ReportCommand, "watch": WatchCommand, "info": InfoCommand}
@@ -242,11 +242,11 @@ def commands(asked: str) -> Any:
 
 @contextlib.contextmanager
 def _bad_input(*kinds: type[Exception], options: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
-    """End the program with one sentence and exit status 2 on what the user can put right.
+    """End the program with one sentence and exit status 2 on an error that the user can fix.
 
     Args:
-        kinds: the errors that are the user's; by default those that this library raises of what it reads.
-        options: the options by the names of the arguments in the library's messages.
+        kinds: the types of such errors; by default those that this library raises for bad input.
+        options: maps argument names in the library's messages to command-line options.
     """
     kinds = kinds or (ValueError, OSError, ImportError)
     try:
@@ -267,7 +267,7 @@ def _matching(option: str, patterns: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _report_text(written: Sequence[Path], folder: Path) -> str:
-    """The table, and what was written; files in a folder of their own are counted."""
+    """The table and the files written; files in subfolders are counted, not listed."""
     listed = [str(path) for path in written if path.parent == folder]
     for parent in dict.fromkeys(path.parent for path in written if path.parent != folder):
         files = [path for path in written if path.parent == parent]
@@ -286,7 +286,7 @@ def _start_jax() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status, 2 for bad input."""
+    """Run the command line and return the exit status, 2 for bad input."""
 
     def work() -> int:
         given = list(sys.argv[1:] if arguments is None else arguments)

@@ -1,4 +1,4 @@
-"""When each module of a clockwork layer updates, and what that costs."""
+"""The clock of a clockwork layer: when each module updates, and the cost of a step."""
 
 import dataclasses
 import json
@@ -19,13 +19,13 @@ class Clock:
     """The periods and sizes of the modules of a clockwork layer, fastest first.
 
     Module i updates at the steps t that its period divides, ``t mod T_i = 0``, and keeps
-    its value at all others (Koutník et al. 2014, eq. 4). It receives from every module
-    j >= i, itself included. Periods need not nest and may repeat: among equal periods the
-    position decides who receives. No period need be 1: all modules update at step 0, and at a later step at which no
-    module is active the hidden state stands still, the input is not read and the output repeats.
+    its value at all other steps (Koutník et al. 2014, eq. 4). It receives from every module
+    j >= i, itself included. Periods need not nest and may repeat; among equal periods, the
+    position decides which module receives. No period has to be 1: all modules update at step 0, and at a later step
+    without an active module the hidden state and the output stay the same and the input is not read.
 
     A clock is hashable, and a pytree without leaves: ``jax.jit``, ``jax.vmap``, ``jax.grad`` and ``jax.lax.scan`` take
-    it as an argument as it is, and compile anew for another clock.
+    it as an ordinary argument and recompile for a different clock.
 
     Args:
         periods: ``G`` positive integers in ascending order.
@@ -33,7 +33,7 @@ class Clock:
 
     Raises:
         ValueError: if the periods are empty, not positive integers or not ascending, or if
-            the sizes are not as many positive integers.
+            the sizes are not one positive integer for each period.
 
     Example:
         >>> clock = Clock(periods=(1, 2, 4), sizes=(4, 4, 3))
@@ -66,7 +66,7 @@ class Clock:
 
     @classmethod
     def even(cls, width: int, periods: Sequence[int]) -> "Clock":
-        """A clock of ``width`` units cut as evenly as they go; the rest goes to the fastest.
+        """A clock of ``width`` units split as evenly as possible; the fastest modules get the remainder.
 
         Args:
             width: ``N``, the number of hidden units, at least one for each module.
@@ -95,8 +95,8 @@ class Clock:
         Args:
             width: ``N``, the number of hidden units.
             modules: ``G``, the number of modules.
-            fastest: the period of the fastest module, which all others are multiples of: a layer on top
-                of another may start where that one ends.
+            fastest: the period of the fastest module; all other periods are multiples of it. A stacked
+                layer may start at the slowest period of the layer below.
 
         Raises:
             ValueError: if there are no modules, fewer units than modules, or ``fastest`` is below 1.
@@ -111,7 +111,7 @@ class Clock:
         return cls.even(width, tuple(fastest * 2**i for i in range(modules)))
 
     def flat(self, prefix: str = "") -> dict[str, np.ndarray]:
-        """The clock as an entry of a flat dictionary of arrays, which safetensors and other formats keep.
+        """The clock as an entry of a flat dictionary of arrays, for safetensors and other formats.
 
         Args:
             prefix: put before the name, such as ``"encoder."``.
@@ -131,10 +131,10 @@ class Clock:
 
         Args:
             arrays: the arrays by name; all but the clock's are ignored.
-            prefix: what the name begins with.
+            prefix: the prefix given to `flat`.
 
         Raises:
-            ValueError: if there is no such array, or it holds no clock.
+            ValueError: if the clock's array is missing or does not describe a valid clock.
 
         Example:
             >>> Clock.from_flat({"cell.clock": np.array([[1, 2], [4, 3]])}, "cell.")
@@ -196,7 +196,7 @@ class Clock:
     def parameters(self, inputs: int = 0, outputs: int = 0) -> int:
         """The number of parameters of a network with this hidden layer, as Table 1 counts them.
 
-        Recurrent, input and readout weights, both biases and the ``G`` periods themselves
+        It counts recurrent, input and readout weights, both biases and the ``G`` periods themselves
         ("the clock periods were included in the parameter count", Koutník et al. 2014, sec. 4).
 
         Args:
@@ -204,7 +204,7 @@ class Clock:
             outputs: ``O``, the number of outputs of a linear readout; 0 for none.
 
         Raises:
-            ValueError: if one of them is not an integer of at least 0.
+            ValueError: if ``inputs`` or ``outputs`` is not an integer of at least 0.
 
         Example:
             >>> Clock.exponential(width=40, modules=9).parameters(outputs=1)
@@ -214,20 +214,20 @@ class Clock:
         return self.recurrent_parameters + (inputs + 1) * self.width + (self.width + 1) * outputs + self.modules
 
     def multiply_adds(self, inputs: int = 0, method: Literal["masked", "paper", "cascade"] = "cascade") -> float:
-        """Multiply-adds of one step of the layer, averaged over the clock's cycle.
+        """The multiply-adds of one step of the layer, averaged over the clock's cycle.
 
         Args:
             inputs: ``I``, the number of inputs.
-            method: how the layer is evaluated, its modules having k_i units and period T_i:
+            method: how the layer is evaluated; module i has k_i units and period T_i:
 
-                - ``"masked"``: every row at every step, ``N² + N I``;
-                - ``"paper"``: the rows of active modules, ``O_H + O_I = Σ_i k_i (Σ_{j>=i} k_j + I) / T_i``
+                - ``"masked"``: all rows at every step, ``N² + N I``;
+                - ``"paper"``: only the rows of active modules, ``O_H + O_I = Σ_i k_i (Σ_{j>=i} k_j + I) / T_i``
                   (Koutník et al. 2014, appendix, where all k_i are equal);
                 - ``"cascade"``: what each module sends is computed once, when it changes,
                   ``Σ_j k_j (Σ_{i<=j} k_i + I) / T_j``.
 
         Raises:
-            ValueError: for another method, or if ``inputs`` is not an integer of at least 0.
+            ValueError: if the method is unknown, or if ``inputs`` is not an integer of at least 0.
 
         Example:
             >>> clock = Clock.exponential(width=40, modules=9)
@@ -245,7 +245,7 @@ class Clock:
         raise ValueError(f"method must be 'masked', 'paper' or 'cascade', got {method!r}")
 
 
-jax.export.register_pytree_node_serialization(  # a function with a clock among its arguments can be exported and stored
+jax.export.register_pytree_node_serialization(  # so that functions that take a clock can be exported and stored
     Clock,
     serialized_name="clockwork.Clock",
     serialize_auxdata=lambda clock: json.dumps([clock.periods, clock.sizes]).encode(),
@@ -255,11 +255,11 @@ jax.export.register_pytree_node_serialization(  # a function with a clock among 
 
 
 def check_clock(clock: Any, call: str = "") -> Clock:
-    """The clock, if it is one, else ``ValueError``.
+    """Return the clock; raise ``ValueError`` if it is not a `Clock`.
 
     Args:
-        clock: what was given.
-        call: the right call, for the sentence.
+        clock: the value to check.
+        call: the correct call, shown in the error.
     """
     if isinstance(clock, Clock):
         return clock

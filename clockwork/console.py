@@ -1,4 +1,4 @@
-"""What surrounds the command: its streams, its signals, and how it ends."""
+"""The streams, signals and exit status of the command."""
 
 import codecs
 import os
@@ -10,20 +10,20 @@ from typing import Any
 from clockwork.training.interrupt import Terminated, leave
 
 BAD_INPUT = 2
-READER_GONE = 141  # what a shell says of a program that wrote to a pipe whose reader had ended
+READER_GONE = 141  # a shell's exit status for a program that wrote to a pipe whose reader had exited
 INTERRUPTED, TERMINATED = 130, 143
 ASCII = {"±": "+-", "–": "-", "×": "x"}
 
 
 def guarded(work: Callable[[], int]) -> int:
-    """Call what the command does, and end as other programs do whatever becomes of its streams and signals.
+    """Run the command, and exit as Unix programs do when a stream fails or a signal arrives.
 
     Args:
-        work: returns the exit status.
+        work: runs the command and returns its exit status.
 
     Returns:
-        The exit status; 2 where standard output is closed or full, 130 after Ctrl-C, 143 after SIGTERM, 141 where the
-        reader of a pipe has ended.
+        The exit status; 2 if standard output is closed or full, 130 after Ctrl-C, 143 after SIGTERM, 141 if the reader
+        of a pipe has exited.
     """
     if not _prepare_streams():
         return complain("standard output is closed; send it to a file, or to /dev/null")
@@ -45,19 +45,19 @@ def guarded(work: Callable[[], int]) -> int:
 
 
 def complain(text: str) -> int:
-    """Say on standard error, in one line, what is wrong; returns the exit status for bad input."""
+    """Print one line on standard error; return the exit status for bad input."""
     print(f"clockwork: {' '.join(text.split())}", file=sys.stderr, flush=True)
     return BAD_INPUT
 
 
 def stopped(stop: KeyboardInterrupt, more: str = "") -> int:
-    """Say that the command was stopped, and what is to be said besides; returns the exit status."""
+    """Print on standard error that the command was stopped, followed by ``more``; return the exit status."""
     print(f"\nStopped.{more}", file=sys.stderr, flush=True)
     return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
 
 
 def sentence(error: BaseException, doing: str = "read or written") -> str:
-    """An error in words: of a file, its name, what cannot be done with it, and why."""
+    """An error in words; for a file: its name, what cannot be done with it, and why."""
     if isinstance(error, OSError) and error.strerror:
         where = "standard output" if error.filename is None else os.fsdecode(error.filename)
         return f"{where} cannot be {doing}: {error.strerror}"
@@ -69,7 +69,7 @@ def _terminate(signum: int, frame: object) -> None:
 
 
 def _prepare_streams() -> bool:
-    """Let everything be printed, whatever the locale holds; False if there is no standard output."""
+    """Make every text printable in any locale; return False if there is no standard output."""
     codecs.register_error("clockwork", _substitute)
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
@@ -80,7 +80,7 @@ def _prepare_streams() -> bool:
 
 
 def _substitute(error: UnicodeError) -> tuple[Any, int]:
-    """What is printed for a character that the stream's encoding lacks: of a file's name, the bytes that it has."""
+    """The replacement for characters that the stream cannot encode; undecodable bytes of file names are kept."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     found = b""
@@ -93,7 +93,7 @@ def _substitute(error: UnicodeError) -> tuple[Any, int]:
 
 
 def _discard_output() -> None:
-    # What is still in the buffer would raise again when Python ends.
+    # Otherwise Python would flush the rest of the buffer at exit and raise again.
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, and looked at before they are read."""
+"""Writing files atomically, and checking files before they are read."""
 
 import contextlib
 import os
@@ -10,16 +10,16 @@ from pathlib import Path
 
 from clockwork.optional import require
 
-TEMPORARY = ".tmp-"  # how the name of a file begins that is not whole yet
+TEMPORARY = ".tmp-"  # prefix of the name of a file that is still being written
 LOCK = ".lock"
-ABANDONED = 3600.0  # seconds after which nobody can still be writing a file
+ABANDONED = 3600.0  # seconds after which a temporary file counts as abandoned
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A new file beside ``path`` to write, which takes its place, flushed to disk, when the block ends well.
+    """Write a temporary file beside ``path``; when the block succeeds, it is flushed to disk and replaces ``path``.
 
-    No two processes have the same name for it. If the block fails, ``path`` is as it was.
+    The temporary name is unique, also across processes. If the block fails, ``path`` is unchanged.
 
     Args:
         path: the file to be written; its folder must exist.
@@ -28,7 +28,7 @@ def replacing(path: Path) -> Iterator[Path]:
         The path to write to, with the same suffix.
 
     Raises:
-        OSError: if it cannot be written; it names ``path``.
+        OSError: if the file cannot be written; the error names ``path``.
     """
     beside = path.with_name(f"{TEMPORARY}{secrets.token_hex(6)}{path.suffix}")
     try:
@@ -44,37 +44,37 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all.
+    """Write a file atomically.
 
     Raises:
-        OSError: if it cannot be written; it names ``path``.
+        OSError: if the file cannot be written; the error names ``path``.
     """
     with replacing(path) as beside:
         beside.write_bytes(content)
 
 
 def encoded(text: str) -> bytes:
-    """A text in UTF-8; what of a file's name is not UTF-8 becomes ``\\udcff``."""
+    """A text in UTF-8; bytes of a file name that are not UTF-8 are escaped, such as ``\\udcff``."""
     return text.encode(errors="backslashreplace")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, `encoded`, whole or not at all."""
+    """Write a text file, `encoded`, atomically."""
     write_whole(path, encoded(text))
 
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Hold a folder for one writer alone, until the block or the process ends; others may read.
+    """Lock a folder for a single writer until the block or the process ends; others may read.
 
-    The operating system holds the claim, so that it ends with the process, however that ends.
+    The operating system holds the lock and releases it however the process ends.
 
     Args:
-        folder: is made if it does not exist.
+        folder: the folder; created if it does not exist.
 
     Raises:
-        ValueError: if another process or thread holds it.
-        OSError: if it cannot be written.
+        ValueError: if another process or thread holds the lock.
+        OSError: if the folder cannot be written.
         ImportError: if filelock is not installed; it is in the extra ``[experiments]``.
     """
     filelock = require("filelock")
@@ -91,11 +91,12 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 def remove_abandoned(folder: Path, own: tuple[str, ...]) -> None:
-    """Remove the temporary files of `replacing` that processes left behind which were killed.
+    """Remove the temporary files of `replacing` that killed processes left behind.
 
     Args:
-        folder: where they are looked for, and in the folders in it.
-        own: the suffixes that the caller alone may be writing now; files with others go once they are an hour old.
+        folder: the folder to search, with its direct subfolders.
+        own: suffixes that nobody but the caller may be writing now; files with other suffixes are removed only when
+            they are an hour old.
     """
     for path in [*folder.glob(f"{TEMPORARY}*"), *folder.glob(f"*/{TEMPORARY}*")]:
         with contextlib.suppress(OSError):
@@ -104,14 +105,14 @@ def remove_abandoned(folder: Path, own: tuple[str, ...]) -> None:
 
 
 def regular_file(path: str | Path, what: str = "file") -> Path:
-    """The path, if there is a file to be read there.
+    """Return the path; raise ``ValueError`` unless it is a regular file.
 
     Args:
         path: the file.
-        what: what it should be, such as ``"audio file"``, for the message.
+        what: what the error message calls the file, such as ``"audio file"``.
 
     Raises:
-        ValueError: if there is nothing, a folder, or a pipe or device, whose reading might never end.
+        ValueError: if the path does not exist, or is a folder, or a pipe or device, whose reading might never end.
     """
     path = Path(path)
     try:
@@ -129,13 +130,13 @@ def regular_file(path: str | Path, what: str = "file") -> Path:
 
 
 def cache_folder() -> Path | None:
-    """Where this library keeps what can be made again, made if need be; None if there is no such place to write.
+    """The cache folder of this library, created if needed; None if it cannot be written.
 
-    ``$XDG_CACHE_HOME/clockwork``, or ``~/.cache/clockwork``.
+    It is ``$XDG_CACHE_HOME/clockwork``, or ``~/.cache/clockwork``.
     """
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clockwork"
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # RuntimeError: no home
+    except (OSError, RuntimeError):  # RuntimeError: no home folder
         return None
     return folder if os.access(folder, os.W_OK) else None

@@ -1,18 +1,18 @@
-"""What a feature needs beyond the core, asked for when it is needed."""
+"""Optional dependencies, imported when a feature needs them."""
 
 import importlib
 from typing import Any
 
 
 def require(module: str, extra: str = "experiments") -> Any:
-    """Import a module of an extra.
+    """Import a module of an optional dependency.
 
     Args:
-        module: its name.
-        extra: which of the extras in ``pyproject.toml`` has it.
+        module: the module's name.
+        extra: the extra in ``pyproject.toml`` that installs the module.
 
     Raises:
-        ImportError: if it is not installed, naming the command that installs it.
+        ImportError: if the module is not installed; the message names the command that installs it.
     """
     try:
         return importlib.import_module(module)

@@ -1,10 +1,10 @@
-"""The options of a task's command, made of the fields of its class and of their docstrings.
+"""The options of a task's command, built from the fields and the docstring of the task's class.
 
-A field is an option of the same name, ``--stop-after`` for ``stop_after``; its help is what the class's docstring says
-of it under ``Args:``. The metadata of a field may hold
+A field becomes an option of the same name, ``--stop-after`` for ``stop_after``; its help is the field's entry under
+``Args:`` in the docstring of the class. The metadata of a field may hold
 
-- ``option``: the name of the option where it differs;
-- ``metavar``: what stands for the value in the help, such as ``"PATH"``;
+- ``option``: the name of the option, if it differs;
+- ``metavar``: the placeholder for the value in the help, such as ``"PATH"``;
 - ``files``: True if the values are files: patterns such as ``"*.wav"`` are expanded.
 """
 
@@ -20,13 +20,13 @@ from clockwork.training import Task
 
 PATTERNS = 'A name may be a pattern such as "more/*".'
 CONTINUED = (
-    "The results, a table and figures are written to --out. Started again, the same command skips what is done and "
-    "goes on where it was stopped."
+    "The results, a table and figures are written to --out. Run the same command again to continue a stopped one: "
+    "it skips finished runs."
 )
 
 
 def options_of(kind: type[Task]) -> list[tuple[str, Any, Any]]:
-    """The options of a task: name, annotation for tyro, and field of a dataclass of each."""
+    """The options of a task; each is a name, an annotation for tyro and a dataclass field."""
     described = _described(kind)
     hints = get_type_hints(kind)
     options = []
@@ -48,17 +48,17 @@ def options_of(kind: type[Task]) -> list[tuple[str, Any, Any]]:
 
 
 def reads_results(kind: type[Task], action: str) -> bool:
-    """Whether an action is one of the results and some texts: a static method, not one of the task and a folder."""
+    """Whether an action takes results and texts (a static method) rather than a folder (a method of the task)."""
     return isinstance(inspect.getattr_static(kind, action), staticmethod)
 
 
 def takes_files(kind: type[Task], action: str) -> bool:
-    """Whether these texts are names of files: the static method calls its second argument ``files``."""
+    """Whether the texts of such an action are file names: its second argument is called ``files``."""
     return reads_results(kind, action) and list(inspect.signature(getattr(kind, action)).parameters)[1] == "files"
 
 
 def option_names(kind: type[Task]) -> dict[str, str]:
-    """The options of a task, such as ``--learning-rate``, by the names of its fields."""
+    """Map the names of a task's fields to its options, such as ``--learning-rate``."""
     fields: Any = dataclasses.fields(kind)  # pyright: ignore[reportArgumentType]
     names = {field.name: field.metadata.get("option", field.name) for field in fields}
     names |= {name: name for name in getattr(kind, "actions", ())}
@@ -66,7 +66,7 @@ def option_names(kind: type[Task]) -> dict[str, str]:
 
 
 def help_of(kind: type[Task]) -> str:
-    """What the help of a task's command says above the options: the first two paragraphs of its docstring."""
+    """The help of a task's command above the options: the first two paragraphs of the task's docstring."""
     found = require("docstring_parser").parse(inspect.getdoc(kind) or "")
     texts = [found.short_description or "", (found.long_description or "").split("\n\n")[0]]
     return "\n\n".join([*(_plain(text, kind) for text in texts if text), CONTINUED])
@@ -76,13 +76,13 @@ def _option(name: str, hint: Any, text: str, field: Any, metadata: Any) -> tuple
     default = {"default": field.default, "default_factory": field.default_factory}
     default = {key: value for key, value in default.items() if value is not dataclasses.MISSING}
     shown = {"name": metadata.get("option", name).replace("-", "_"), "help": text}
-    if field.default is None:  # or the help would say "(default: None)"
+    if field.default is None:  # otherwise the help would say "(default: None)"
         many = get_origin(hint) is tuple
         one = get_args(hint)[0] if many else hint
         metavar = metadata.get("metavar") or getattr(one, "__name__", "VALUE").upper()
         shown |= {"metavar": f"[{metavar} [{metavar} ...]]" if many else metavar, "help_behavior_hint": ""}
         if many and "metavar" not in metadata:
-            default["default"] = ()  # not None, or tyro's complaint of a wrong value names both types
+            default["default"] = ()  # not None, since tyro's error for a wrong value would then name both types
         else:
             hint = hint | None
     elif "metavar" in metadata:
@@ -91,7 +91,7 @@ def _option(name: str, hint: Any, text: str, field: Any, metadata: Any) -> tuple
 
 
 def _option_type(hint: Any) -> Any:
-    """The type of an option for a field of several types: the list, or else the text, as a shell gives these."""
+    """The type of the option for a field with a union type: the list, else the text, since a shell passes these."""
     if get_origin(hint) is tuple and get_args(hint)[-1] is Ellipsis:
         return tuple[_option_type(get_args(hint)[0]), ...]
     if get_origin(hint) not in (Union, types.UnionType):
@@ -103,7 +103,7 @@ def _option_type(hint: Any) -> Any:
 
 
 def _described(kind: type[Task]) -> dict[str, str]:
-    """What the docstrings of a class and of those that it inherits from say of their arguments."""
+    """The descriptions of arguments in the docstrings of a class and its base classes."""
     found: dict[str, str] = {}
     for one in reversed(kind.__mro__):
         parsed = require("docstring_parser").parse(inspect.cleandoc(one.__doc__ or ""))
@@ -117,7 +117,7 @@ def _summary(thing: Any) -> str:
 
 
 def _plain(text: str, kind: type[Task]) -> str:
-    """A text of a docstring for a terminal: a sentence, without backticks, fields by their options' names."""
+    """Docstring text for a terminal: capitalised, without backticks, with options in place of field names."""
     names = option_names(kind)
     text = re.sub(r"``(.+?)``", lambda match: names.get(match[1], match[1].strip('"')), text)
     text = " ".join(text.replace("`", "").split())

@@ -18,7 +18,7 @@ from clockwork.clock import Clock, check_clock
 class Weights(NamedTuple):
     """The weights of a clockwork layer in sender blocks, without the zeros of the triangle.
 
-    Module j has k_j units, the first of them unit a_j. ``recurrent[j]`` holds the weights from module j to every faster
+    Module j has k_j units, starting at unit a_j. ``recurrent[j]`` holds the weights from module j to every faster
     module and, in its last k_j columns, to itself: ``y_j @ recurrent[j]`` is the whole contribution of module j to the
     pre-activations. The blocks hold exactly the paper's N_H recurrent weights (Koutník et al. 2014, appendix). The
     weights are a tuple of floating-point arrays, and so a pytree that ``jax.grad``, ``jax.vmap`` and optax accept.
@@ -80,7 +80,7 @@ class Weights(NamedTuple):
             The weights in sender blocks, each array in its own dtype.
 
         Raises:
-            ValueError: if a shape is wrong, an array holds no floating point numbers, or an entry
+            ValueError: if a shape is wrong, an array is not floating point, or an entry
                 outside the triangle is not zero.
         """
         input, recurrent, bias = jnp.asarray(input), jnp.asarray(recurrent), jnp.asarray(bias)
@@ -105,15 +105,15 @@ class Weights(NamedTuple):
         return cls(input, blocks, bias)
 
     def flat(self, prefix: str = "", clock: Clock | None = None) -> dict[str, Array]:
-        """The same weights as a flat dictionary, as safetensors and other formats keep them.
+        """The same weights as a flat dictionary of arrays, for safetensors and other formats.
 
         The names are those of the parameters in `clockwork.nn` and, with ``_`` for the last ``.``, in
-        `clockwork.nn.linen`. `clockwork.nn.flat` does the same for layers and networks. The arrays are JAX's, as
-        ``safetensors.flax`` takes them.
+        `clockwork.nn.linen`. `clockwork.nn.flat` does the same for layers and networks. The values are JAX arrays, as
+        ``safetensors.flax`` expects.
 
         Args:
             prefix: put before every name, such as ``"encoder."``.
-            clock: the layer's clock, if it is to be stored too.
+            clock: the layer's clock, to store it too; None to leave it out.
 
         Returns:
             ``input``, ``recurrent.0`` to ``recurrent.{G - 1}`` (fastest first) and ``bias``; with a clock also
@@ -137,14 +137,14 @@ class Weights(NamedTuple):
             clock: the layer's clock, such as ``Clock.from_flat(arrays, prefix)`` if it is stored.
             arrays: the arrays by name; those whose name does not begin with the prefix are ignored. A layer without
                 inputs needs no ``input``.
-            prefix: what every name begins with.
+            prefix: the prefix given to `flat`.
 
         Returns:
             The weights, each array in its own dtype.
 
         Raises:
-            ValueError: if a name is missing or unknown, the weights do not fit the clock, or another clock is stored
-                with them.
+            ValueError: if a name is missing or unknown, the weights do not fit the clock, or a different clock is
+                stored with them.
         """
         check_clock(clock, "Weights.from_flat(clock, arrays)")
         wanted = [f"{prefix}input", *(f"{prefix}recurrent.{j}" for j in range(clock.modules)), f"{prefix}bias"]
@@ -163,20 +163,20 @@ class Weights(NamedTuple):
     def from_torch(
         cls, arrays: Mapping[str, Any], *, layer: int = 0, reverse: bool = False, prefix: str = ""
     ) -> "Weights":
-        """The weights of a layer of PyTorch's ``nn.RNN``: those of a clock with one module of period 1.
+        """Convert the weights of a layer of PyTorch's ``nn.RNN``, a clockwork layer with one module of period 1.
 
         Args:
-            arrays: the ``state_dict()``, its values arrays of NumPy or tensors in the memory of the CPU.
-            layer: which of its layers.
+            arrays: the ``state_dict()``; its values are NumPy arrays or CPU tensors.
+            layer: the index of the layer.
             reverse: whether to take the weights of the backward direction.
-            prefix: what every name begins with, such as ``"encoder."``.
+            prefix: the prefix of every name, such as ``"encoder."``.
 
         Returns:
-            The weights for ``Clock(periods=(1,), sizes=(N,))``. Both biases are added. The activation of
-            ``nn.RNN(nonlinearity="relu")`` is ``jax.nn.relu``.
+            The weights for ``Clock(periods=(1,), sizes=(N,))``. The bias is the sum of PyTorch's two biases. For
+            ``nn.RNN(nonlinearity="relu")``, use the activation ``jax.nn.relu``.
 
         Raises:
-            ValueError: if there are no such arrays, or they are those of an LSTM or a GRU.
+            ValueError: if the layer's arrays are missing, or they belong to an LSTM or a GRU.
 
         Example:
             >>> import clockwork as cw
@@ -196,14 +196,14 @@ jax.export.register_namedtuple_serialization(Weights, serialized_name="clockwork
 def init(key: Array, clock: Clock, inputs: int = 0, stddev: float = 0.1, dtype: DTypeLike = jnp.float32) -> Weights:
     """Draw all weights and biases from N(0, stddev²) (Koutník et al. 2014, sec. 4).
 
-    The cells, layers and networks of `clockwork.nn` draw theirs in the same way: the same key gives the same weights.
+    The cells, layers and networks of `clockwork.nn` draw weights in the same way: the same key gives the same weights.
 
     Args:
         key: a JAX random key.
         clock: the layer's clock.
         inputs: ``I``, the number of inputs; 0 for none.
         stddev: the standard deviation.
-        dtype: the dtype of the weights, floating point. They are drawn in at least float32 and rounded.
+        dtype: the floating-point dtype of the weights. They are drawn in at least float32 and rounded.
 
     Returns:
         The weights of a layer with this clock.
@@ -232,18 +232,18 @@ def initialize(
     bias_init: Initializer | None = None,
     dtype: DTypeLike = jnp.float32,
 ) -> Weights:
-    """Draw the weights of a layer with any initialisers; the default of each is the paper's, `Normal`.
+    """Draw the weights of a layer with any initialisers; each defaults to the paper's, `Normal`.
 
     Args:
         key: a JAX random key, split into three: for the input weights, the recurrent weights and the biases.
         clock: the layer's clock.
         inputs: ``I``, the number of inputs; 0 for none.
         kernel_init: draws the input weights ``(I, N)``.
-        recurrent_kernel_init: draws all weights to module i, ``(N - a_i, k_i)``, for each i with a key of its own, so
-            that initialisers that scale by the number of inputs see the right number. A `Normal` draws all modules at
-            once, as one ``(N, N)`` matrix whose upper triangle is dropped.
+        recurrent_kernel_init: draws all weights to module i, ``(N - a_i, k_i)``, with a separate key for each i, so
+            that initialisers that scale by the fan-in see the right one. A `Normal` draws all modules at once, as one
+            ``(N, N)`` matrix whose upper triangle is dropped.
         bias_init: draws the biases ``(N,)``.
-        dtype: the dtype of the weights, floating point. They are drawn in at least float32 and rounded.
+        dtype: the floating-point dtype of the weights. They are drawn in at least float32 and rounded.
 
     Raises:
         ValueError: if ``dtype`` is not floating point.
@@ -258,7 +258,7 @@ def initialize(
     kernel, recurrent, bias = kernel_init or Normal(), recurrent_kernel_init or Normal(), bias_init or Normal()
     input_key, recurrent_key, bias_key = jax.random.split(key, 3)
     n, parts = clock.width, list(zip(clock.starts, clock.sizes, strict=True))
-    if isinstance(recurrent, Normal):  # one draw in place of G: each shape is compiled separately
+    if isinstance(recurrent, Normal):  # one draw instead of G, since each shape is compiled separately
         square = draw(recurrent, recurrent_key, (n, n), dtype)
         blocks = [square[a : a + k, : a + k] for a, k in parts]
     else:
@@ -276,7 +276,7 @@ def initialize(
 
 
 class Normal(NamedTuple):
-    """An initialiser of independent N(0, stddev²), with the call of those in ``jax.nn.initializers``.
+    """An initialiser that draws from N(0, stddev²), with the signature of those in ``jax.nn.initializers``.
 
     Attributes:
         stddev: the standard deviation; the paper's by default (Koutník et al. 2014, sec. 4).
@@ -285,7 +285,7 @@ class Normal(NamedTuple):
     stddev: float = 0.1
 
     def __call__(self, key: Array, shape: Sequence[Any], dtype: Any = jnp.float32, out_sharding: Any = None) -> Array:
-        """An array of this shape and dtype."""
+        """Draw an array of this shape and dtype."""
         return self.stddev * jax.random.normal(key, shape, dtype, out_sharding=out_sharding)
 
 
@@ -310,7 +310,7 @@ def no_inputs(bias: Array) -> Array:
 def torch_arrays(
     arrays: Mapping[str, Any], kind: str, gates: int, layer: int, reverse: bool, prefix: str
 ) -> tuple[Array, Array, Array]:
-    """The input weights ``(I, gates N)``, recurrent weights ``(N, gates N)`` and biases of a layer of PyTorch's."""
+    """The input weights ``(I, gates N)``, recurrent weights ``(N, gates N)`` and biases of a PyTorch layer."""
     end = f"l{layer}_reverse" if reverse else f"l{layer}"
     names = [f"{prefix}weight_ih_{end}", f"{prefix}weight_hh_{end}"]
     if not set(names) <= set(arrays):
@@ -318,14 +318,14 @@ def torch_arrays(
             f"the state dict of an nn.{kind} must have {' and '.join(names)}, got {listed(sorted(arrays))}"
         )
     if f"{prefix}weight_hr_{end}" in arrays:
-        raise ValueError("an nn.LSTM with proj_size has weights that these cells have not, got weight_hr")
+        raise ValueError("an nn.LSTM with proj_size is not supported: these cells have no projection, got weight_hr")
     input, recurrent = (jnp.asarray(np.asarray(arrays[name])).T for name in names)
     n = recurrent.shape[0]
     shaped(f"the transpose of {names[1]}", recurrent, f"N {gates}N", N=n, kind=float)
     shaped(f"the transpose of {names[0]}", input, f"I {gates}N", N=n, kind=float)
     bias = jnp.zeros(gates * n, recurrent.dtype)
     for name in (f"{prefix}bias_ih_{end}", f"{prefix}bias_hh_{end}"):
-        if name in arrays:  # there are none with bias=False
+        if name in arrays:  # absent with bias=False
             bias = bias + shaped(name, jnp.asarray(np.asarray(arrays[name])), f"{gates}N", N=n)
     return input, recurrent, bias
 

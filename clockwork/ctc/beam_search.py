@@ -1,4 +1,4 @@
-"""The likeliest labels, with or without a language model, by a search over prefixes."""
+"""The most likely labels, with or without a language model, by a search over prefixes."""
 
 import math
 from collections.abc import Callable
@@ -9,11 +9,12 @@ from numpy.typing import ArrayLike
 from clockwork.checks import finite, integer
 from clockwork.ctc.ngram import END, NGram
 
-# Labels less likely than this at a frame do not begin there: they cost most of the time and hardly ever win.
+# The search starts no label at a frame where it is less likely than this: such labels take most of the time and hardly
+# ever win.
 LEAST = math.log(1e-4)
 
 Text = tuple[int, ...]
-Beam = dict[Text, tuple[float, float]]  # of each beginning, ln p of the paths that end with a blank, and of the others
+Beam = dict[Text, tuple[float, float]]  # for each prefix, ln p of the paths that end with a blank, and of the others
 
 
 def beam_search(
@@ -27,21 +28,21 @@ def beam_search(
 ) -> list[int]:
     """The labels l with the highest ``ln p(l | x) + weight ln P(l) + bonus |l|`` that a beam search finds.
 
-    p sums over all paths that read the labels, while `best_path` takes the likeliest path alone. P is the probability
-    by the language model, 1 without one. At each frame the search keeps the ``width`` best beginnings (Hannun et al.
+    p sums over all paths that read the labels, while `best_path` takes the most likely path only. P is the probability
+    under the language model, 1 without one. At each frame the search keeps the ``width`` best prefixes (Hannun et al.
     2014). It runs on the host, in float64.
 
     Args:
         logits: ``(T, O)``, scores before the softmax, or log probabilities, of one sequence without padding.
-        width: beginnings that are kept.
-        language: a model of the labels, with the numbers that the outputs have.
-        weight: of the language model.
-        bonus: for each label: with a language model texts tend to be too short.
-        blank: the number of the blank.
+        width: the number of prefixes to keep.
+        language: a model of the labels, which have the same indices as the outputs.
+        weight: the weight of the language model.
+        bonus: the bonus for each label, since texts tend to be too short with a language model.
+        blank: the index of the blank.
 
     Raises:
         ValueError: if the logits are not numbers ``(T, O)``, ``width`` is below 1, ``blank`` is out of range, or the
-            language model has another number of labels than there are outputs.
+            language model does not have one label for each output.
 
     Example:
         >>> logits = np.log([[0.4, 0.0001, 0.5999], [0.4, 0.0001, 0.5999], [0.6, 0.3, 0.1]])
@@ -58,7 +59,7 @@ def beam_search(
     weight, bonus = finite("weight", weight), finite("bonus", bonus)
     if language is not None and language.labels != scores.shape[1]:
         raise ValueError(
-            f"the language model must have {scores.shape[1]} labels, as there are outputs, got {language.labels}"
+            f"the language model must have {scores.shape[1]} labels, one for each output, got {language.labels}"
         )
     scores = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
     prior: dict[Text, float] = {(): 0.0}
@@ -82,7 +83,7 @@ def beam_search(
 
 
 def _after(beam: Beam, frame: np.ndarray, blank: int, extended: Callable[[Text, int], Text]) -> Beam:
-    """Every beginning after one more frame, with its two sums over paths."""
+    """Every prefix after one more frame, with its two sums over paths."""
     found: dict[Text, list[float]] = {}
 
     def collect(text: Text, side: int, value: float) -> None:

@@ -1,4 +1,4 @@
-"""From outputs to labels, and how far labels are from those that were wanted."""
+"""Decoding of outputs into labels, and the edit distance between labels."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,15 +9,15 @@ from clockwork.checks import integer
 
 
 def best_path(logits: ArrayLike, length: ArrayLike | None = None, *, blank: int = 0) -> Array:
-    """The labels of the likeliest path: repeats merged, blanks removed (Graves et al. 2006, eq. 4).
+    """The labels of the most likely path: repeats merged, blanks removed (Graves et al. 2006, eq. 4).
 
     Args:
         logits: ``(T, O)``, scores or probabilities; for batches, use ``jax.vmap``.
-        length: ``()``, integer from 0 to T; frames beyond are ignored. None: T.
-        blank: the number of the blank.
+        length: ``()``, integer from 0 to T; later frames are ignored. None stands for T.
+        blank: the index of the blank.
 
     Returns:
-        ``(T,)``, int32, -1 beyond the last label.
+        ``(T,)``, int32, -1 after the last label.
 
     Raises:
         ValueError: if the logits are not ``(T, O)``, or ``blank`` is not from 0 to ``O - 1``.
@@ -41,19 +41,19 @@ def best_path(logits: ArrayLike, length: ArrayLike | None = None, *, blank: int 
 
 
 def edits(a: ArrayLike, a_length: ArrayLike, b: ArrayLike, b_length: ArrayLike) -> Array:
-    """The fewest insertions, deletions and substitutions that make one sequence the other (Levenshtein 1966).
+    """The fewest insertions, deletions and substitutions that turn one sequence into the other (Levenshtein 1966).
 
     Args:
         a: ``(A,)``, integers; for batches, use ``jax.vmap``.
-        a_length: ``()``, integer from 0 to A; what is beyond is ignored.
-        b: ``(B,)``, integers. Time and memory of a batch are those of its longest ``a_length`` times B.
+        a_length: ``()``, integer from 0 to A; later entries are ignored.
+        b: ``(B,)``, integers. The time and memory of a batch are those of its longest ``a_length`` times B.
         b_length: ``()``, integer from 0 to B.
 
     Returns:
         ``()``, int32.
 
     Raises:
-        ValueError: if a sequence has not one axis.
+        ValueError: if a sequence does not have exactly one axis.
 
     Example:
         >>> import jax.numpy as jnp
@@ -80,7 +80,7 @@ def edits(a: ArrayLike, a_length: ArrayLike, b: ArrayLike, b_length: ArrayLike) 
 
 
 def required_steps(labels: ArrayLike) -> int:
-    """The fewest frames in which labels can be read: one each, and a blank between equal neighbours.
+    """The minimum number of frames for these labels: one per label, and one per blank between equal neighbours.
 
     Args:
         labels: ``(L,)``, integers.

@@ -2,8 +2,8 @@
 
 A path is at one of ``2 L + 1`` places at each frame: in one of the ``L`` characters, or in one of the ``L + 1`` blanks
 around them. Two arrays of ``L + 1`` rows hold them: row s of ``blanks`` is the blank before character s, row s of
-``letters`` is the character before that blank, and row 0 of ``letters`` is none. So a step needs one neighbour's row
-alone. Lines are the last axis, ``K``: the lanes of a processor.
+``letters`` is the character before that blank, and row 0 of ``letters`` is no character. So a step needs only one
+neighbouring row. Lines are the last axis, ``K``, for the SIMD units of a CPU.
 """
 
 import functools
@@ -20,14 +20,14 @@ from clockwork.ops.sharded import equally_varying
 
 
 class Emissions(NamedTuple):
-    """What the paths of ``K`` lines are made of.
+    """The probabilities along the paths of ``K`` lines.
 
     Attributes:
         blanks: ``(T, K)``, the probability of the blank at each frame; 1 beyond the end of a line.
-        letters: ``(T, L + 1, K)``, that of the character of each row; 0 for row 0, beyond the end of a text and beyond
-            the end of a line.
+        letters: ``(T, L + 1, K)``, the probability of each row's character; 0 for row 0, beyond the end of a text and
+            beyond the end of a line.
         skips: ``(L + 1, K)``, int32: 0 where a path may go from the character of a row to that of the next row without
-            a blank, as it may if these differ; else `ZERO`.
+            a blank, as it may if the two differ; else `ZERO`.
         last: ``(L + 1, K)``, int32: 0 in the row where a text ends, else `ZERO`.
     """
 
@@ -38,7 +38,7 @@ class Emissions(NamedTuple):
 
 
 def _merging(function: Callable[[Emissions], Any]) -> Callable[[Emissions], Any]:
-    """A function of lines on the last axis whose ``vmap`` puts more lines there."""
+    """Let ``vmap`` of a function of lines on the last axis put more lines on that axis."""
     mapped = custom_vmap(lambda emissions: function(emissions))
 
     @mapped.def_vmap
@@ -56,7 +56,7 @@ def _merging(function: Callable[[Emissions], Any]) -> Callable[[Emissions], Any]
 
 
 def _begun(emissions: Emissions) -> tuple[Emissions, tuple[Pair, Pair]]:
-    """The lattice, and blanks and letters before its first frame: in the first blank."""
+    """The lattice, and blanks and letters before its first frame, where every path is in the first blank."""
     first = jnp.arange(emissions.skips.shape[0])[:, None] == 0
     e = jnp.broadcast_to(jnp.where(first, 0, ZERO).astype(jnp.int32), emissions.skips.shape)
     m = jnp.ones(e.shape, emissions.letters.m.dtype)
@@ -65,7 +65,7 @@ def _begun(emissions: Emissions) -> tuple[Emissions, tuple[Pair, Pair]]:
 
 
 def _forward(emissions: Emissions, keep: bool) -> tuple[Pair, Any]:
-    """The probability of the whole text ``(K,)``, and, if they are kept, that of the letters after each frame."""
+    """The probability of the whole text ``(K,)``, and, if ``keep``, that of the letters after each frame."""
 
     def step(carry: tuple[Pair, Pair], xs: tuple[Pair, Pair]) -> tuple[tuple[Pair, Pair], Any]:
         (blanks, letters), (blank, letter) = carry, xs

@@ -27,29 +27,29 @@ def loss(
 ) -> Array:
     """The CTC loss of one sequence: ``-ln p(l | x)``, p summed over all paths that read the labels l.
 
-    A path has one output a frame; it reads what is left after repeats are merged and blanks are removed (Graves et al.
-    2006, eqs. 3 and 14). For batches and runs, use ``jax.vmap``, nested as you like: all sequences are computed side by
-    side in one loop. The gradient is ``softmax(logits)`` minus the probability of each output given the labels (eqs. 15
-    and 16), by a forward and a backward sum over paths. Both are exact at any length: probabilities are pairs of a
-    mantissa and an exponent and cannot underflow. There is no second derivative and no forward mode.
+    A path has one output per frame; it reads the labels that remain after merging repeats and removing blanks (Graves
+    et al. 2006, eqs. 3 and 14). For batches and runs, use ``jax.vmap``, nested as you like: all sequences are computed
+    side by side in one loop. The gradient is ``softmax(logits)`` minus the probability of each output given the labels
+    (eqs. 15 and 16), computed by a forward and a backward sum over paths. Both are exact at any length: probabilities
+    are pairs of a mantissa and an exponent and cannot underflow. There is no second derivative and no forward mode.
 
     Args:
         logits: ``(T, O)``, scores before the softmax, of any floating point dtype; float16 and bfloat16 are computed
             in float32.
-        labels: ``(L,)``, integers from 0 to ``O - 1`` that are not the blank; those beyond ``label_length`` are
+        labels: ``(L,)``, integers from 0 to ``O - 1`` that are not the blank; those after ``label_length`` are
             ignored.
-        length: ``()``, integer from 0 to T; frames beyond are ignored, NaN too. None: T.
-        label_length: ``()``, integer from 0 to L. None: L.
-        blank: the number of the blank.
+        length: ``()``, integer from 0 to T; later frames are ignored, even if they are NaN. None stands for T.
+        label_length: ``()``, integer from 0 to L. None stands for L.
+        blank: the index of the blank.
 
     Returns:
-        ``()``, in nats, of the dtype of the logits but at least float32. It is infinite, with a gradient of 0, if there
+        ``()``, in nats, in the dtype of the logits but at least float32. It is infinite, with a gradient of 0, if there
         are fewer frames than the labels need (`required_steps`), or a label has probability 0; it is NaN if a logit is
         NaN or inf.
 
     Raises:
         ValueError: if an argument has the wrong shape or dtype, a number is out of range, or there are fewer frames
-            than the labels need. Values that are traced are not checked.
+            than the labels need. Traced values are not checked.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -90,7 +90,7 @@ def _length(name: str, value: ArrayLike | None, most: int) -> Any:
 
 
 def _check_values(labels: Array, length: Any, label_length: Any, shape: tuple[int, ...], blank: int) -> None:
-    """What can be checked of labels that are not traced."""
+    """Check the values of labels that are not traced."""
     if isinstance(labels, Tracer) or isinstance(label_length, Tracer):
         return
     known = np.asarray(labels)[:label_length]
@@ -139,7 +139,7 @@ _loss.defvjp(_forward, _backward)
 def _emissions(
     logits: Array, labels: Array, length: Array, label_length: Array, blank: Array | int
 ) -> tuple[Array, Emissions, Array]:
-    """Log probabilities ``(T, O)``, the lattice of one line, and whether all logits of it are numbers."""
+    """Log probabilities ``(T, O)``, the lattice of one line, and whether no logit of the line is NaN or inf."""
     frames, places = jnp.arange(logits.shape[0], dtype=jnp.int32), jnp.arange(labels.shape[0], dtype=jnp.int32)
     within, there = frames < length, places < label_length
     largest = logits.max(1, keepdims=True)

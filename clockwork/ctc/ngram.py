@@ -1,4 +1,4 @@
-"""A model of which label follows which: what is known of a language before anything is read."""
+"""A language model: the probability of each label given the labels before it."""
 
 import math
 from collections import Counter, defaultdict
@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 
 from clockwork.checks import integer
 
-END = -1  # what follows the last label of a sequence
+END = -1  # stands for the end of a sequence, after its last label
 
 
 class NGram:
-    """The probability of a label given those before it, from counts with Witten-Bell smoothing.
+    """The probability of a label given the labels before it, from counts with Witten-Bell smoothing.
 
     ``P(l | h) = (c(h l) + t(h) P(l | h')) / (c(h) + t(h))``, where c counts, t(h) is the number of different labels
     seen after the history h, and h' is h without its first label. Counts without a history are mixed with a uniform
@@ -18,8 +18,8 @@ class NGram:
 
     Args:
         order: ``n``: a history has up to ``n - 1`` labels.
-        sequences: of labels, each a sequence of integers from 0.
-        labels: how many labels there are, the end of a sequence not among them.
+        sequences: sequences of labels, which are integers from 0.
+        labels: the number of labels, not counting the end of a sequence.
 
     Raises:
         ValueError: if ``order`` or ``labels`` is below 1, there is no sequence, or a label is out of range.
@@ -50,7 +50,7 @@ class NGram:
         """``ln P(label | history)``.
 
         Args:
-            history: all labels before, of which the last ``n - 1`` count.
+            history: all labels before; only the last ``n - 1`` matter.
             label: from 0 to below ``labels``, or ``END``, -1, for the end of the sequence.
         """
         share = 1 / (self.labels + 1)

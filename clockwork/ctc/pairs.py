@@ -2,7 +2,7 @@
 
 A pair ``(m, e)`` is ``m 2^e`` with ``1 <= m < 2``. Sums and products need no exponential and no logarithm, only
 additions, shifts and masks of bits, and are as exact as those of the mantissas. A pair whose exponent is about `ZERO`
-or less is zero.
+or less stands for zero.
 """
 
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-# Far below the exponent of any probability of a whole path, and so that three times as much fits an int32.
+# Far below the exponent of the probability of any whole path; three times this value still fits an int32.
 ZERO = -(2**27)
 
 
@@ -56,7 +56,7 @@ def log2(pair: Pair) -> Array:
 
 
 def _power(e: Array, dtype: Any) -> Array:
-    """``2^e`` for ``e <= 1``, as a floating point number; 0 where that has none."""
+    """``2^e`` for ``e <= 1``, as a floating point number; 0 if it is too small for one."""
     form = _format(dtype)
     return lax.bitcast_convert_type((jnp.maximum(e, -form.bias) + form.bias).astype(form.bits) << form.fraction, dtype)
 

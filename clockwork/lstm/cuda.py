@@ -16,8 +16,8 @@ from clockwork.ops.backend import Backend, Cost
 from clockwork.ops.linalg import broadcast_batch, matmul
 from clockwork.ops.mosaic import Kernel, Thread, ThreadMap, launch, over_rows, weights_to_threads
 
-MAX_CELLS = 44  # four weights of each sender are registers of a thread, which has 255
-ROWS_AHEAD = 2  # rows that are read ahead of time
+MAX_CELLS = 44  # a thread holds four weights of each sender in registers, of which it has 255
+ROWS_AHEAD = 2  # rows to prefetch
 
 
 @functools.cache
@@ -25,7 +25,7 @@ def lstm_scan(interpret: bool) -> LSTMScan:
     """The recurrence of a layer, forwards and backwards, as GPU kernels.
 
     Args:
-        interpret: by Pallas' interpreter, on any machine, not as kernels of CUDA.
+        interpret: whether Pallas' interpreter evaluates the kernels, on any machine, instead of CUDA.
     """
     return LSTMScan(functools.partial(_scan, interpret), functools.partial(_scan_transpose, interpret))
 
@@ -33,7 +33,7 @@ def lstm_scan(interpret: bool) -> LSTMScan:
 def evaluate(
     call: LSTMCall, weights: LSTMWeights, inputs: Array | None, hidden: tuple[Array, Array], readout: Array | None
 ) -> tuple[Array, tuple[Array, Array]]:
-    """Evaluate a layer with GPU kernels, where the program runs on a GPU: `clockwork.lstm.scan.evaluate`."""
+    """Evaluate a layer, with GPU kernels if the program runs on a GPU; see `clockwork.lstm.scan.evaluate`."""
     return scan.evaluate(call, weights, inputs, hidden, readout, lstm_scan(mosaic.INTERPRET))
 
 
@@ -110,7 +110,7 @@ def _gates_inside(rows: Array, batch: tuple[int, ...]) -> Array:
 def _forward_kernel(
     threads: ThreadMap, shared: tuple[Array, Array], own: tuple[Array, Array, Array], fixed: None
 ) -> Array:
-    """Slopes, factors, cells and hidden values ``(T, 9, M, N)`` of the drive ``(T, 4, M, N)`` and states ``(M, N)``."""
+    """Slopes, factors, cells and hidden values ``(T, 9, M, N)`` from drive ``(T, 4, M, N)`` and states ``(M, N)``."""
     del fixed
     recurrent, peepholes = shared
     drive, h_0, c_0 = own
@@ -156,9 +156,9 @@ def _backward_kernel(
     Args:
         threads: static.
         back: ``(R, 4 N, N)``.
-        own: slopes ``(T, 4, M, N)``, factors ``(T, 3, M, N)``, errors ``(T, M, N)``, and those of the last cells
+        own: slopes ``(T, 4, M, N)``, factors ``(T, 3, M, N)``, errors ``(T, M, N)``, and the errors of the last cells
             ``(M, N)``.
-        fixed: nothing.
+        fixed: not used.
     """
     del fixed
     *rows, c_bar = own
@@ -189,7 +189,7 @@ def _backward_kernel(
         _, last = over_rows(slopes.shape[0], ROWS_AHEAD, read, step, start, reverse=True)
         thread.write(first, last)
 
-    # Padded rows and threads change nothing: with factors of 1 the cells' error passes as it is.
+    # Padded rows and threads change nothing: with factors of 1, the cells' error passes unchanged.
     fills = (0, 1, 0)
     rows = [threads.to_threads(x, v, rows=-shape[0] % ROWS_AHEAD) for x, v in zip(rows, fills, strict=True)]
     arrays = [*rows, threads.to_threads(c_bar), weights_to_threads(threads, back, shape[2])]
@@ -200,7 +200,7 @@ def _backward_kernel(
 def _forward_plain(
     threads: ThreadMap, shared: tuple[Array, Array], own: tuple[Array, Array, Array], fixed: None
 ) -> Array:
-    """As `_forward_kernel`."""
+    """`_forward_kernel` in plain JAX."""
     del fixed
 
     def run(recurrent: Array, peepholes: Array, drive: Array, h_0: Array, c_0: Array) -> tuple[Array]:
@@ -218,7 +218,7 @@ def _forward_plain(
 def _backward_plain(
     threads: ThreadMap, back: Array, own: tuple[Array, Array, Array, Array], fixed: None
 ) -> tuple[Array, Array]:
-    """As `_backward_kernel`."""
+    """`_backward_kernel` in plain JAX."""
     del threads, fixed
 
     def run(back: Array, slopes: Array, factors: Array, errors: Array, c_bar: Array) -> tuple[Array, Array]:
@@ -234,7 +234,7 @@ def _backward_plain(
 
 
 def _each(run: Any, shared: tuple, own: tuple) -> tuple:
-    """The results of a function of each run and its sequences, the last axis but one of all arrays."""
+    """Apply a function to each run and its sequences, which are the second-last axis of all arrays."""
     runs, sequences = shared[0].shape[0], own[0].shape[-2]
     split = [x.reshape(*x.shape[:-2], runs, sequences // runs, x.shape[-1]) for x in own]
     found = jax.vmap(run)(*shared, *(jnp.moveaxis(x, -3, 0) for x in split))

@@ -1,9 +1,9 @@
 """The recurrence of an LSTM layer in place, run by run; used for layers of more than a few cells.
 
-One array of rows ``(T, 4, N)`` goes through the whole computation. It begins as the drive of the gates; the forward
-loop turns each row into the gates' pre-activations without peepholes, and the backward loop turns that into the errors
-of the pre-activations. So little memory is read and written, which is what costs time besides the two matrix products
-of a step, and no local derivative is stored: each is computed from the pre-activations where it is used.
+The whole computation uses one array of rows ``(T, 4, N)``. It starts as the drive of the gates; the forward loop turns
+each row into the gates' pre-activations without peepholes, and the backward loop turns these into the errors of the
+pre-activations. So little memory is read and written, which is the main cost besides the two matrix products of a step.
+No local derivative is stored: each is computed from the pre-activations where it is used.
 """
 
 import jax
@@ -17,14 +17,14 @@ from clockwork.ops.linalg import accumulator, broadcast_batch, get_row, matmul, 
 def forward(
     weights: LSTMWeights, drive: Array | None, steps: int, h_0: Array, c_0: Array
 ) -> tuple[Array, Array, Array]:
-    """The recurrence.
+    """The recurrence, forwards.
 
     Args:
-        weights: of the layer.
-        drive: what the inputs send, ``(T, 4 N)``; None for no inputs.
+        weights: the layer's weights.
+        drive: the contribution of the inputs, ``(T, 4 N)``; None for no inputs.
         steps: ``T``.
-        h_0: ``(N,)``.
-        c_0: ``(N,)``.
+        h_0: the first hidden values, ``(N,)``.
+        c_0: the first cells, ``(N,)``.
 
     Returns:
         Pre-activations without peepholes ``(T, 4, N)``, and cells and hidden values, before the first step and after
@@ -40,7 +40,7 @@ def forward(
         h_tm1, c_tm1, rows, cells, hidden = carry
         sent = matmul(h_tm1, weights.recurrent).reshape(rows.shape[1:])
         rows = set_row(rows, get_row(rows, s) + sent + bias, s)
-        # One slice for each gate: of several gates of one row XLA's kernel would not be vectorised.
+        # One slice for each gate: XLA would not vectorise a kernel that slices several gates.
         z_i, z_f, z_g, z_o = (_gate(rows, s, k) for k in range(4))
         c = c_tm1.astype(dtype)
         c_t = jax.nn.sigmoid(z_f + p_f * c) * c + jax.nn.sigmoid(z_i + p_i * c) * jnp.tanh(z_g)
@@ -69,13 +69,13 @@ def backward(
     ``δ W_Rᵀ`` to ``h_{t-1}``.
 
     Args:
-        weights: of the layer.
+        weights: the layer's weights.
         readout: ``(N, O)``, or None.
         rows: pre-activations without peepholes, ``(T, 4, N)``.
         cells: ``(T + 1, N)``.
-        outputs_bar: ``(T, O)``, or ``(T, N)`` without a readout.
-        h_bar: ``(N,)``, of the last hidden values.
-        c_bar: ``(N,)``, of the last cells.
+        outputs_bar: the errors of the outputs, ``(T, O)``, or ``(T, N)`` without a readout.
+        h_bar: the errors of the last hidden values, ``(N,)``.
+        c_bar: the errors of the last cells, ``(N,)``.
 
     Returns:
         ``δ (T, 4, N)``, and the errors of the first hidden values and cells, ``(N,)`` each.
@@ -117,7 +117,7 @@ def backward(
 
 
 def _after(first: Array, steps: int) -> Array:
-    """Rows ``(T + 1, N)`` that begin with a state; the others are filled later."""
+    """Rows ``(T + 1, N)`` that begin with a state; the other rows are filled later."""
     return set_row(jnp.zeros((steps + 1, *first.shape), first.dtype), first, jnp.int32(0))
 
 

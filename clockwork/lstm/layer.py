@@ -1,4 +1,4 @@
-"""A layer of LSTM cells over a sequence: the contract, and which back end evaluates it."""
+"""The public functions of a layer of LSTM cells over a sequence, and the choice of the back end."""
 
 from typing import Literal
 
@@ -34,18 +34,18 @@ def lstm_unroll(
     ``c_t = f_t c_{t-1} + i_t tanh(W_c x_t + R_c h_{t-1} + b_c)``,
     ``o_t = σ(W_o x_t + R_o h_{t-1} + p_o c_t + b_o)``, ``h_t = o_t tanh(c_t)``.
 
-    Unbatched, pure and differentiable once; batches and runs are the caller's
-    ``jax.vmap``, which over weights lays the runs of small layers side by side in the last axis, as SIMD arithmetic.
+    The function is unbatched, pure and differentiable once; use ``jax.vmap`` for batches and runs. A ``vmap`` over
+    weights puts the runs of small layers side by side in the last axis, for SIMD arithmetic.
 
     Args:
-        weights: of one layer.
+        weights: the layer's weights.
         inputs: ``(T, I)``; None for a layer without inputs, which takes ``steps`` instead.
-        steps: ``T``, where there are no inputs; static.
+        steps: ``T``, for layers without inputs; static.
         hidden: ``h`` and ``c``, ``(N,)`` each, before the first step; zeros if None.
         readout: ``(N, O)``: return ``h @ readout`` in place of the hidden values.
-        method: ``"scan"``; ``"fused"``: each time loop as one kernel, on NVIDIA's GPUs from Hopper on (the scan
-            elsewhere), for float32 or bfloat16 and up to 44 cells; ``"auto"``: ``"fused"`` where there is such a GPU
-            and it supports the layer, else ``"scan"``.
+        method: ``"scan"``, XLA's loops; ``"fused"``: each time loop as one kernel, on NVIDIA GPUs from Hopper on (the
+            scan elsewhere), for float32 or bfloat16 and up to 44 cells; ``"auto"``: ``"fused"`` if there is such a
+            GPU and it supports the layer, else ``"scan"``.
 
     Returns:
         Outputs ``(T, N)``, or ``(T, O)`` with a readout, and the last ``h`` and ``c``.
@@ -90,16 +90,16 @@ def lstm_unroll(
 
 
 def explain(cells: int, steps: int, dtype: DTypeLike = jnp.float32, method: Method = "auto") -> list[tuple[str, str]]:
-    """Which back end evaluates an LSTM layer here, and why.
+    """Explain which back end evaluates an LSTM layer on this machine, and why.
 
     Args:
         cells: ``N``.
         steps: ``T``.
-        dtype: of the computation.
-        method: as of `lstm_unroll`.
+        dtype: the dtype of the computation.
+        method: as in `lstm_unroll`.
 
     Returns:
-        The name of each back end and what is said for or against it; the first is the one that is chosen.
+        The name of each back end and the reason for or against it; the chosen one comes first.
 
     Raises:
         ValueError: if the method is unknown, or does not support this layer.

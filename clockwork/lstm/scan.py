@@ -1,6 +1,6 @@
-"""The recurrence of an LSTM layer as scans of XLA, and its gradient by hand: the back end ``"scan"``.
+"""The recurrence of an LSTM layer as XLA scans with a hand-written gradient: the back end ``"scan"``.
 
-It gets the same care as the clockwork layer: the input projection is one product before the scan, the weight gradients
+It is optimised like the clockwork layer: the input projection is one product before the scan, the weight gradients
 are one product after it, and many runs of few cells are SIMD arithmetic. Layers of more cells are evaluated in place
 (`clockwork.lstm.in_place`).
 """
@@ -44,7 +44,7 @@ class LSTMCall(NamedTuple):
     Attributes:
         steps: ``T``.
         cells: ``N``.
-        dtype: of the computation.
+        dtype: the dtype of the computation.
     """
 
     steps: int
@@ -64,9 +64,9 @@ class Slopes(NamedTuple):
 
 
 class Residuals(NamedTuple):
-    """What is saved for the backward pass."""
+    """The arrays that are saved for the backward pass."""
 
-    local: PyTree  # what the transpose of the recurrence needs, sequences: `Slopes`, or pre-activations (T, 4, N)
+    local: PyTree  # sequences for the transpose of the recurrence: `Slopes`, or pre-activations (T, 4, N)
     cells: Array  # (T + 1, N)
     hidden: Array  # (T + 1, N)
 
@@ -77,8 +77,7 @@ class LSTM(NamedTuple):
     Attributes:
         steps: ``T``.
         cells: ``N``.
-        scan: what evaluates the recurrence, run by run; None for XLA's scans, with many runs of few cells in the last
-            axis.
+        scan: evaluates the recurrence, run by run; None for XLA's scans, with many runs of few cells in the last axis.
     """
 
     steps: int
@@ -92,7 +91,7 @@ class LSTM(NamedTuple):
 
     @property
     def recurrence(self) -> "LSTMScan":
-        """What evaluates the recurrence."""
+        """The functions that evaluate the recurrence."""
         return self.scan or (LANES if self.runs_last or self.steps == 1 else ROWS)
 
     def forward(
@@ -162,10 +161,10 @@ class LSTMScan(NamedTuple):
     """The two functions that evaluate the recurrence over time.
 
     Attributes:
-        forward: weights, drive, steps and the first hidden values and cells to `Residuals.local`, cells and hidden
-            values, as `clockwork.lstm.in_place.forward`.
-        backward: weights, readout, `Residuals.local`, cells and the errors of outputs, last hidden values and last
-            cells to ``δ`` and the errors of the first ones, as `clockwork.lstm.in_place.backward`.
+        forward: maps weights, drive, steps and the first hidden values and cells to `Residuals.local`, cells and hidden
+            values, like `clockwork.lstm.in_place.forward`.
+        backward: maps weights, readout, `Residuals.local`, cells and the errors of outputs, last hidden values and last
+            cells to ``δ`` and the errors of the first hidden values and cells, like `clockwork.lstm.in_place.backward`.
     """
 
     forward: Callable[..., tuple[PyTree, Array, Array]]
@@ -173,7 +172,7 @@ class LSTMScan(NamedTuple):
 
 
 class Gates(NamedTuple):
-    """One step of a cell, and what its transpose needs (`Residuals`)."""
+    """One step of a cell, and the local derivatives for its transpose (`Slopes`)."""
 
     h: Array
     c: Array
@@ -185,9 +184,9 @@ def gates_of(z: Sequence[Array], peepholes: Sequence[Array], c: Array) -> Gates:
     """A step of the cells, elementwise.
 
     Args:
-        z: what each gate is sent: input, forget, cell, output.
-        peepholes: of the input, forget and output gates.
-        c: the cells before.
+        z: the pre-activations of the gates without peepholes: input, forget, cell, output.
+        peepholes: the peepholes of the input, forget and output gates.
+        c: the cells before the step.
     """
     z_i, z_f, z_g, z_o = z
     p_i, p_f, p_o = peepholes
@@ -209,11 +208,11 @@ def forward(
     """The recurrence, also with the runs in the last axis.
 
     Args:
-        weights: of the layer.
-        drive: what the inputs send, ``(T, 4 N)``; None for no inputs.
+        weights: the layer's weights.
+        drive: the contribution of the inputs, ``(T, 4 N)``; None for no inputs.
         steps: ``T``.
-        h_0: ``(N,)``.
-        c_0: ``(N,)``.
+        h_0: the first hidden values, ``(N,)``.
+        c_0: the first cells, ``(N,)``.
 
     Returns:
         The local derivatives, and cells and hidden values, before the first step and after each, ``(T + 1, N)``.
@@ -248,13 +247,13 @@ def backward(
     """The recurrence, backwards.
 
     Args:
-        weights: of the layer.
+        weights: the layer's weights.
         readout: ``(N, O)``, or None.
-        local: derivatives.
+        local: the local derivatives.
         cells: not used.
-        outputs_bar: ``(T, O)``, or ``(T, N)`` without a readout.
-        h_bar: ``(N,)``, of the last hidden values.
-        c_bar: ``(N,)``, of the last cells.
+        outputs_bar: the errors of the outputs, ``(T, O)``, or ``(T, N)`` without a readout.
+        h_bar: the errors of the last hidden values, ``(N,)``.
+        c_bar: the errors of the last cells, ``(N,)``.
 
     Returns:
         ``δ (T, 4, N)``, and the errors of the first hidden values and cells, ``(N,)`` each.
@@ -273,8 +272,8 @@ def backward(
         if readout_back is not None:
             output_bar = matmul(output_bar, readout_back)
         output_bar = output_bar + jnp.where(t == last, h_bar, 0)
-        # h̄ o is used several times. As a division, which XLA takes for expensive, it is computed once; as a
-        # product it would be fused into, and computed again for, each of its uses.
+        # h̄ o is used several times. XLA regards a division as expensive and computes it once; it would fuse a
+        # product into each of its uses and compute it again there.
         u = (output_bar + matmul(_flat(delta_tp1, gates), back)) / one_over_o
         c_bar = c_bar + u * e
         delta_t = _by_gate(u, c_bar, axis) * slopes_t
@@ -286,7 +285,7 @@ def backward(
     return deltas, matmul(_flat(deltas[0], gates), back), c_bar
 
 
-# Many runs of few cells are lanes in the last axis; a product in place would be many small operations there.
+# Many runs of few cells are SIMD lanes in the last axis, where products in place would be many small operations.
 LANES = LSTMScan(forward, backward)
 ROWS = LSTMScan(in_place.forward, in_place.backward)
 
@@ -302,8 +301,8 @@ def evaluate(
     """Evaluate a layer.
 
     Args:
-        call: of ``lstm_unroll``.
-        weights: of the layer.
+        call: the call of ``lstm_unroll``.
+        weights: the layer's weights.
         inputs: ``(T, I)`` or None.
         hidden: ``h`` and ``c`` before the first step, ``(N,)`` each.
         readout: ``(N, O)`` or None.

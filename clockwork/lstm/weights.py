@@ -16,7 +16,7 @@ from clockwork.weights import Normal, draw, no_inputs, torch_arrays
 class LSTMWeights(NamedTuple):
     """Weights of a layer of ``N`` peephole LSTM cells; gates in the order input, forget, cell, output.
 
-    Arrays of one floating-point dtype; a pytree.
+    All arrays have the same floating-point dtype. The weights are a pytree.
 
     Attributes:
         input: ``(I, 4 N)``; I is 0 for a layer without inputs.
@@ -31,7 +31,7 @@ class LSTMWeights(NamedTuple):
     bias: Array
 
     def flat(self, prefix: str = "") -> dict[str, Array]:
-        """The same weights as a flat dictionary, as safetensors and other formats keep them.
+        """The same weights as a flat dictionary of arrays, for safetensors and other formats.
 
         Args:
             prefix: put before every name, such as ``"encoder."``.
@@ -54,7 +54,7 @@ class LSTMWeights(NamedTuple):
         Args:
             arrays: the arrays by name; those whose name does not begin with the prefix are ignored. A layer without
                 inputs needs no ``input``.
-            prefix: what every name begins with.
+            prefix: the prefix given to `flat`.
 
         Raises:
             ValueError: if a name is missing or unknown, or the weights do not fit together.
@@ -80,19 +80,19 @@ class LSTMWeights(NamedTuple):
     def from_torch(
         cls, arrays: Mapping[str, Any], *, layer: int = 0, reverse: bool = False, prefix: str = ""
     ) -> "LSTMWeights":
-        """The weights of a layer of PyTorch's ``nn.LSTM``, whose cells have no peepholes: these are zero.
+        """Convert the weights of a layer of PyTorch's ``nn.LSTM``, which has no peepholes: they are set to zero.
 
         Args:
-            arrays: the ``state_dict()``, its values arrays of NumPy or tensors in the memory of the CPU.
-            layer: which of its layers.
+            arrays: the ``state_dict()``; its values are NumPy arrays or CPU tensors.
+            layer: the index of the layer.
             reverse: whether to take the weights of the backward direction.
-            prefix: what every name begins with, such as ``"encoder."``.
+            prefix: the prefix of every name, such as ``"encoder."``.
 
         Returns:
-            The weights; both biases are added. Training changes the peepholes too.
+            The weights. The bias is the sum of PyTorch's two biases. Training changes the peepholes too.
 
         Raises:
-            ValueError: if there are no such arrays, they are those of an RNN or a GRU, or the LSTM has ``proj_size``.
+            ValueError: if the layer's arrays are missing, belong to an RNN or a GRU, or the LSTM has ``proj_size``.
 
         Example:
             >>> import numpy as np
@@ -118,7 +118,7 @@ def lstm_init(
 ) -> LSTMWeights:
     """Draw all weights and biases from N(0, stddev²).
 
-    The cells and networks of `clockwork.nn` draw theirs with this function: the same key gives the same weights.
+    The cells and networks of `clockwork.nn` draw weights with this function: the same key gives the same weights.
 
     Args:
         key: a JAX random key.
@@ -127,11 +127,11 @@ def lstm_init(
         stddev: the standard deviation.
         forget_bias: the initial bias of every forget gate; None to draw it like all others. The
             paper sets 5 "to encourage the long-term memory" (Koutník et al. 2014, sec. 4.1).
-        dtype: of the weights, a type of floating point numbers. They are drawn in at least float32 and rounded.
+        dtype: the floating-point dtype of the weights. They are drawn in at least float32 and rounded.
 
     Raises:
         ValueError: if there is no cell, ``inputs`` or ``stddev`` is negative, a number is not finite, or ``dtype`` is
-            no type of floating point numbers.
+            not floating point.
 
     Example:
         >>> import jax

@@ -1,1 +1,1 @@
-"""What any recurrence is built on; nothing here knows a clock."""
+"""The building blocks of any recurrence; nothing here depends on a clock."""

@@ -1,8 +1,8 @@
 """Which back end evaluates a recurrence, and why.
 
-A back end says in its own file which calls it refuses and roughly what a call costs on the device that JAX computes on;
-`choose` compares. What only ``jax.vmap`` knows, how many runs and sequences there are, is not decided here but by the
-batching rule of `clockwork.ops.operation`.
+Each back end states in its own file which calls it refuses and roughly what a call costs on JAX's default device;
+`choose` compares them. Decisions that depend on the number of runs and sequences, which is only known under
+``jax.vmap``, are made by the batching rule of `clockwork.ops.operation`.
 """
 
 import logging
@@ -16,11 +16,12 @@ logger = logging.getLogger(__name__)
 
 
 class Cost(NamedTuple):
-    """What a call costs a back end.
+    """The expected cost of a call with one back end.
 
     Attributes:
-        amount: in a unit that the back ends of a recurrence share; infinite where only a request can choose it.
-        reason: in words.
+        amount: the cost, in a unit that all back ends of a recurrence share; infinite if the back end is used only on
+            request.
+        reason: the reason, in words.
     """
 
     amount: float
@@ -31,12 +32,12 @@ class Backend(NamedTuple):
     """One way to evaluate a recurrence. ``Call`` stands for whatever describes a call of the recurrence.
 
     Attributes:
-        name: as the argument ``method`` of the recurrence has it.
-        evaluate: ``(call, *arrays)`` to outputs and last state.
-        refusal: ``(call)`` to a sentence that says why this back end cannot evaluate it; None if it can.
-        cost: ``(call)`` to the cost on the device that JAX computes on.
-        stand_in: ``()`` to the name of the back end that replaces this one on the device that JAX computes on; None
-            where this one runs.
+        name: the value of the recurrence's argument ``method`` that selects this back end.
+        evaluate: maps ``(call, *arrays)`` to outputs and last state.
+        refusal: maps a call to a sentence that says why this back end cannot evaluate it; None if it can.
+        cost: maps a call to its cost on JAX's default device.
+        stand_in: returns the name of the back end that replaces this one on JAX's default device; None if this one
+            runs there.
     """
 
     name: str
@@ -50,9 +51,9 @@ class Choice(NamedTuple):
     """The back end that evaluates a call.
 
     Attributes:
-        backend: the one chosen.
-        reason: why, in words.
-        others: name of each other back end, and why it is not chosen.
+        backend: the chosen back end.
+        reason: why it is chosen, in words.
+        others: the name of each other back end, and why it is not chosen.
     """
 
     backend: Backend
@@ -61,11 +62,11 @@ class Choice(NamedTuple):
 
 
 def choose(backends: Sequence[Backend], call: Any, method: str = "auto") -> Choice:
-    """The back end for a call: the one asked for, or the cheapest of those that do not refuse.
+    """Choose the back end for a call: the requested one, or the cheapest of those that do not refuse.
 
     Args:
-        backends: of the recurrence; of equally cheap ones the last is chosen.
-        call: of the recurrence.
+        backends: the back ends of the recurrence; of equally cheap ones, the last is chosen.
+        call: the call of the recurrence.
         method: the name of a back end, or ``"auto"``.
 
     Raises:
@@ -99,13 +100,13 @@ def choose(backends: Sequence[Backend], call: Any, method: str = "auto") -> Choi
 
 
 def explain(backends: Sequence[Backend], call: Any, method: str = "auto") -> list[tuple[str, str]]:
-    """The name of every back end and what is said for or against it, the chosen one first; arguments as of `choose`."""
+    """The name of every back end and the reason for or against it, the chosen one first; arguments as in `choose`."""
     choice = choose(backends, call, method)
     return [(choice.backend.name, f"chosen: {choice.reason}"), *choice.others]
 
 
 def default_device() -> Any:
-    """The device that JAX computes on where the caller does not choose one."""
+    """The device that JAX uses unless the caller chooses another one."""
     chosen = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
     return jax.devices(chosen)[0] if chosen is None or isinstance(chosen, str) else chosen
 

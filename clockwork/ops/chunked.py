@@ -1,6 +1,6 @@
-"""A long sequence in chunks.
+"""Evaluation of a long sequence in chunks.
 
-What one chunk needs fits into the processor's cache; what a whole long sequence needs does not, and each step of many
+The working set of one chunk fits into the CPU's cache; that of a whole long sequence does not, and each step of many
 runs then takes more than twice as long. So the forward pass keeps only the states between chunks, and the backward pass
 computes each chunk again.
 """
@@ -14,9 +14,9 @@ from clockwork.checks import static_integer
 from clockwork.ops.layout import Layout
 from clockwork.ops.operation import Operation, PyTree
 
-# Steps of a chunk, at least: at 100 runs of 40 units their working set is 4 MB.
+# The minimum number of steps of a chunk: with 100 runs of 40 units, its working set is 4 MB.
 CHUNK_MIN_STEPS = 512
-# The same for time loops that are GPU kernels: a GPU has no such cache, and there a chunk saves memory alone.
+# The same for time loops as GPU kernels: a GPU has no such cache, so chunks only save memory there.
 GPU_CHUNK_MIN_STEPS = 4096
 
 
@@ -24,10 +24,11 @@ class Chunked(NamedTuple):
     """An operation of many steps, cut along time. Its residuals are the states before each chunk.
 
     Attributes:
-        chunk: the operation over ``steps`` steps; any chunk that starts a multiple of ``steps`` later is the same.
-        rest: the operation over the steps that are left over, or None.
-        steps: of a chunk.
-        chunks: the number of whole ones.
+        chunk: the operation over ``steps`` steps; it applies to every chunk, since chunks start multiples of ``steps``
+            apart.
+        rest: the operation over the remaining steps, or None.
+        steps: the number of steps of a chunk.
+        chunks: the number of whole chunks.
     """
 
     chunk: Any
@@ -37,7 +38,7 @@ class Chunked(NamedTuple):
 
     @property
     def runs_last(self) -> bool:
-        """As the operation."""
+        """As for the operation of a chunk."""
         return self.chunk.runs_last
 
     def forward(self, layout: Layout, parameters: PyTree, inputs: PyTree, hidden: PyTree) -> tuple[PyTree, PyTree]:
@@ -59,7 +60,7 @@ class Chunked(NamedTuple):
     def backward(
         self, layout: Layout, parameters: PyTree, inputs: PyTree, residuals: PyTree, cotangents: PyTree
     ) -> PyTree:
-        """The gradients, with each chunk computed again."""
+        """The gradients; each chunk is computed again."""
         (outputs_bar, last_bar), starts = cotangents, residuals
 
         def back(operation: Operation, start: PyTree, inputs: PyTree, outputs_bar: PyTree, last_bar: PyTree) -> PyTree:
@@ -111,7 +112,7 @@ def _append(first: PyTree, second: PyTree) -> PyTree:
 
 
 def check_steps(steps: int | None) -> int:
-    """The number of steps, if it is an integer of at least 1, else ``ValueError``."""
+    """Return the number of steps; raise ``ValueError`` unless it is an integer of at least 1."""
     steps = static_integer("steps", steps)
     if steps < 1:
         raise ValueError(f"a sequence must have at least one step, got {steps}")

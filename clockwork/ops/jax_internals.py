@@ -1,8 +1,8 @@
 """Every name of JAX that the library uses and that JAX does not document, or calls experimental.
 
-A release of JAX may move or remove any of them without notice. They are here and nowhere else, each with what it is
-needed for, so that a test can say which one moved. Pallas and MLIR are imported when first asked for: Pallas takes half
-a second, and only GPU kernels need it.
+A release of JAX may move or remove any of them without notice. They are used through this file only, each with its
+purpose, so that a test can say which one moved. Pallas and MLIR are imported on first use: Pallas takes half a second
+to import, and only GPU kernels need it.
 """
 
 import functools
@@ -52,7 +52,7 @@ NAMES = {
 
 
 def find(name: str) -> Any:
-    """What a dotted name of `NAMES` stands for.
+    """The object that a dotted name of `NAMES` refers to.
 
     Raises:
         ImportError: if this release of JAX no longer has it; the message says what it is needed for.

@@ -1,4 +1,4 @@
-"""Where the arrays of an operation have their axes of batch and runs."""
+"""The positions of the batch and runs axes in the arrays of an operation."""
 
 import enum
 from typing import NamedTuple
@@ -19,7 +19,7 @@ class Layout(enum.Enum):
     ``RUNS_LAST_BATCHED``   ``(K, N, R)``   ``(S, B, K, R)``; ``(B, K, R)``
     ======================  ==============  ================================
 
-    A batch of one sequence is no batch here, and its axis may be there or not.
+    A batch of one sequence does not count as a batch; its axis may be present or absent.
     """
 
     ONE = "one sequence of one run"
@@ -29,7 +29,7 @@ class Layout(enum.Enum):
 
     @property
     def runs_last(self) -> bool:
-        """Whether the last axis of every array is one of runs."""
+        """Whether the last axis of every array is the runs."""
         return self in (Layout.RUNS_LAST, Layout.RUNS_LAST_BATCHED)
 
     @property
@@ -38,11 +38,11 @@ class Layout(enum.Enum):
         return self in (Layout.BATCH, Layout.RUNS_LAST_BATCHED)
 
     def with_batch(self) -> "Layout":
-        """The same with a batch of more than one sequence."""
+        """This layout with a batch of more than one sequence."""
         return Layout.RUNS_LAST_BATCHED if self.runs_last else Layout.BATCH
 
     def with_runs(self) -> "Layout":
-        """The same with the runs in the last axis."""
+        """This layout with the runs in the last axis."""
         return Layout.RUNS_LAST_BATCHED if self.batched else Layout.RUNS_LAST
 
 
@@ -50,9 +50,9 @@ class Axes(NamedTuple):
     """The axes that ``jax.vmap`` has given the arrays of an operation.
 
     Attributes:
-        outer: the number of first axes that a plain ``jax.vmap`` of the operation added to every array.
-        batch: the number of axes of a batch, at the place that the kind of the array says; parameters have none.
-        layout: what is left for the operation's functions to see.
+        outer: the number of leading axes that a plain ``jax.vmap`` of the operation added to every array.
+        batch: the number of batch axes. The kind of an array determines their position; parameters have none.
+        layout: the layout that the operation's functions see.
     """
 
     outer: int = 0
@@ -60,19 +60,19 @@ class Axes(NamedTuple):
     layout: Layout = Layout.ONE
 
     def with_outer(self) -> "Axes":
-        """The same with one more outer axis."""
+        """These axes and one more outer axis."""
         return self._replace(outer=self.outer + 1)
 
     def with_batch(self, size: int) -> "Axes":
-        """The same with one more axis of this size for a batch."""
+        """These axes and one more batch axis of this size."""
         return self._replace(batch=self.batch + 1, layout=self.layout.with_batch() if size != 1 else self.layout)
 
     def with_runs(self) -> "Axes":
-        """The same with the runs in the last axis."""
+        """These axes with the runs in the last axis."""
         return self._replace(layout=self.layout.with_runs())
 
     def of(self, kind: int, ndim: int) -> dict[int, tuple[str, int]]:
-        """Which axes of an array of this kind are not the operation's own, and what each of them is."""
+        """The axes of an array of this kind that ``jax.vmap`` added, and the role of each."""
         axes = {i: ("outer", i) for i in range(self.outer)}
         if kind != PARAMETER:
             axes |= {self.outer + kind + i: ("batch", i) for i in range(self.batch)}

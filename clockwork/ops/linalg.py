@@ -1,9 +1,9 @@
 """Products and sums, for one network or for many runs of it side by side.
 
-With many runs every array has one more, LAST axis, and a product is a handful of elementwise
-multiply-adds over contiguous memory: a processor does those many times faster than as many tiny
-matrix products. Shapes below are without it: ``S`` rows, ``K`` senders, ``N`` receivers; dots
-stand for a batch.
+With many runs, every array has the runs as an additional LAST axis, and a product is a handful of
+elementwise multiply-adds over contiguous memory: a CPU does those many times faster than one tiny
+matrix product per run. The shapes below leave this axis out: ``S`` rows, ``K`` senders, ``N``
+receivers; dots stand for a batch.
 """
 
 import functools
@@ -19,8 +19,8 @@ from jax.typing import DTypeLike
 PyTree = Any
 Activation = Callable[[Array], Array]
 
-# A sum over senders is written out term by term, as this many sums that are added at the end, since each multiply-add
-# waits for the one before it in its sum: at 31 senders and 100 runs four sums take 0.8 of the time of one.
+# A sum over senders is unrolled into this many partial sums, since each multiply-add waits for the previous one in its
+# sum: with 31 senders and 100 runs, four partial sums take 0.8 of the time of one sum.
 PARALLEL_SUMS = 4
 
 
@@ -69,7 +69,7 @@ def total(rows: Array, *, runs: bool) -> Array:
     """The sum of rows ``(..., N)``: the gradient of the biases in ``x @ w + b``."""
     if runs:
         return rows.sum(tuple(range(rows.ndim - 2)))
-    # As a product, which XLA is faster at.
+    # XLA is faster at a product than at a sum.
     return gram(jnp.ones((*rows.shape[:-1], 1), rows.dtype), rows, runs=False)[0]
 
 
@@ -80,7 +80,7 @@ def outer(x: Array, y: Array) -> Array:
 
 
 def sum_over_time(terms: Callable[..., PyTree], *rows: Array) -> PyTree:
-    """The sum of ``terms`` of each row; zeros if there is none.
+    """The sum of ``terms`` of each row; zeros if there are no rows.
 
     A loop that adds keeps the sum in the cache; XLA's own sum over the first axis does not, and takes
     many times as long.
@@ -91,12 +91,12 @@ def sum_over_time(terms: Callable[..., PyTree], *rows: Array) -> PyTree:
 
 
 def broadcast_batch(weights: Array, state: Array) -> Array:
-    """Weights of units with an axis of size 1 for each batch axis of a state, so that the two can be combined."""
+    """The weights of units with an axis of size 1 for each batch axis of a state, so that the two broadcast."""
     return jnp.expand_dims(weights, tuple(range(state.ndim - weights.ndim)))
 
 
 def units_axis(bias: Array) -> int:
-    """The axis of the units, counted from the end: the last axis, or the last but one where the last is one of runs."""
+    """The axis of the units, counted from the end: the last axis, or the one before it if the last axis is the runs."""
     return -bias.ndim
 
 
@@ -106,18 +106,18 @@ def transpose(w: Array) -> Array:
 
 
 def activate(activation: Activation, z: Array) -> tuple[Array, Array | None]:
-    """``f(z)``, and ``f'(z)`` unless it follows from ``f(z)``, as for tanh: then None."""
+    """``f(z)`` and ``f'(z)``; the latter is None if it follows from ``f(z)``, as for tanh."""
     if activation is jnp.tanh:
         return jnp.tanh(z), None
     return jax.jvp(activation, (z,), (jnp.ones_like(z),))
 
 
 def get_row(rows: Array, s: Array) -> Array:
-    """Row s; the caller knows that there is one."""
+    """Row s, which must exist."""
     return lax.dynamic_index_in_dim(rows, s, keepdims=False, allow_negative_indices=False)
 
 
 def set_row(rows: Array, new: Array, s: Array) -> Array:
-    """The rows with row s replaced; of a shorter row only the first units are."""
+    """The rows with row s replaced; a shorter row replaces only the first units."""
     start = (s, *(jnp.zeros_like(s),) * new.ndim)
     return lax.dynamic_update_slice(rows, new.astype(rows.dtype)[None], start, allow_negative_indices=False)

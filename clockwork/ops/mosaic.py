@@ -1,18 +1,19 @@
-"""What all GPU kernels share: whole time loops as single CUDA kernels, written in Pallas (Mosaic GPU).
+"""The common parts of all GPU kernels: whole time loops as single CUDA kernels, written in Pallas (Mosaic GPU).
 
-A step of ``lax.scan`` is several kernel launches on a GPU, microseconds however little is computed in it. Here a time
-loop is one launch: weights and states stay in registers, and a step takes as long as its chain of dependent operations.
+On a GPU, each step of ``lax.scan`` launches several kernels, which takes microseconds however little they compute. Here
+a time loop is one launch: weights and states stay in registers, and a step takes as long as its chain of dependent
+operations.
 
-A thread computes one unit of one sequence: it holds that unit's column of the weights, a register each, and its state.
-The units of a sequence are padded to a power of two, its width, so that a block of 128 threads has 128 / width
-sequences. A thread gets what the sequence's other units sent
+A thread computes one unit of one sequence: it holds the unit's state and its column of the weights, one register per
+weight. The units of a sequence are padded to its width, a power of two (128 for more than 32 units), so that a block
+of 128 threads holds 128 / width sequences. A thread reads the values of the sequence's other units
 
-- up to 32 units, from their registers: a shuffle for each, and no barrier;
-- up to 128, from shared memory, which all threads of the block write and read: one barrier a step.
+- from their registers, for up to 32 units: one shuffle per unit and no barrier;
+- from shared memory, for up to 128 units: all threads of the block write and read it, with one barrier per step.
 
-Sums are float32 multiply-adds. Arrays are ``(S, M W)``, rows of all units of all sequences, and a thread reads what it
-needs of the next steps while it computes the present ones. Everything but the time loops is left to XLA: the products
-with inputs and with what slower modules send, and the gradients of the weights.
+Sums are float32 multiply-adds. Arrays are ``(S, M W)``, rows of all units of all sequences, and a thread reads the rows
+of the next steps while it computes the current ones. XLA computes everything outside the time loops: the products with
+inputs and with the values of slower modules, and the gradients of the weights.
 """
 
 import functools
@@ -30,14 +31,14 @@ from clockwork.ops.jax_internals import custom_vmap, mlir_gpu, pallas
 
 PyTree = Any
 
-INTERPRET = False  # whether kernels are computed by Pallas' interpreter, on any machine: for tests
-BLOCK_THREADS = 128  # threads of a block: Mosaic GPU has no smaller ones
-WARP_THREADS = 32  # threads that can shuffle
-PARALLEL_SUMS = 4  # sums that a product is split into, since each multiply-add waits for the one before it
+INTERPRET = False  # whether Pallas' interpreter evaluates the kernels, on any machine; for tests
+BLOCK_THREADS = 128  # threads per block; Mosaic GPU has no smaller blocks
+WARP_THREADS = 32  # threads that can exchange values by shuffles
+PARALLEL_SUMS = 4  # partial sums of a product, since each multiply-add waits for the previous one in its sum
 
 
 def device_refusal() -> str | None:
-    """Why the device that JAX computes on cannot run the kernels; None if it can: NVIDIA's GPUs from Hopper on."""
+    """Why JAX's default device cannot run the kernels; None if it is an NVIDIA GPU from Hopper on, which can."""
     device = default_device()
     if device.platform != "gpu":
         return f"the kernels need an NVIDIA GPU from Hopper on, and JAX computes on a {device.platform}"
@@ -49,19 +50,19 @@ def device_refusal() -> str | None:
 
 
 def older_gpu() -> bool:
-    """Whether JAX computes on a GPU that cannot run the kernels, for which a program must be lowered without them."""
+    """Whether JAX's default device is a GPU that cannot run the kernels, so programs must be lowered without them."""
     return default_device().platform == "gpu" and device_refusal() is not None
 
 
 def dtype_refusal(dtype: DTypeLike, method: str) -> str | None:
-    """Why the kernels cannot compute in a dtype, as a sentence; None if they can."""
+    """A sentence that says why the kernels cannot compute in a dtype; None if they can."""
     if dtype in (jnp.float32, jnp.bfloat16):
         return None
     return f'method "{method}" takes float32 and bfloat16, got {np.dtype(dtype).name}'
 
 
 def width_of(units: int) -> int:
-    """The number of threads of a sequence."""
+    """The number of threads for a sequence with this many units."""
     return 1 << (units - 1).bit_length() if units <= WARP_THREADS else BLOCK_THREADS
 
 
@@ -73,12 +74,12 @@ def _value_per_thread() -> Any:
 
 
 class ThreadMap(NamedTuple):
-    """How the units of sequences are laid over threads; static.
+    """How the units of sequences are assigned to threads; static.
 
     Attributes:
-        units: ``k``, of a sequence.
-        dtype: to which values are rounded.
-        interpret: whether the kernel is computed by Pallas' interpreter, on any machine.
+        units: ``k``, the number of units of a sequence.
+        dtype: the dtype to which values are rounded.
+        interpret: whether Pallas' interpreter evaluates the kernel, on any machine.
     """
 
     units: int
@@ -87,16 +88,16 @@ class ThreadMap(NamedTuple):
 
     @property
     def width(self) -> int:
-        """Threads of a sequence."""
+        """The number of threads for a sequence."""
         return width_of(self.units)
 
     def to_threads(self, x: Array, value: float = 0, rows: int = 0) -> Array:
-        """``(..., M, k)`` as ``(..., threads)``, float32, with a value in threads that have no unit.
+        """Convert ``(..., M, k)`` to ``(..., threads)``, float32; threads without a unit hold ``value``.
 
         Args:
-            x: units last, sequences before them.
-            value: to pad with.
-            rows: the number of rows of the value to add at the end of the first axis.
+            x: an array with the units last and the sequences before them.
+            value: the padding.
+            rows: the number of rows of padding to append to the first axis.
         """
         sequences, k = x.shape[-2:]
         padding = [(0, rows), *[(0, 0)] * (x.ndim - 3)] if x.ndim > 2 else []
@@ -105,49 +106,49 @@ class ThreadMap(NamedTuple):
         return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
 
     def from_threads(self, x: Array, shape: Sequence[int]) -> Array:
-        """The inverse of `to_threads`, of this shape ``(..., M, k)``."""
+        """The inverse of `to_threads`, for a result of this shape ``(..., M, k)``."""
         x = x.reshape(*x.shape[:-1], -1, self.width)
         return x[tuple(map(slice, shape))]
 
     def mask_to_block(self, mask: np.ndarray, rows: int) -> np.ndarray:
-        """A mask ``(S, k)`` that all sequences share as ``(S, 128)``, the threads of any block, float32.
+        """Convert a mask ``(S, k)`` that all sequences share to ``(S, 128)``, float32, for the threads of any block.
 
         Args:
-            mask: known before compilation.
-            rows: the number of rows of zeros to add at the end.
+            mask: the mask, known before compilation.
+            rows: the number of rows of zeros to append.
         """
         padded = np.pad(mask.astype(np.float32), [(0, rows), (0, self.width - mask.shape[1])])
         return np.tile(padded, (1, BLOCK_THREADS // self.width))
 
 
 class Thread:
-    """What the threads of a block can do in the body of a kernel."""
+    """The operations of the threads of a block, for the body of a kernel."""
 
     def __init__(self, threads: ThreadMap, block: Array, shared: Any) -> None:
         self.map, self.shared = threads, shared
         self.own = pallas()[0].ds(block * BLOCK_THREADS, BLOCK_THREADS)
 
     def read(self, ref: Any, *index: Any, everywhere: bool = False) -> Array:
-        """A value for each thread; ``everywhere`` for an array of `ThreadMap.mask_to_block`."""
+        """Read one value per thread; ``everywhere`` is for an array from `ThreadMap.mask_to_block`."""
         x = ref[(*index, slice(None) if everywhere else self.own)]
         return self._laid_out(x)
 
     def zeros(self) -> Array:
-        """A zero in each thread."""
+        """Return a zero in each thread."""
         return self._laid_out(jnp.zeros(BLOCK_THREADS, jnp.float32))
 
     def _laid_out(self, x: Array) -> Array:
         return x if self.map.interpret else pallas()[1].layout_cast(x, _value_per_thread())
 
     def write(self, ref: Any, x: Array, *index: Any) -> None:
-        """A value from each thread."""
+        """Write one value per thread."""
         ref[(*index, self.own)] = x
 
     def rounded(self, x: Array) -> Array:
-        """Rounded to the dtype of the values."""
+        """Round to the dtype of the values."""
         if self.map.dtype == jnp.float32:
             return x
-        if self.map.interpret:  # XLA would leave out both conversions
+        if self.map.interpret:  # XLA would remove the two conversions
             return lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
         return x.astype(self.map.dtype).astype(jnp.float32)
 
@@ -155,7 +156,7 @@ class Thread:
         """Gather each value from all units of the sequence.
 
         Args:
-            values: one or several of each thread.
+            values: one or several values per thread.
             buffer: double-buffer index, alternating to avoid a race: no thread writes what others still read.
         """
         if self.map.width <= WARP_THREADS:
@@ -163,19 +164,19 @@ class Thread:
         for i, value in enumerate(values):
             self.shared[buffer, i] = value
         if not self.map.interpret:
-            pallas()[1].commit_smem()  # a barrier: all have written, and have read what they needed of the other buffer
+            pallas()[1].commit_smem()  # a barrier: all threads have written this buffer and finished reading the other
         return [[self.shared[buffer, x, i] for i in range(self.map.units)] for x in range(len(values))]
 
     @staticmethod
     def product(sent: Sequence[Array], weights: Sequence[Array], more: Array) -> Array:
-        """``more`` plus what each sender sent times its weight."""
+        """``more`` plus the sum of each sender's value times its weight."""
         terms = [more, *(value * weight for value, weight in zip(sent, weights, strict=True))]
         sums = [functools.reduce(jnp.add, terms[i::PARALLEL_SUMS]) for i in range(min(PARALLEL_SUMS, len(terms)))]
         return functools.reduce(jnp.add, sums)
 
 
 def _shuffle(x: Array, unit: int, width: int, interpret: bool) -> Array:
-    """In each thread, the value of the thread of a given unit of the same sequence."""
+    """For each thread, the value that the thread of a given unit of the same sequence holds."""
     if width == 1:
         return x
     if interpret:
@@ -193,7 +194,7 @@ def _shuffle_ir(unit: int, width: int, context: Any, x: Any) -> Any:
     everybody, source = utils.c(0xFFFFFFFF, word), utils.c(unit, word)
     segments = utils.c(
         ((WARP_THREADS - width) << 8) | (WARP_THREADS - 1), word
-    )  # the warp falls into as many as it has sequences
+    )  # the warp has one segment for each of its sequences
     registers = np.empty_like(x.registers)
     for index, register in np.ndenumerate(x.registers):
         value = utils.bitcast(vector.extract(register, [], [0]), word)
@@ -208,15 +209,15 @@ def _shuffle_ir(unit: int, width: int, context: Any, x: Any) -> Any:
 def over_rows(
     count: int, ahead: int, read: Callable, step: Callable, carry: PyTree, *, reverse: bool = False
 ) -> PyTree:
-    """``carry = step(s, buffer, read(s), carry)`` for all rows s, with the reads ahead of time.
+    """Compute ``carry = step(s, buffer, read(s), carry)`` for all rows s, and prefetch the rows.
 
     Args:
         count: the number of rows, a multiple of ``ahead``.
-        ahead: the number of rows that are read while as many before them are computed; even.
-        read: row s.
-        step: ``(s, buffer, row, carry)``; the double-buffer index alternates between 0 and 1.
-        carry: before the first.
-        reverse: from the last row to the first.
+        ahead: the number of rows to read while the same number of rows before them is computed; even.
+        read: reads row s.
+        step: maps ``(s, buffer, row, carry)`` to the next carry; the double-buffer index alternates between 0 and 1.
+        carry: the carry before the first row.
+        reverse: whether to go from the last row to the first.
     """
 
     def place(s: Any) -> Any:
@@ -224,7 +225,7 @@ def over_rows(
 
     def group(i: Array, state: tuple) -> tuple:
         carry, rows = state
-        first = jnp.minimum((i + 1) * ahead, count - ahead)  # after the last, the last again
+        first = jnp.minimum((i + 1) * ahead, count - ahead)  # past the end, read the last rows again
         after = [read(place(first + j)) for j in range(ahead)]
         for j, row in enumerate(rows):
             carry = step(place(i * ahead + j), j % 2, row, carry)
@@ -240,11 +241,11 @@ def launch(
     """Launch a kernel, with a block for every 128 threads of the arrays.
 
     Args:
-        body: ``(thread, *arrays, *results)``.
+        body: the body of the kernel, called with ``(thread, *arrays, *results)``.
         threads: static.
-        arrays: the last axis of the first is the threads.
-        results: shapes.
-        shared: how many values each thread shares with the others of its block.
+        arrays: the arguments; the last axis of the first array is the threads.
+        results: the shapes of the results.
+        shared: the number of values that each thread shares with the others of its block.
     """
     pl, plgpu = pallas()
     shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in results]
@@ -266,20 +267,20 @@ def launch(
         compiler_params=plgpu.CompilerParams(
             # No thread reads what another one wrote except in `Thread.from_units`, which has its barrier.
             unsafe_no_auto_barriers=True,
-            # Every array's layout is given here; from jax 0.11 on it would be searched for, ten times as long.
+            # All layouts are given here; from jax 0.11 on, inferring them would take ten times as long.
             lowering_semantics=plgpu.LoweringSemantics.Lane,
         ),
     )(*arrays)
 
 
 def weights_to_threads(threads: ThreadMap, weights: Array, sequences: int, *, transposed: bool = False) -> Array:
-    """Weights of runs as ``(n, threads)``; the sequences of a run follow each other and share its weights.
+    """Convert the weights of runs to ``(n, threads)``; the sequences of a run are adjacent and share its weights.
 
     Args:
         threads: static.
         weights: ``(R, n, k)``, or ``(R, k, n)`` if transposed.
-        sequences: of all runs.
-        transposed: whether a thread has a row of the weights, and not a column.
+        sequences: the number of sequences of all runs together.
+        transposed: whether each thread holds a row of the weights instead of a column.
     """
     each = jnp.transpose(weights, (2, 0, 1) if transposed else (1, 0, 2))  # (n, R, k)
     n, runs, k = each.shape
@@ -288,10 +289,10 @@ def weights_to_threads(threads: ThreadMap, weights: Array, sequences: int, *, tr
 
 
 class Kernel(NamedTuple):
-    """A time loop of ``M`` sequences of ``R`` runs as a GPU kernel, batched and differentiated.
+    """A time loop of ``M`` sequences of ``R`` runs as a GPU kernel that JAX can batch and differentiate.
 
     Attributes:
-        cuda: ``(threads, shared, own, fixed)`` to the results, by a kernel.
+        cuda: maps ``(threads, shared, own, fixed)`` to the results with a GPU kernel.
         plain: the same in plain JAX, for other devices and for derivatives in forward mode.
     """
 
@@ -304,8 +305,8 @@ class Kernel(NamedTuple):
         Args:
             threads: static.
             shared: parameters of the runs, ``(R, ...)``.
-            own: arrays of the sequences, ``(..., M, k)``, time first, units last, and the sequences, those of a run
-                side by side, before the units; the results are such arrays too.
+            own: arrays of the sequences, ``(..., M, k)``: time first, units last, and before the units the sequences,
+                with those of a run side by side. The results have the same form.
             fixed: arrays that all sequences share.
         """
         return _evaluate(self, threads, shared, own, fixed)
@@ -323,13 +324,13 @@ def _evaluate_jvp(kernel: Kernel, threads: ThreadMap, primals: tuple, tangents: 
 
 @functools.lru_cache(maxsize=512)
 def _batched(kernel: Kernel, threads: ThreadMap) -> Callable:
-    """The kernel under any number of ``jax.vmap``: batches and runs are more sequences and runs."""
+    """The kernel with its batching rule: each ``jax.vmap`` adds sequences or runs."""
 
     @custom_vmap
     def evaluate(shared: PyTree, own: PyTree, fixed: PyTree) -> PyTree:
         cuda, plain = functools.partial(kernel.cuda, threads), functools.partial(kernel.plain, threads)
         sequences = jax.tree.leaves(own)[0].shape[-2]
-        if not isinstance(sequences, int) or not sequences:  # of any size, in `jax.export`; of none
+        if not isinstance(sequences, int) or not sequences:  # a symbolic size, in `jax.export`, or no sequence
             return plain(shared, own, fixed)
         if threads.interpret:
             return cuda(shared, own, fixed)

@@ -1,13 +1,13 @@
-"""A forward and a backward function, made into one operation that JAX differentiates and batches.
+"""Combines a forward and a backward function into one operation that JAX can differentiate and batch.
 
-``jax.vmap`` decides what the functions see, one of four `Layout`: over parameters it adds runs, else a batch. With runs
-in the last axis a small recurrence is a handful of elementwise multiply-adds over contiguous memory; with the batch
-between time and units every product is one large matrix product, and so is the gradient of the weights. Where runs are
-not best laid in the last axis, or have a batch each, the operation itself is vmapped.
+``jax.vmap`` determines which `Layout` the functions see: a ``vmap`` over parameters adds runs, any other adds a batch.
+With runs in the last axis, a small recurrence is a handful of elementwise multiply-adds over contiguous memory; with
+the batch between time and units, every product is one large matrix product, and so is the gradient of the weights. If
+the last axis is not the best place for the runs, or each run has a batch, the operation itself is vmapped.
 
 The gradient of the weights is why these are primitives and not a ``jax.custom_vjp``: under ``grad(vmap(...))`` a
 ``custom_vjp`` computes a gradient of the weights for each sequence and then adds them up, while the transpose of a
-primitive knows that they are shared.
+primitive knows that the weights are shared.
 """
 
 import functools
@@ -28,16 +28,16 @@ UNBATCHED = Axes()
 
 
 class Operation(Protocol):
-    """What `apply` evaluates; hashable, since it is static.
+    """An operation that `apply` evaluates. It must be hashable, since it is static.
 
     Inputs, outputs and residuals are sequences, ``hidden`` and ``last`` are states; each may be any
-    pytree of arrays. The residuals are the same in all layouts, but for the axes of batch and runs:
-    a ``cond`` under ``vmap`` puts zeros in place of those of a branch that is not taken.
+    pytree of arrays. The residuals have the same structure in all layouts, apart from the axes of batch
+    and runs: a ``cond`` under ``vmap`` fills the residuals of the branch that is not taken with zeros.
     """
 
     @property
     def runs_last(self) -> bool:
-        """Whether many runs of one sequence are best laid in the last axis, or else each run by itself."""
+        """Whether many runs of one sequence are fastest in the last axis; if not, each run is evaluated by itself."""
         ...
 
     def __hash__(self) -> int:
@@ -45,18 +45,18 @@ class Operation(Protocol):
         ...
 
     def forward(self, layout: Layout, parameters: PyTree, inputs: PyTree, hidden: PyTree) -> tuple[PyTree, PyTree]:
-        """``(outputs, last), residuals``."""
+        """Return ``(outputs, last), residuals``."""
         ...
 
     def backward(
         self, layout: Layout, parameters: PyTree, inputs: PyTree, residuals: PyTree, cotangents: PyTree
     ) -> PyTree:
-        """``parameters_bar, inputs_bar, hidden_bar`` of the cotangents ``(outputs_bar, last_bar)``."""
+        """Return ``parameters_bar, inputs_bar, hidden_bar`` for the cotangents ``(outputs_bar, last_bar)``."""
         ...
 
 
 class Vmapped(NamedTuple):
-    """An operation under a plain ``jax.vmap`` of its functions: every array has one more axis, the first."""
+    """An operation under a plain ``jax.vmap`` of its functions: every array has one more leading axis."""
 
     operation: Any
     runs_last = False
@@ -72,12 +72,12 @@ class Vmapped(NamedTuple):
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def apply(operation: Operation, parameters: PyTree, inputs: PyTree, hidden: PyTree) -> tuple[PyTree, PyTree]:
-    """The outputs and the last state of an operation; its first derivatives are by its backward function.
+    """The outputs and the last state of an operation; reverse mode calls its backward function.
 
     Args:
-        operation: static.
-        parameters: arrays that a batch of sequences shares.
-        inputs: sequences, or None.
+        operation: the operation, static.
+        parameters: arrays that all sequences of a batch share.
+        inputs: the input sequences, or None.
         hidden: the state before the first step.
     """
     return _forward(operation, parameters, inputs, hidden)[0]
@@ -90,14 +90,14 @@ def _apply_jvp(operation: Operation, primals: tuple, tangents: tuple) -> tuple[P
 
 
 class _Primitive:
-    """A primitive on pytrees, of one of an operation's functions.
+    """A JAX primitive on pytrees that evaluates one of an operation's functions.
 
     Args:
-        name: of the primitive.
-        evaluate: ``(operation, layout, *arguments)`` to results.
-        shapes: the same, of abstract arrays.
-        arguments: kinds of the arguments, a tuple for a tuple; the first are the parameters.
-        results: kinds of the results.
+        name: the name of the primitive.
+        evaluate: maps ``(operation, layout, *arguments)`` to the results.
+        shapes: the same for abstract arrays.
+        arguments: the kinds of the arguments, with a tuple for each tuple; the first argument is the parameters.
+        results: the kinds of the results.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class _Primitive:
         compiled = jax.jit(primitive.bind, static_argnames=("operation", "tree", "axes"))
 
         def at_once(*leaves: Array, **static: Any) -> list[Array]:
-            with jax.disable_jit(False):  # else `compiled` would be this function again
+            with jax.disable_jit(False):  # otherwise `compiled` would call this function again
                 return compiled(*leaves, **static)
 
         primitive.def_impl(at_once)
@@ -118,7 +118,7 @@ class _Primitive:
         lower = mlir.lower_fun(self.on_shares, multiple_results=True)
 
         def lower_locally(context: Any, *operands: Any, **static: Any) -> Any:
-            # Inside ``jax.shard_map`` the operation is local; Pallas' kernels know nothing of varying axes.
+            # Inside ``jax.shard_map`` the operation is local; Pallas kernels do not handle varying axes.
             spread = self.spread(context.avals_in, static["tree"], static["axes"])
             shardings = [x.sharding if spread.over else None for x in context.avals_in]
             avals = [
@@ -149,11 +149,11 @@ class _Primitive:
         return list(zip(_kinds(self.results, shapes), jax.tree.leaves(shapes), strict=True))
 
     def spread(self, avals: Any, tree: Any, axes: Axes) -> Spread:
-        """Over which axes of a mesh the arguments are spread."""
+        """How the arguments are sharded over a mesh."""
         return Spread.of(avals, self.argument_kinds(tree, avals), axes)
 
     def on_shares(self, *leaves: Array, spread: Spread, operation: Operation, tree: Any, axes: Axes) -> list[Array]:
-        """The results; where the arguments are spread, each device evaluates its share."""
+        """The results; if the arguments are sharded, each device evaluates its own shard."""
 
         def evaluate(*leaves: Array) -> list[Array]:
             return jax.tree.leaves(self.evaluate(operation, axes.layout, *jax.tree.unflatten(tree, leaves)))
@@ -165,7 +165,7 @@ class _Primitive:
 
     def abstract(self, *avals: Any, operation: Operation, tree: Any, axes: Axes) -> list[ShapedArray]:
         spread = self.spread(avals, tree, axes)
-        # Like an operand in all else, such as the mesh axes of ``shard_map`` that it varies over.
+        # Everything else, such as the mesh axes of ``shard_map`` over which a result varies, is that of an operand.
         return [
             avals[0].update(shape=x.shape, dtype=x.dtype, weak_type=False, sharding=spread.sharding(kind, x.ndim))
             for kind, x in self.result_shapes(operation, axes.layout, tree, avals)
@@ -183,7 +183,7 @@ class _Primitive:
         if over_runs:
             spread_runs_of_runs = axes.layout.runs_last and like[1] is not None
             plainly = not operation.runs_last or axes.layout.batched or spread_runs_of_runs
-        else:  # where each sequence has a gradient of the parameters
+        else:  # a plain vmap if each sequence has its own gradient of the parameters
             plainly = not all(shared) or PARAMETER in _kinds(self.results, self.results)
         if plainly or isinstance(operation, Vmapped):
             entered = [_to_axis(x, axis, 0, size, like) for x, axis in zip(leaves, mapped, strict=True)]
@@ -220,7 +220,7 @@ def _kinds(kinds: Any, tree: PyTree) -> list[int]:
 
 
 def _mapped(leaves: list[Array], axes: list[int | None]) -> tuple[int, tuple[Any, Any]]:
-    """The size of the axis that is mapped; the mesh, and the axes of it that this axis is spread over."""
+    """The size of the mapped axis; the mesh, and the mesh axes over which the mapped axis is sharded."""
     mapped = [(x, axis) for x, axis in zip(leaves, axes, strict=True) if axis is not None]
     (size,) = {x.shape[axis] for x, axis in mapped}
     ((mesh, over), *_) = ((jax.typeof(x).sharding.mesh, spread_over(x, axis)) for x, axis in mapped)

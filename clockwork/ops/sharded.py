@@ -1,7 +1,7 @@
-"""An operation on arrays whose batch or runs are spread over a mesh with explicit axes (`jax.set_mesh`).
+"""An operation on arrays whose batch or runs are sharded over a mesh with explicit axes (`jax.set_mesh`).
 
-Sequences of a batch and runs do not meet but in the gradients of shared parameters. So each device evaluates its own
-share, as inside a ``jax.shard_map``, and those gradients are summed over the devices.
+Sequences and runs are independent except in the gradients of shared parameters. So each device evaluates its own shard,
+as inside ``jax.shard_map``, and these gradients are summed over the devices.
 """
 
 import itertools
@@ -19,12 +19,12 @@ PyTree = Any
 
 
 class Spread(NamedTuple):
-    """Over which axes of a mesh the axes of batch and runs are spread.
+    """How the axes of batch and runs are sharded over the axes of a mesh.
 
     Attributes:
-        mesh: of all arrays.
-        axes: of batch and runs.
-        over: for each of these axes that is spread, the mesh axes, as a partition spec has them.
+        mesh: the mesh of all arrays.
+        axes: the axes of batch and runs.
+        over: maps each sharded axis to its mesh axes, in the form of a partition spec.
     """
 
     mesh: Any
@@ -33,10 +33,10 @@ class Spread(NamedTuple):
 
     @classmethod
     def of(cls, avals: Sequence[Any], kinds: Sequence[int], axes: Axes) -> "Spread":
-        """How the operands of an operation are spread, by their types.
+        """The sharding of an operation's operands, read from their types.
 
         Raises:
-            ValueError: if they are spread over any other axis than those of batch and runs, or differently.
+            ValueError: if an axis other than batch and runs is sharded, or the operands are sharded differently.
         """
         meshes = [x.sharding.mesh for x in avals]
         over: dict[tuple[str, int], Any] = {}
@@ -45,8 +45,8 @@ class Spread(NamedTuple):
             for i, names in enumerate(aval.sharding.spec):
                 if names is not None and (i not in known or over.setdefault(known[i], names) != names):
                     raise ValueError(
-                        "the fast kernels take arrays that are sharded alike over batch and runs and over nothing "
-                        f"else, got {aval.str_short()}; see jax.sharding.reshard"
+                        "the fast kernels need arrays that are all sharded in the same way, over batch and runs "
+                        f"only, got {aval.str_short()}; see jax.sharding.reshard"
                     )
         return cls(next((mesh for mesh in meshes if not mesh.empty), meshes[0]), axes, over)
 
@@ -66,18 +66,18 @@ class Spread(NamedTuple):
         kinds: Sequence[int],
         results: Sequence[tuple[int, jax.ShapeDtypeStruct]],
     ) -> list[Array]:
-        """Evaluate an operation, each device on its share.
+        """Evaluate an operation; each device computes its own shard.
 
         Args:
             evaluate: the operation.
             leaves: its arguments.
-            kinds: of the arguments.
-            results: kind and shape of each result.
+            kinds: the kind of each argument.
+            results: the kind and shape of each result.
         """
         batch = [names for (axis, _), names in self.over.items() if axis == "batch"]
         summed = tuple(name for names in batch for name in (names if isinstance(names, tuple) else (names,)))
         specs = [self.spec(kind, x.ndim) for x, kind in zip(leaves, kinds, strict=True)]
-        # Arrays without elements are made anew on each device: with one among its arguments XLA may crash.
+        # Empty arrays are created on each device, since XLA may crash if one is an argument.
         given, made = [x.size != 0 for x in leaves], [x.size != 0 for _, x in results]
         shapes = [NamedSharding(self.mesh, spec).shard_shape(x.shape) for x, spec in zip(leaves, specs, strict=True)]
 
@@ -104,12 +104,12 @@ class Spread(NamedTuple):
 
 
 def spread_over(x: Array, axis: int) -> Any:
-    """The explicit mesh axes that an axis of an array is spread over; None for none."""
+    """The explicit mesh axes over which an axis of an array is sharded; None if it is not."""
     return jax.typeof(x).sharding.spec[axis]
 
 
 def spread(x: Array, axis: int, over: Any) -> Array:
-    """The same array with an axis spread over these mesh axes of the context."""
+    """The array with one axis resharded over these axes of the current mesh."""
     if over is None or spread_over(x, axis) == over:
         return x
     spec = jax.typeof(x).sharding.spec
@@ -121,9 +121,9 @@ def repeated(x: Array, axis: int, size: int, like: Any) -> Array:
 
     Args:
         x: the array.
-        axis: where the new one is to be.
-        size: of it.
-        like: mesh, and the axes of it that the new axis is spread over, None for none.
+        axis: the position of the new axis.
+        size: the size of the new axis.
+        like: the mesh, and the mesh axes over which to shard the new axis, or None.
     """
     mesh, over = like
     new = jnp.expand_dims(x, axis)
@@ -136,7 +136,7 @@ def repeated(x: Array, axis: int, size: int, like: Any) -> Array:
 
 
 def equally_varying(leaves: Sequence[Array]) -> list[Array]:
-    """Inside ``jax.shard_map``: all arrays varying over the same mesh axes, as those of any operation must be."""
+    """Inside ``jax.shard_map``, make all arrays vary over the same mesh axes, as every JAX operation requires."""
     varying = [jax.typeof(x).manual_axis_type.varying for x in leaves]
     union = frozenset().union(*varying)
     return [

@@ -1,19 +1,19 @@
 """The cascade for one run, or run by run: matrix products over time and batch.
 
-For each group of modules in turn, slowest first:
+For each group of modules in turn, slowest first, it computes
 
-1. its drive at its own ticks: the input there, the bias, and what slower groups sent;
-2. a scan over those ticks alone with its own small block of weights;
-3. its values, and the one before the first tick, times all that it sends to: every faster module and, if there is one,
-   the readout. One product, once for each change of value.
+1. the group's drive at its ticks: the input there, the bias, and what slower groups sent;
+2. a scan over these ticks only, with the group's own small block of weights;
+3. one product of the group's values, including the one before the first tick, with its weights to all faster modules
+   and, if there is one, to the readout: one row for each change of value.
 
-What the groups evaluated so far have sent is kept in one array, ``received``, whose rows are the spans of time over
-which it is constant. With slower groups of periods T_j, T_{j+1}, ... these lie on a uniform grid of period
-gcd(T_j, T_{j+1}, ...), whether or not the periods nest and wherever the sequence starts, so that going to a finer grid
-is a plain repeat (`upsample`). Its first columns are the readout, then the units from fastest to slowest: what is still
-to be read is always a prefix.
+The array ``received`` holds what the groups evaluated so far have sent; each row is a span of time over which this is
+constant. With slower groups of periods T_j, T_{j+1}, ... the spans lie on a uniform grid of period
+gcd(T_j, T_{j+1}, ...), whether or not the periods nest and wherever the sequence starts, so that moving to a finer grid
+is a plain repeat (`upsample`). The first columns are the readout, then the units from fastest to slowest: the part that
+is still to be read is always a prefix.
 
-Which neighbours form a group is decided by cost (`cheapest_partition`).
+`cheapest_partition` decides by cost which neighbours form a group.
 """
 
 import math
@@ -46,18 +46,18 @@ from clockwork.recurrence.resample import (
 from clockwork.recurrence.schedule import Group, Schedule
 from clockwork.weights import Weights
 
-# The size of the batch that the cost of a partition assumes where it is not known before compilation.
+# The batch size that the cost of a partition assumes if it is not known before compilation.
 BATCH_IF_UNKNOWN = 16
 
 
 class GroupScan(NamedTuple):
-    """What evaluates the recurrence of one group over its ticks.
+    """The functions that evaluate the recurrence of one group over its ticks.
 
     Attributes:
-        forward: as `_scan`.
-        backward: as `_scan_transpose`.
-        cost: of both together.
-        assemble: how arrays are put together where it runs.
+        forward: called like `_scan`.
+        backward: called like `_scan_transpose`.
+        cost: the cost of both together.
+        assemble: how arrays are put together on the device where it runs.
     """
 
     forward: Callable[..., tuple[Array, Array | None]]
@@ -75,7 +75,7 @@ def forward(
     hidden: Array,
     scan: GroupScan,
 ) -> tuple[tuple[Array, Array], Residuals]:
-    """Outputs and last state, and what `backward` needs."""
+    """Outputs and last state, and the residuals for `backward`."""
     dtype = accumulator(hidden.dtype)
     o = 0 if readout is None else readout.shape[1]  # O
     every, order = schedule.grid(1), _slowest_first(schedule, o, hidden, scan.cost)
@@ -132,7 +132,7 @@ def backward(
     every = schedule.grid(1)
     fastest_first = _slowest_first(schedule, o, last_bar, scan.cost)[::-1]
     received_bar = None
-    if readout is not None:  # row 0: the value before the first step is no output
+    if readout is not None:  # row 0: the value before the first step is not an output
         received_bar = upsample_transpose(pad_rows(outputs_bar, 1, 0), fastest_first[0].after, every)
     input_bars, recurrent_bars, bias_bars, hidden_bars, readout_bars = [], [], [], [], []
     inputs_bar = None
@@ -155,7 +155,7 @@ def backward(
         block_bar = gram(values.astype(dtype), receivers_bar, runs=False)  # (k, O + a + k)
         readout_bars.append(block_bar[:, :o])
         recurrent_bars += sender_blocks(schedule.clock, group, block_bar[:, o : o + a], block_bar[:, o + a :])
-        # The sum as a product, which XLA is faster at.
+        # XLA is faster at a product than at a sum.
         bias_bars.append(gram(jnp.ones((*delta.shape[:-1], 1), dtype), delta, runs=False)[0])
         hidden_bars.append(errors[0])
         if inputs is not None:
@@ -191,14 +191,14 @@ def _scan(
 ) -> tuple[Array, Array | None]:
     """The recurrence of one group: ``h_s = f(h_{s-1} W + d_s)`` where active, else ``h_{s-1}``.
 
-    In place: each value takes the place of its drive, so that the loop fills no second array.
+    The scan works in place: each value replaces its drive, so that the loop fills no second array.
 
     Args:
         activation: ``f``, elementwise.
         rows: ``(S + 1, k)``: the value before the first tick, then the drive at each.
         feedback: ``(k, k)``; values are rounded to its dtype.
-        active: ``(S, k)``; None for always.
-        unroll: steps in an iteration of the compiled loop.
+        active: ``(S, k)``; None if all units are active at every tick.
+        unroll: the number of steps in an iteration of the compiled loop.
 
     Returns:
         The values ``(S + 1, k)``, and the slopes ``(S, k)`` where needed.
@@ -227,16 +227,16 @@ def _scan_transpose(
 ) -> Array:
     """The errors of one group: ``δ_s = (h̄_s + W δ_{s+1}) f'(z_s)``, in place as well.
 
-    Where a unit was not active it has no δ, and its error goes on to the row before. The loop carries no sums:
-    weight gradients are one product after it.
+    A unit that was not active has no δ, and its error moves to the row before. The loop carries no sums:
+    the weight gradients are one product after it.
 
     Args:
         values: ``(S + 1, k)``.
-        slopes: ``(S + 1, k)``, with nothing in row 0; None for those of tanh.
+        slopes: ``(S + 1, k)``, where row 0 is not used; None for tanh.
         feedback: ``(k, k)``.
-        active: ``(S, k)``; None for always.
+        active: ``(S, k)``; None if all units are active at every tick.
         values_bar: errors of the values, ``(S + 1, k)``.
-        unroll: steps in an iteration of the compiled loop.
+        unroll: the number of steps in an iteration of the compiled loop.
 
     Returns:
         ``(S + 1, k)``: the error of the value before the first tick, then ``δ``.
@@ -252,8 +252,8 @@ def _scan_transpose(
         if active is None:
             delta = (get_row(rows, s) + matmul(later, back)) * factor(s)
             return (delta, set_row(rows, delta, s)), None
-        # The whole error is carried, and what becomes of it computed where it is used: with δ and the rest as two
-        # results of one kernel, XLA would copy all rows at every step.
+        # The whole error is carried, and split into δ and the rest where it is used: with these as two results of
+        # one kernel, XLA would copy all rows at every step.
         error = get_row(rows, s) + passed_on(later, jnp.minimum(s + 1, last))
         return (error, set_row(rows, jnp.where(_mask(active, s, error), error * factor(s), 0), s)), None
 
@@ -275,8 +275,8 @@ def _mask(active: np.ndarray, s: Array, like: Array) -> Array:
     return jnp.broadcast_to(broadcast_batch(get_row(jnp.asarray(active), s - 1), like), like.shape)
 
 
-# Of a processor that does 60 multiply-adds in a nanosecond, as two cores do in small products, the overheads are about
-# 20 µs of a scan and 0.75 µs of a step.
+# On a CPU that does 60 multiply-adds per nanosecond, as two cores do in small products, the overheads are about 20 µs
+# per scan and 0.75 µs per step.
 XLA_SCAN = GroupScan(
     _scan, _scan_transpose, MultiplyAdds(per_loop=1_200_000, per_step=45_000, per_masked_step=55_000), by_copies
 )

@@ -10,14 +10,14 @@ from clockwork.ops.linalg import Activation
 
 
 class Call(NamedTuple):
-    """What is known of a call before it is compiled, and the start, which may be known only when the program runs.
+    """The static description of a call, and its start, which may be traced.
 
     Attributes:
-        clock: of the layer.
-        start: the clock's value at the first step; an array if only the running program knows it.
+        clock: the layer's clock.
+        start: the clock's value at the first step; an array if it is traced.
         steps: ``T``.
-        activation: elementwise.
-        dtype: of the computation.
+        activation: ``f``, elementwise.
+        dtype: the dtype of the computation.
     """
 
     clock: Clock

@@ -1,8 +1,8 @@
-"""The cascade: module by module, slowest first, each on its own decimated time.
+"""The cascade evaluates module by module, slowest first, each at its own ticks only.
 
-A module never reads a faster one, so a layer needs no step that visits all of its modules: each is evaluated at its own
-ticks alone, and all that its values cause elsewhere is computed once, when they change. No step computes an inactive
-row, and the result is the same function as the masked scan for any periods.
+A module never reads a faster one, so no step has to visit all modules: each is evaluated at its own ticks only, and its
+contributions to other modules are computed once, when its values change. No step computes an inactive row, and for any
+periods the cascade computes the same function as the masked scan.
 """
 
 import functools
@@ -38,12 +38,12 @@ class Cascade(NamedTuple):
     hidden ``(N,)``; outputs ``(T, N)``, or ``(T, O)`` with a readout.
 
     Attributes:
-        clock: of the layer.
-        start: its value at the first step.
+        clock: the layer's clock.
+        start: the clock's value at the first step.
         steps: ``T``.
-        activation: elementwise.
-        scan: what evaluates a group's recurrence, run by run; None for XLA's scans, with many runs of small modules in
-            the last axis.
+        activation: ``f``, elementwise.
+        scan: evaluates a group's recurrence, run by run; None for XLA's scans, with many runs of small modules in the
+            last axis.
     """
 
     clock: Clock
@@ -54,7 +54,7 @@ class Cascade(NamedTuple):
 
     @property
     def schedule(self) -> Schedule:
-        """Who ticks when."""
+        """The ticks of each module."""
         return Schedule(self.clock, self.start, self.steps)
 
     @property
@@ -102,8 +102,8 @@ def evaluate(
     """Evaluate the cascade.
 
     Args:
-        call: of ``unroll``, with a start known before compilation.
-        weights: of the layer.
+        call: the call of ``unroll``; its start must be known before compilation.
+        weights: the layer's weights.
         inputs: ``(T, I)`` or None.
         hidden: ``(N,)``, the state before the first step.
         readout: ``(N, O)`` or None.
@@ -125,7 +125,7 @@ def evaluate(
 
 def _cost(call: Call) -> Cost:
     del call
-    return Cost(MASKED_MAX_WORK, "no step computes an inactive module, but every module has programs of its own")
+    return Cost(MASKED_MAX_WORK, "no step computes an inactive module, but each module adds a fixed overhead")
 
 
 BACKEND = Backend("cascade", evaluate, functools.partial(start_refusal, method="cascade"), _cost)

@@ -1,6 +1,6 @@
 """The cascade with each group's time loop as one GPU kernel: the back end ``"fused"``.
 
-Its kernels evaluate what the scans of `clockwork.recurrence.batched` evaluate, group by group.
+Its kernels replace the scans of `clockwork.recurrence.batched`, group by group.
 """
 
 import functools
@@ -30,18 +30,18 @@ from clockwork.recurrence.resample import by_concatenation
 from clockwork.recurrence.schedule import Group
 from clockwork.weights import Weights
 
-MAX_UNITS = mosaic.BLOCK_THREADS  # of a module: a unit is a thread of a block
-ROWS_AHEAD = 4  # rows that are read ahead of time
+MAX_UNITS = mosaic.BLOCK_THREADS  # per module, since each unit is a thread of one block
+ROWS_AHEAD = 4  # rows to prefetch
 
 
 class CudaCost(NamedTuple):
-    """The cost of a time loop, forwards and backwards, in microseconds of an H200: estimated, not measured.
+    """The cost of a time loop, forwards and backwards, in microseconds on an H200: estimated, not measured.
 
     Attributes:
-        per_loop: a dozen of XLA's own kernels around every time loop.
-        per_step: at least, of each step.
-        per_unit: more for each unit, since the multiply-adds of a product wait for each other.
-        per_thread: more for each thread of all sequences: about 16 reads and writes a row.
+        per_loop: cost of the dozen XLA kernels around every time loop.
+        per_step: minimum cost of a step.
+        per_unit: additional cost of a step per unit, since the multiply-adds of a product wait for each other.
+        per_thread: additional cost of a step per thread of all sequences: about 16 reads and writes per row.
         min_sequences: assume at least this many sequences, since the number of runs is not known.
     """
 
@@ -65,10 +65,10 @@ COST = CudaCost()
 
 @functools.cache
 def group_scan(interpret: bool) -> GroupScan:
-    """What evaluates the recurrence of a group.
+    """The functions that evaluate the recurrence of a group.
 
     Args:
-        interpret: by Pallas' interpreter, on any machine, not as kernels of CUDA.
+        interpret: whether Pallas' interpreter evaluates the kernels, on any machine, instead of CUDA.
     """
     return GroupScan(
         functools.partial(_scan, interpret), functools.partial(_scan_transpose, interpret), COST, by_concatenation
@@ -78,7 +78,7 @@ def group_scan(interpret: bool) -> GroupScan:
 def evaluate(
     call: Call, weights: Weights, inputs: Array | None, hidden: Array, readout: Array | None
 ) -> tuple[Array, Array]:
-    """Evaluate the cascade with GPU kernels, where the program runs on a GPU: `cascade.evaluate`."""
+    """Evaluate the cascade, with GPU kernels if the program runs on a GPU; see `cascade.evaluate`."""
     return cascade.evaluate(call, weights, inputs, hidden, readout, group_scan(mosaic.INTERPRET))
 
 
@@ -108,7 +108,7 @@ def _scan(
     """`GroupScan.forward`."""
     if rows.shape[0] == 1:
         return rows, None
-    del activation  # tanh: no other gets here
+    del activation  # always tanh here
     threads = ThreadMap(feedback.shape[0], feedback.dtype, interpret)
     mask = None if active is None else _mask(threads, active, ticks=active.shape[0])
     values = FORWARD(threads, feedback[None], _one_batch(rows), mask)
@@ -153,7 +153,7 @@ def _forward_kernel(threads: ThreadMap, feedback: Array, rows: Array, active: Ar
         threads: static.
         feedback: ``(R, k, k)``.
         rows: the value before the first tick, then the drive at each, ``(S + 1, M, k)``.
-        active: which units change at which tick, of `_mask`; None for always all.
+        active: which units update at each tick, from `_mask`; None if all units always do.
     """
     masks = [] if active is None else [active]
 
@@ -188,8 +188,8 @@ def _backward_kernel(threads: ThreadMap, feedback: Array, own: tuple[Array, Arra
     Args:
         threads: static.
         feedback: ``(R, k, k)``.
-        own: errors of the values, and what a whole error is multiplied with, ``(S + 1, M, k)`` each.
-        keeps: which units keep their value at which row, of `_mask`; None for none.
+        own: errors of the values, and the factors of the whole errors, ``(S + 1, M, k)`` each.
+        keeps: which units keep their value at each row, from `_mask`; None if no unit ever does.
     """
     shape = own[0].shape
     rows, factors = (threads.to_threads(x, rows=-shape[0] % ROWS_AHEAD) for x in own)
@@ -219,7 +219,7 @@ def _backward_kernel(threads: ThreadMap, feedback: Array, own: tuple[Array, Arra
 
 
 def _forward_plain(threads: ThreadMap, feedback: Array, rows: Array, active: Array | None) -> Array:
-    """As `_forward_kernel`."""
+    """`_forward_kernel` in plain JAX."""
     runs, ticks = feedback.shape[0], rows.shape[0] - 1
     split = (runs, rows.shape[1] // runs, threads.units)
     on = None if active is None else active[:ticks, : threads.units]
@@ -236,7 +236,7 @@ def _forward_plain(threads: ThreadMap, feedback: Array, rows: Array, active: Arr
 
 
 def _backward_plain(threads: ThreadMap, feedback: Array, own: tuple[Array, Array], keeps: Array | None) -> Array:
-    """As `_backward_kernel`."""
+    """`_backward_kernel` in plain JAX."""
     rows, factors = own
     runs = feedback.shape[0]
     split, back = (runs, rows.shape[1] // runs, threads.units), jnp.swapaxes(feedback, 1, 2)

@@ -1,4 +1,4 @@
-"""A group's share of a layer: its weights out of the sender blocks, its members' values out of its own rows."""
+"""A group's part of a layer: its weights from the sender blocks, and its members' values from the group's rows."""
 
 from typing import NamedTuple
 
@@ -12,11 +12,11 @@ from clockwork.weights import Weights
 
 
 class Member(NamedTuple):
-    """Where a module's units and ticks are among those of its group.
+    """The position of a module's units and ticks within its group.
 
     Attributes:
-        units: its units among those of the group.
-        rows: the group's rows from each of the module's ticks on.
+        units: the module's units among those of the group.
+        rows: the group's rows at the module's ticks.
         same_ticks: whether the group ticks exactly when the module does.
     """
 
@@ -25,7 +25,7 @@ class Member(NamedTuple):
     same_ticks: bool
 
     def values(self, rows: Array, assemble: Assemble = by_copies) -> Array:
-        """Of the group's rows of its units: the row before the module's first tick, and the row from each tick on."""
+        """Select the row before the module's first tick and the row at each tick from the group's rows of its units."""
         return rows if self.same_ticks else assemble([(rows[:1], 0), (rows[self.rows], 1)], 0)
 
 
@@ -42,9 +42,9 @@ def members(schedule: Schedule, group: Group) -> dict[int, Member]:
 
 
 class Residuals(NamedTuple):
-    """What the backward pass needs of each module, fastest first.
+    """The arrays of each module that are saved for the backward pass, fastest first.
 
-    The same whichever back end and partition made them, so that a ``cond`` under ``vmap`` may fill them with zeros.
+    All back ends and partitions give the same structure, so that a ``cond`` under ``vmap`` may fill it with zeros.
 
     Attributes:
         values: ``(S_j + 1, k_j)`` each.
@@ -61,10 +61,10 @@ def group_residuals(
     """The values and slopes of a group on its own ticks, ``(S + 1, k)``; row 0 of the slopes is zero.
 
     Args:
-        schedule: of the layer.
-        group: of the layer.
-        residuals: of all modules.
-        axis: of the units.
+        schedule: the layer's schedule.
+        group: a group of the layer.
+        residuals: the residuals of all modules.
+        axis: the axis of the units.
         assemble: how arrays are put together.
     """
     values, slopes = [], []
@@ -78,7 +78,7 @@ def group_residuals(
 
 
 def outgoing_weights(weights: Weights, readout: Array | None, group: Group) -> Array:
-    """The weights of all that a group sends to others, ``(k, O + a)``: to the readout, then to the faster units."""
+    """The weights from a group to others, ``(k, O + a)``: to the readout, then to the faster units."""
     rows = [weights.recurrent[j][:, : group.start] for j in group.members]
     outgoing = rows[0] if len(rows) == 1 else jnp.concatenate(rows)
     if readout is None:
@@ -87,7 +87,7 @@ def outgoing_weights(weights: Weights, readout: Array | None, group: Group) -> A
 
 
 def feedback_weights(weights: Weights, group: Group) -> Array:
-    """The weights of all that a group sends to itself, ``(k, k)``."""
+    """The weights from a group to itself, ``(k, k)``."""
     blocks = [weights.recurrent[j][:, group.start :] for j in group.members]
     if len(blocks) == 1:
         return blocks[0]
@@ -98,11 +98,11 @@ def feedback_weights(weights: Weights, group: Group) -> Array:
 def sender_blocks(clock: Clock, group: Group, outgoing_bar: Array, feedback_bar: Array) -> list[Array]:
     """The gradient of each member's sender block.
 
-    The transpose of `outgoing_weights` (without the readout) and `feedback_weights`.
+    This is the transpose of `outgoing_weights` (without the readout) and `feedback_weights`.
 
     Args:
-        clock: of the layer.
-        group: of the layer.
+        clock: the layer's clock.
+        group: a group of the layer.
         outgoing_bar: ``(k, a)``.
         feedback_bar: ``(k, k)``.
     """

@@ -1,4 +1,4 @@
-"""A clockwork layer over a sequence, or step by step: the contract, and which back end evaluates it."""
+"""The public functions of a clockwork layer, over a sequence or step by step, and the choice of the back end."""
 
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -27,14 +27,15 @@ BACKENDS = (masked.BACKEND, cascade.BACKEND, cuda.BACKEND)
 
 
 class State(NamedTuple):
-    """A clockwork layer between two steps; a pytree.
+    """The state of a clockwork layer between two steps; a pytree.
 
     Attributes:
         hidden: ``(N,)``, the hidden state.
         time: ``()``, int32, the clock's value at the next step, reduced by whole cycles of the clock to avoid
-            overflow. In the carry of a Flax cell, ``(*batch, 1)``, and of NumPy where it is known before compilation.
+            overflow. In the carry of a Flax cell it has shape ``(*batch, 1)``, and it is a NumPy array if it is known
+            before compilation.
 
-    A state holds no clock: one of another clock of the same width has the same shapes, and is taken for its own.
+    A state does not store its clock: the state of another clock of the same width has the same shapes and is accepted.
     """
 
     hidden: Array
@@ -46,10 +47,10 @@ class State(NamedTuple):
 
         Args:
             clock: the layer's clock.
-            dtype: of the hidden state.
+            dtype: the dtype of the hidden state.
 
         Raises:
-            ValueError: if the clock is none, or its cycle is longer than an int32 can count.
+            ValueError: if ``clock`` is not a clock, or its cycle is longer than an int32 can count.
         """
         check_time(clock)
         return cls(jnp.zeros(clock.width, dtype), jnp.zeros((), jnp.int32))
@@ -69,11 +70,11 @@ def step(
     """One step of a clockwork layer.
 
     ``h_t = f(W_H h_{t-1} + W_I x_t + b)`` for the modules whose period divides t; the others
-    keep their value (Koutník et al. 2014, eqs. 1 and 4). For streaming; compile it with ``jax.jit``.
+    keep their value (Koutník et al. 2014, eqs. 1 and 4). Use it for streaming, and compile it with ``jax.jit``.
 
     Args:
-        weights: of one layer, `Weights`; or ``weights.dense(clock)``, made once, since to put these
-            matrices together at every step may take longer than all else in it.
+        weights: the layer's `Weights`; or ``weights.dense(clock)``, computed once, since building these
+            matrices at every step may take longer than the rest of the step.
         clock: the layer's clock.
         state: hidden state ``(N,)`` and time ``()``.
         x_t: ``(I,)``; None for a layer without inputs.
@@ -83,8 +84,8 @@ def step(
         The next state, and its hidden values ``(N,)``.
 
     Raises:
-        ValueError: if the weights or the state are of another width, or ``x_t``, or if the clock's cycle is longer
-            than the integers of ``time`` can count.
+        ValueError: if the weights, the state or ``x_t`` has the wrong shape, or if the clock's cycle is longer than the
+            dtype of ``time`` can count.
 
     Example:
         >>> import clockwork as cw, jax, jax.numpy as jnp
@@ -95,7 +96,7 @@ def step(
         >>> y_t.shape, int(state.time)
         ((11,), 1)
 
-        As fast as it goes, a sample at a time:
+        The fastest way to compute one step at a time:
 
         >>> tick = jax.jit(cw.step)
         >>> dense = weights.dense(clock)
@@ -123,7 +124,7 @@ def step(
 
 
 def check_time(clock: Clock, dtype: DTypeLike = jnp.int32) -> None:
-    """Raise ``ValueError`` unless this is a dtype of integers that can count the steps of the clock's cycle."""
+    """Raise ``ValueError`` unless this is an integer dtype that can count the steps of the clock's cycle."""
     if not jnp.issubdtype(dtype, jnp.integer):
         raise ValueError(f"the time of a state or carry must be integers, got {np.dtype(dtype).name}")
     if check_clock(clock).cycle > np.iinfo(dtype).max:
@@ -134,7 +135,7 @@ def check_time(clock: Clock, dtype: DTypeLike = jnp.int32) -> None:
 
 
 def as_time(clock: Clock, time: ArrayLike) -> Array:
-    """The time of a state or carry as an array of JAX, reduced by whole cycles where it is too large for one."""
+    """The time of a state or carry as a JAX array, reduced by whole cycles if it is too large for JAX's dtype."""
     if not isinstance(time, Array):
         time = np.asarray(time)
         dtype = jax.dtypes.canonicalize_dtype(time.dtype)
@@ -148,11 +149,11 @@ def advance(clock: Clock, time: Any, steps: int | Array) -> Any:
 
     Args:
         clock: the layer's clock.
-        time: integers, of JAX or NumPy; so is what is returned.
-        steps: how many.
+        time: integers, as a JAX or NumPy array; the result has the same type.
+        steps: the number of steps.
     """
     limit = int(np.iinfo(time.dtype).max) // clock.cycle * clock.cycle
-    if not limit:  # from zero, once: `check_time` refuses to go on from there
+    if not limit:  # the cycle exceeds this dtype: from zero only, since `check_time` refuses to continue
         return time + (steps if isinstance(steps, int) else steps.astype(time.dtype))
     dtype, more = time.dtype, steps
     if isinstance(more, int):
@@ -180,52 +181,52 @@ def unroll(
     """Run a clockwork layer over a sequence.
 
     ``h_t = f(W_H h_{t-1} + W_I x_t + b)`` for the modules whose period divides t; the others
-    keep their value (Koutník et al. 2014, eqs. 1 to 4). All methods are the same function.
+    keep their value (Koutník et al. 2014, eqs. 1 to 4). All methods compute the same function.
 
-    Unbatched, pure and differentiable: batches and runs are the caller's ``jax.vmap``, and
-    ``jax.jit`` is the caller's too. ``vmap`` over weights lays the runs of small layers side by side in the last axis,
-    as SIMD arithmetic; over anything else it makes every product one over the batch. The gradient of all but the masked
-    scan is written by hand; forward mode works too, second derivatives need ``method="masked"``.
+    The function is unbatched, pure and differentiable: use ``jax.vmap`` for batches and runs, and ``jax.jit`` for
+    compilation. A ``vmap`` over weights puts the runs of small layers side by side in the last axis, for SIMD
+    arithmetic; any other ``vmap`` turns every product into one over the whole batch. The gradient is written by hand,
+    except for the masked scan; forward mode works too, but second derivatives need ``method="masked"``.
 
-    On a mesh with explicit axes (`jax.set_mesh`), batch and runs may be spread over devices: each device evaluates its
-    share, and outputs and gradients are spread as what they belong to. Nothing else may be spread.
+    On a mesh with explicit axes (`jax.set_mesh`), batch and runs may be sharded over devices: each device evaluates its
+    own shard, and outputs and gradients are sharded like the arrays they belong to. No other axis may be sharded.
 
     A long sequence is evaluated in chunks: only the states between chunks are kept for the backward pass, which
     computes each chunk again. A chunk has the smallest multiple of ``clock.cycle`` that is at least 512 steps (4,096
-    for GPU kernels), and a sequence of fewer than two chunks is evaluated whole. To keep still less, cut the sequence
-    into chunks of a multiple of ``clock.cycle`` steps, and scan over them with ``jax.checkpoint``.
+    for GPU kernels), and a sequence of fewer than two chunks is evaluated whole. To save more memory, cut the
+    sequence into chunks of a multiple of ``clock.cycle`` steps, and scan over them with ``jax.checkpoint``.
 
-    A slow module never reads a faster one, but products are taken with the zeros in between: by the masked scan
-    over all modules, by the other methods over neighbours that they evaluate as one. So NaN or infinity in a fast
+    A slow module never reads a faster one, but products include the zeros between them: in the masked scan between
+    all modules, in the other methods between neighbours that are evaluated as one group. So NaN or infinity in a fast
     module, or in an input that only fast modules read, reaches slower modules at their next tick, and all gradients.
 
     Args:
-        weights: of one layer, `Weights`; computation is in their dtype joined with that of
-            ``inputs`` and ``hidden``, sums in at least float32.
+        weights: the layer's `Weights`. The dtype of the computation is the promoted dtype of weights,
+            ``inputs`` and ``hidden``; sums are taken in at least float32.
         clock: the layer's clock.
         inputs: ``(T, I)``; None for a layer without inputs, which takes ``steps`` instead.
-        steps: ``T``, where there are no inputs; static.
+        steps: ``T``, for layers without inputs; static.
         start: the clock's value at the first step, so that a sequence can be cut anywhere and
-            continued. Static, and of any size; an array ``()`` of integers of any dtype, known only when the program
-            runs, takes the masked scan. The clock repeats itself: any multiple of ``clock.cycle`` is as good as 0.
+            continued. It is static, of any size, or a traced integer ``()`` of any dtype, which takes the masked scan.
+            The clock repeats itself: any multiple of ``clock.cycle`` is equivalent to 0.
         hidden: ``(N,)``, the state before the first step; zeros if None.
         readout: ``(N, O)``: return ``h @ readout`` in place of the hidden values. The cascade
             multiplies each module's values once, when they change, and builds no ``(T, N)`` array.
         method: ``"masked"``, the reference: a dense product at every step; ``"cascade"``: each
-            module on its own time; ``"fused"``: the same with each time loop as one kernel, on
-            NVIDIA's GPUs from Hopper on (the cascade elsewhere), for tanh, float32 or bfloat16, and modules of up
-            to 128 units; it is sharded over explicit axes and by `jax.shard_map` alone, and not exported for several
-            platforms at once;
-            ``"auto"``: whichever is expected to be fastest.
-        activation: ``f``, elementwise; static, so pass the same function object again.
+            module is computed at its own ticks only; ``"fused"``: the cascade with each time loop as one kernel, on
+            NVIDIA GPUs from Hopper on (the plain cascade elsewhere), for tanh, float32 or bfloat16, and modules of up
+            to 128 units; it can be sharded only over explicit axes or by `jax.shard_map`, and exported only for one
+            platform at a time;
+            ``"auto"``: the method that is expected to be fastest.
+        activation: ``f``, elementwise; static, so pass the same function object each time to avoid recompilation.
 
     Returns:
         Outputs ``(T, N)``, or ``(T, O)`` with a readout, and the last hidden state ``(N,)``.
 
     Raises:
-        ValueError: if weights or clock are not such, both or neither of ``inputs`` and ``steps`` are given, a shape
-            does not fit, there is no step, ``start`` is negative, the activation is no function, the method is
-            unknown, the method does not support this layer, or ``start`` is an array and the method is neither
+        ValueError: if ``weights`` or ``clock`` has the wrong type, both or neither of ``inputs`` and ``steps`` are
+            given, a shape does not fit, there is no step, ``start`` is negative, the activation is not a function, the
+            method is unknown, the method does not support this layer, or ``start`` is traced and the method is neither
             ``"auto"`` nor ``"masked"``.
 
     Example:
@@ -271,17 +272,17 @@ def explain(
     *,
     activation: Activation = jnp.tanh,
 ) -> list[tuple[str, str]]:
-    """Which back end evaluates a clockwork layer here, and why.
+    """Explain which back end evaluates a clockwork layer on this machine, and why.
 
     Args:
-        clock: of the layer.
+        clock: the layer's clock.
         steps: ``T``.
-        dtype: of the computation.
-        method: as of `unroll`.
-        activation: elementwise.
+        dtype: the dtype of the computation.
+        method: as in `unroll`.
+        activation: ``f``, elementwise.
 
     Returns:
-        The name of each back end and what is said for or against it; the first is the one that is chosen.
+        The name of each back end and the reason for or against it; the chosen one comes first.
 
     Raises:
         ValueError: if the method is unknown, or does not support this layer.
@@ -297,7 +298,7 @@ def explain(
 
 
 def check_activation(activation: Activation) -> Activation:
-    """The activation, if it is a function, else ``ValueError``."""
+    """Return the activation; raise ``ValueError`` if it is not a function."""
     if not callable(activation):
         raise ValueError(f"activation must be a function such as jnp.tanh, got {activation!r}")
     return activation

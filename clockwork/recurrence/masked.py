@@ -1,4 +1,4 @@
-"""The reference: one pure step, the dense product, and a mask that says who keeps the new value."""
+"""The reference back end: a dense product at every step, and a mask that selects the units that update."""
 
 import jax
 import jax.numpy as jnp
@@ -31,8 +31,8 @@ def evaluate(
     """Scan `masked_step` over time.
 
     Args:
-        call: of ``unroll``.
-        weights: of the layer.
+        call: the call of ``unroll``.
+        weights: the layer's weights.
         inputs: ``(T, I)`` or None.
         hidden: ``(N,)``, the state before the first step.
         readout: ``(N, O)`` or None.
@@ -43,7 +43,7 @@ def evaluate(
     input_weights, recurrent, bias = (w.astype(call.dtype) for w in weights.dense(call.clock))
     dense, start = (input_weights, recurrent, bias), call.start
     others = jax.tree.leaves((dense, inputs, None if isinstance(start, int) else start))
-    hidden = equally_varying([hidden, *others])[0]  # as the carry of a loop must be
+    hidden = equally_varying([hidden, *others])[0]  # required for the carry of a loop
     drive = bias.astype(linalg.accumulator(bias.dtype))
     drives = None if inputs is None else linalg.matmul(inputs, input_weights) + drive[None]
     periods = jnp.asarray(call.clock.unit_periods, jnp.int32)
@@ -65,16 +65,16 @@ def evaluate(
 
 
 def _until_tick(start: Array, periods: Array) -> Array:
-    """How many steps from ``start`` on each unit waits for its tick, int32, whatever integer ``start`` is."""
-    start = start.astype(jnp.int32) if start.dtype.itemsize < 4 else start  # periods must fit, unsigned ones too
+    """The number of steps from ``start`` to each unit's next tick, int32, for any integer dtype of ``start``."""
+    start = start.astype(jnp.int32) if start.dtype.itemsize < 4 else start  # periods must fit, also if it is unsigned
     since = start % periods.astype(start.dtype)
     return -since.astype(jnp.int32) % periods
 
 
-# Units times steps up to which the masked scan is expected to be faster than the cascade.
+# For fewer units times steps than this, the masked scan is expected to be faster than the cascade.
 #
-# The cascade is a dozen small programs for each module, which a very short sequence of a small layer does not make up
-# for. Measured on two cores, loss and gradient, as the time of the masked scan divided by the time of the cascade:
+# The cascade runs a dozen small programs for each module, whose overhead does not pay off for a very short sequence of
+# a small layer. Time of the masked scan divided by the time of the cascade, for loss and gradient on two cores:
 #
 # - N = 40, g = 9, for one sequence, a batch of 32, and 100 runs: T = 16: 0.5, 1.1, 1.4; T = 48: 0.7, 1.5, 2.7;
 #   T = 128: 1.1, 1.6, 3.2;

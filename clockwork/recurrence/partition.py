@@ -1,7 +1,7 @@
-"""Which neighbouring modules are evaluated as one group, by cost.
+"""The choice, by cost, of which neighbouring modules are evaluated as one group.
 
-A step of a time loop costs something however little is computed in it. Neighbours evaluated as one group share its
-steps; in return they compute products with the zeros in between and mask the members that do not tick.
+Each step of a time loop has an overhead, however little it computes. Neighbours evaluated as one group share the steps;
+in return, they compute products with the zeros between them and mask the members that do not tick.
 """
 
 import functools
@@ -11,7 +11,7 @@ from clockwork.recurrence.schedule import Group, Schedule
 
 
 class CostModel(Protocol):
-    """What the time loop of a group costs, in any unit."""
+    """The cost of the time loop of a group, in any unit."""
 
     @property
     def per_loop(self) -> float:
@@ -34,8 +34,8 @@ class MultiplyAdds(NamedTuple):
 
     Attributes:
         per_loop: overhead of a loop.
-        per_step: overhead of each of its steps.
-        per_masked_step: overhead of each step of several modules whose changes are masked.
+        per_step: overhead of each step of a loop over a single module.
+        per_masked_step: overhead of each step of a loop over several modules, whose changes are masked.
     """
 
     per_loop: int
@@ -43,23 +43,23 @@ class MultiplyAdds(NamedTuple):
     per_masked_step: int
 
     def per_tick(self, group: Group, outputs: int, batch: int) -> float:
-        """Overhead of a step and the multiply-adds in it."""
+        """The overhead of a step plus its multiply-adds."""
         overhead = self.per_step if len(group.members) == 1 else self.per_masked_step
         return overhead + batch * group.size * (group.size + group.start + outputs)
 
 
 @functools.lru_cache(maxsize=512)
 def cheapest_partition(schedule: Schedule, outputs: int, batch: int, cost: CostModel) -> tuple[range, ...]:
-    """The partition of the modules into groups of neighbours that costs least of all partitions.
+    """The cheapest partition of the modules into groups of neighbours.
 
-    A group of ``k`` units with ``a`` faster ones takes ``k (k + a + O)`` multiply-adds for each run or sequence
+    A group of ``k`` units with ``a`` faster units takes ``k (k + a + O)`` multiply-adds for each run or sequence
     and tick, and it ticks whenever one of its members may.
 
     Args:
-        schedule: of the layer.
+        schedule: the layer's schedule.
         outputs: ``O``, the columns of the readout; 0 for none.
         batch: the number of runs or sequences.
-        cost: of the time loops.
+        cost: the cost of the time loops.
     """
     cheapest: list[tuple[float, tuple[range, ...]]] = [(0.0, ())]
     for end in range(1, schedule.clock.modules + 1):

@@ -1,4 +1,4 @@
-"""Rows between tick grids: an array on one grid as an array on another, and the transposes of these maps.
+"""Resampling of arrays from one tick grid to another, and the transposes of these maps.
 
 An array on a grid has ``ticks + 1`` rows: the value before the first tick, then the value from each tick on.
 """
@@ -12,13 +12,13 @@ from jax import Array, lax
 
 from clockwork.recurrence.schedule import TickGrid
 
-# Up to this many rows are added one by one; longer sums are cut into as many. XLA's own sum over a short axis is many
-# times slower.
+# Up to this many rows are added one by one; a longer sum is split into this many parts. XLA's own sum over a short axis
+# is many times slower.
 UNROLLED_SUM_MAX_ROWS = 8
 
 
 def upsample(rows: Array, coarse: TickGrid, fine: TickGrid) -> Array:
-    """Rows on a coarse grid as rows on a finer one, whose period divides the coarse grid's: each row is repeated."""
+    """Convert rows on a coarse grid to a finer one, whose period divides the coarse grid's, by repeating each row."""
     if coarse.period == fine.period:
         return rows
     ratio, offset = _repeats(coarse, fine)
@@ -66,19 +66,19 @@ class Assemble(Protocol):
 
         Args:
             placed: arrays, each with the index at which it begins, in any order.
-            axis: along which they are put together.
+            axis: the axis along which they are put together.
         """
         ...
 
 
 def by_concatenation(placed: Sequence[tuple[Array, int]], axis: int) -> Array:
-    """One concatenation, which under ``vmap`` stays one, for a GPU."""
+    """One concatenation, which stays one under ``vmap``; for a GPU."""
     arrays = [array for array, _ in sorted(placed, key=lambda item: item[1])]
     return arrays[0] if len(arrays) == 1 else jnp.concatenate(arrays, axis)
 
 
 def by_copies(placed: Sequence[tuple[Array, int]], axis: int) -> Array:
-    """A fill and copies, which are faster on a processor than XLA's concatenation there."""
+    """A fill and copies, which are faster on a CPU than XLA's concatenation."""
     (first, _), *others = placed
     if not others:
         return first

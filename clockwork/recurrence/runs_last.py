@@ -1,18 +1,18 @@
-"""The cascade for many runs of small modules: everything at a tick is computed in one loop.
+"""The cascade for many runs of small modules: one loop computes everything at a tick.
 
-Runs are the last axis of every array, so that they fill the SIMD units of a processor. Products are then elementwise,
-and XLA would fuse them with all that comes before, and compute that again for each use; a loop over the ticks is what
-keeps them apart. So a group of modules is one loop forwards and one backwards: at each tick
+Runs are the last axis of every array, so that they fill the SIMD units of the CPU. Products are then elementwise, and
+XLA would fuse them with all that comes before and compute that again for each use; a loop over the ticks prevents it.
+So a group of modules has one forward and one backward loop. The forward loop computes at each tick
 
-1. ``h_s = f(h_{s-1} W + W_I x_s + b + what slower groups sent)``;
-2. what it sends to the readout and to faster modules, ``h_s`` times its block, plus what was sent there by those slower
-   groups whose ticks are all ticks of this group too: with nested periods a group so reads a single array, that of the
-   next slower one.
+1. ``h_s = f(h_{s-1} W + W_I x_s + b + r_s)``, where ``r_s`` is what slower groups sent;
+2. what the group sends to the readout and to faster modules: ``h_s`` times its block, plus what slower groups sent
+   there, if all their ticks are ticks of this group too. With nested periods, a group therefore reads a single array,
+   that of the next slower group.
 
-Which row of a slower group's array a tick reads is known before compilation (`TickGrid.row_after`): the row from before
-the tick for the group's own drive, the row from the tick on for what it passes on.
+Which row of a slower group's array a tick reads is known before compilation (`TickGrid.row_after`): the row that is
+valid before the tick for the group's own drive, and the row that is valid after it for what the group passes on.
 
-Which neighbours form a group is decided by cost (`cheapest_partition`).
+`cheapest_partition` decides by cost which neighbours form a group.
 """
 
 import functools
@@ -49,21 +49,21 @@ from clockwork.recurrence.resample import before_ticks_transpose, pad_rows, upsa
 from clockwork.recurrence.schedule import Group, Schedule
 from clockwork.weights import Weights
 
-# The overhead of a loop is mostly its compilation: joined neighbours take a third less of that in the smallest of the
-# paper's networks and a tenth less in the largest, at the same speed. Of a processor that does ten multiply-adds in a
-# nanosecond, the overheads are about 15 µs of a loop and 0.5 µs of a step.
+# The overhead of a loop models mostly its compile time: merging neighbours saves a third of it in the smallest of the
+# paper's networks and a tenth in the largest, at equal run time. On a CPU that does ten multiply-adds per nanosecond,
+# the overheads are about 15 µs per loop and 0.5 µs per step.
 COST = MultiplyAdds(per_loop=150_000, per_step=5_000, per_masked_step=10_000)
 
 
 class Source(NamedTuple):
-    """The array of what a slower group sent, as a group reads it.
+    """How a group reads the array of what a slower group sent.
 
     Attributes:
-        position: of the slower group, slowest first.
+        position: the index of the slower group, counted from the slowest.
         group: the slower group.
-        row_before: ``(S + 1,)``, the row that is valid before each tick, for the drive; row 0 has no meaning.
-        row_after: ``(S + 1,)``, the row that is valid after each tick, which what this group sends includes; None if
-            not all ticks of the slower group are ticks of this one: then the two arrays stay apart.
+        row_before: ``(S + 1,)``, the row that is valid before each tick, for the drive; entry 0 has no meaning.
+        row_after: ``(S + 1,)``, the row that is valid after each tick, which this group adds to what it sends; None if
+            not all ticks of the slower group are ticks of this one: then the two arrays stay separate.
     """
 
     position: int
@@ -73,7 +73,7 @@ class Source(NamedTuple):
 
 
 def _sources(order: list[Group]) -> tuple[list[list[Source]], list[int]]:
-    """What each group reads, and the positions of the groups whose arrays together have all that was sent."""
+    """The sources of each group, and the positions of the groups whose arrays together hold all that was sent."""
     sources: list[list[Source]] = []
     apart: list[int] = []
     for i, group in enumerate(order):
@@ -97,7 +97,7 @@ def forward(
     inputs: Array | None,
     hidden: Array,
 ) -> tuple[tuple[Array, Array], Residuals]:
-    """Outputs and last state, and what `backward` needs."""
+    """Outputs and last state, and the residuals for `backward`."""
     o = 0 if readout is None else readout.shape[1]  # O
     every, order = schedule.grid(1), schedule.slowest_first(cheapest_partition(schedule, o, hidden.shape[-1], COST))
     sources, apart = _sources(order)
@@ -137,10 +137,10 @@ def _forwards(
     inputs: Array | None,
     hidden: Array,
 ) -> tuple[Array, Array | None, Array]:
-    """One group.
+    """Evaluate one group.
 
     Returns:
-        Its values and its slopes (or None), ``(S + 1, k)``; all that was sent on its ticks, ``(S + 1, O + a)``.
+        The group's values and its slopes (or None), ``(S + 1, k)``; all that was sent at its ticks, ``(S + 1, O + a)``.
     """
     a, k, ticks = group.start, group.size, group.own.ticks
     dtype = accumulator(hidden.dtype)
@@ -175,7 +175,7 @@ def _forwards(
             sent_here = set_row(sent_here, send(h_t, s), s)
         return h_t, set_row(values, h_t, s), slopes, sent_here
 
-    # A fill and one row put in: XLA writes a concatenation or a padding of constants element by element.
+    # Fill the array, then set one row: XLA writes a concatenation or a padding of constants element by element.
     values = set_row(jnp.zeros((ticks + 1, *before.shape), before.dtype), before, jnp.int32(0))
     slopes = None if activation is jnp.tanh else jnp.zeros((ticks + 1, *before.shape), dtype)
     first = send(before, 0)
@@ -198,8 +198,8 @@ def backward(
     o = 0 if readout is None else readout.shape[1]  # O
     every, order = schedule.grid(1), schedule.slowest_first(cheapest_partition(schedule, o, runs, COST))
     sources, apart = _sources(order)
-    outputs_bar = pad_rows(outputs_bar, 1, 0)  # row 0: the value before the first step is no output
-    # The errors of what each group sent. What is passed on by a faster group comes from there.
+    outputs_bar = pad_rows(outputs_bar, 1, 0)  # row 0: the value before the first step is not an output
+    # The errors of what each group sent. For an array that a faster group passes on, they come from that group.
     sent_bars: list[Array] = [jnp.zeros(())] * len(order)
     for i in apart:
         shape = (order[i].own.ticks + 1, *last_bar.shape[:-2], o, runs)
@@ -246,15 +246,15 @@ def backward(
 def _backwards(
     feedback: Array, active: np.ndarray | None, values: Array, slopes: Array | None, sent_bar: Array, values_bar: Array
 ) -> tuple[Array, Array, Array, Array]:
-    """One group backwards: ``δ_s = (h̄_s + δ_{s+1} @ feedback.T) f'(z_s)``, in place, and its gradients.
+    """The errors of one group, ``δ_s = (h̄_s + δ_{s+1} @ feedback.T) f'(z_s)``, in place, and its gradients.
 
-    Row s is a value that was sent on, and was the group's own past at tick s + 1. Row 0, the
-    value before the first tick, has no slope. Where a unit was not active it has no δ, and its
-    error goes on to the row before.
+    The value in row s was sent to others, and was the group's own past at tick s + 1. Row 0, the
+    value before the first tick, has no slope. A unit that was not active has no δ, and its error
+    moves to the row before.
 
     Args:
         feedback: ``(k, k)``.
-        active: ``(S, k)``, or None for always.
+        active: ``(S, k)``, or None if all units are active at every tick.
         values: ``(S + 1, k)``.
         slopes: ``(S + 1, k)``, or None.
         sent_bar: errors of what was sent, ``(S + 1, O + a)``.
@@ -275,15 +275,15 @@ def _backwards(
         )
         keeps = jnp.asarray(~on, dtype)
 
-    # A unit that is always 1 after the others: its feedback's gradient is that of the bias. Put in place, since
-    # XLA writes a concatenation element by element.
+    # Append a unit that is always 1: the gradient of its feedback is that of the bias. The values are copied in
+    # place, since XLA writes a concatenation element by element.
     one = (jnp.arange(k + 1) == k).astype(dtype)[:, None]
     senders = jnp.broadcast_to(one, (*values.shape[:-2], k + 1, runs))
     senders = lax.dynamic_update_slice(senders, values.astype(dtype), (0,) * values.ndim)
 
     # XLA runs a loop of more than eight kernels as a graph of tasks, which costs more than the kernels. So the
-    # bias has no sum of its own; and masked errors are carried as one array, and δ and what goes on are
-    # computed from it where they are used.
+    # bias has no separate sum, and masked errors are carried as one array, from which δ and the error that
+    # is passed on are computed where they are used.
     def tick(s: Array, carry: tuple) -> tuple:
         error_tp1, errors, outgoing_bar, feedback_bar = carry
         value = get_row(senders, s)
@@ -328,7 +328,7 @@ Carry = TypeVar("Carry")
 
 
 def _fori_loop(first: int, end: int, body: Callable[[Array, Carry], Carry], carry: Carry) -> Carry:
-    """``lax.fori_loop``, up or down, with one counter in the compiled loop and not two."""
+    """``lax.fori_loop``, up or down, with one counter in the compiled loop instead of two."""
     step = 1 if first <= end else -1
     return lax.while_loop(
         lambda state: state[0] != end, lambda state: (state[0] + step, body(*state)), (jnp.int32(first), carry)

@@ -1,7 +1,7 @@
-"""Who ticks when: the static schedule of one call of ``unroll``.
+"""The static schedule of one call of ``unroll``: the ticks of each module.
 
-A module's value, and all that it sends, changes at the module's own ticks alone. Arrays that follow a module in time
-therefore have ``ticks + 1`` rows: the value before the first tick, then the value from each tick on.
+A module's value, and all that it sends, changes only at the module's own ticks. An array of a module's values over time
+therefore has ``ticks + 1`` rows: the value before the first tick, then the value from each tick on.
 """
 
 import math
@@ -20,7 +20,7 @@ class TickGrid(NamedTuple):
     Attributes:
         period: steps between two ticks.
         first: the first tick.
-        ticks: how many there are.
+        ticks: the number of ticks.
     """
 
     period: int
@@ -70,7 +70,7 @@ class Schedule(NamedTuple):
     """The ticks of a layer's modules over one sequence; static.
 
     Attributes:
-        clock: of the layer.
+        clock: the layer's clock.
         start: the clock's value at the first step.
         steps: ``T``.
     """
@@ -108,7 +108,7 @@ class Schedule(NamedTuple):
         return inputs[ticks.first - self.start :: ticks.period]
 
     def active(self, group: Group) -> np.ndarray | None:
-        """Which units of a group change at which of its ticks, ``(S, k)``; None if always all."""
+        """Which units of a group update at each of its ticks, ``(S, k)``; None if all units always do."""
         periods = self.clock.unit_periods[group.start : group.start + group.size].astype(object)
         active = (group.own.times[:, None] % periods == 0).astype(bool)
         return None if active.all() else active
