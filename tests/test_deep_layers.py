@@ -190,6 +190,8 @@ def test_it_is_stored_copied_shown_and_initialised_as_one_likes():
     assert repr(module) == "DeepTransition(features=4, middle=(3,))"
     assert repr(Transition(2, 4, (3,), rngs=nnx.Rngs(0))) == "Transition(in_features=2, hidden_features=4, middle=(3,))"
     assert repr(MLP(4, (3, 2), rngs=nnx.Rngs(0))) == "MLP(in_features=4, sizes=(3, 2))"
+    operators = Operators(jnp.add, None, 4, 4, dtype=jnp.bfloat16)
+    assert repr(operators) == "Operators(plus=add, in_features=4, hidden_features=4, dtype=bfloat16)"
     assert repr(Recurrent(layer.cell)).startswith("Recurrent(cell=DeepTransitionCell(in_features=2")
     without = DeepTransition(0, WIDTH, (3,), rngs=nnx.Rngs(0))
     assert without(jnp.zeros((5, 0))).shape == (5, WIDTH)
@@ -208,6 +210,12 @@ def test_it_is_stored_copied_shown_and_initialised_as_one_likes():
         (lambda: Operators(3, None, 2, 4), "plus must be a function of hidden state and input"),
         (lambda: linen.OperatorCell(3, 4), "plus must be a function of hidden state and input"),
         (lambda: Operators(lambda h, x: h[..., :2], None, 2, 4)(jnp.ones((5, 2))), "hidden state that plus returns"),
+        (lambda: linen.MLP(()), "sizes must be a sequence of at least one layer size"),
+        (lambda: linen.MLP((3, 0)), "sizes must be an integer, 1 or more, got 0"),
+        (lambda: linen.Transition(4, 3), r"middle must be a sequence of layer sizes .*, got 3"),
+        (lambda: linen.LpUnits(4, order=1.0), "order must be"),
+        (lambda: linen.Maxout(4, pieces=0), "pieces must be an integer, 1 or more, got 0"),
+        (lambda: LpUnits(2, 4, order=1.0, rngs=nnx.Rngs(0)), "order must be"),
         (lambda: MLP(4, (), rngs=nnx.Rngs(0)), "sizes must be a sequence of at least one layer size"),
         (lambda: DeepTransition(2, 4, rngs=nnx.Rngs(0))(jnp.ones((5, 3))), r"inputs must have shape .*T, 2\)"),
         (lambda: DeepTransition(2, 4, rngs=nnx.Rngs(0))(jnp.ones((5, 2)), initial_carry=jnp.ones(3)), "carry must be"),

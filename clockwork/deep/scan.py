@@ -1,9 +1,9 @@
 """The recurrence of a deep transition, and its gradient by hand.
 
 The input weights are applied in one product before the loop over time, and the gradient of each matrix is one product
-after the backward loop. Each layer has one array of rows: a row holds the drive of the layer, and the forward loop
-replaces it by the layer's values. The backward loop turns the errors of the outputs in place into those of the
-pre-activations. No derivative of tanh is stored, since it follows from the value.
+of each window of time in the backward pass. Each layer has one array of rows: a row holds the drive of the layer, and
+the forward loop replaces it by the layer's values. The backward pass keeps the errors of the pre-activations of one
+window only. No derivative of tanh is stored, since it follows from the value.
 """
 
 import functools
@@ -98,7 +98,7 @@ class Deep(NamedTuple):
         weights, readout = parameters
         axis, dtype = units_axis(weights.bias), accumulator(hidden.dtype)
         biases = [broadcast_batch(b, hidden) for b in _blocks(weights.bias.astype(dtype), self.sizes, axis)]
-        fed = _blocks(weights.input, self._fed(weights), axis)
+        fed = _blocks(weights.input, weights.fed, axis)
         rows = []
         for k, n in enumerate(self.sizes):
             if inputs is not None and k < len(fed):
@@ -110,7 +110,7 @@ class Deep(NamedTuple):
         def tick(s: Array, carry: tuple) -> tuple:
             h_tm1, rows, slopes = carry
             rows, slopes = list(rows), list(slopes)
-            sent = _blocks(matmul(h_tm1, weights.recurrent), self._fed(weights), axis)
+            sent = _blocks(matmul(h_tm1, weights.recurrent), weights.fed, axis)
             z = h_tm1
             for k, f in enumerate(self.activations):
                 a = get_row(rows[k], s) + biases[k]
@@ -148,7 +148,7 @@ class Deep(NamedTuple):
         dtype, axis, runs = accumulator(hidden.dtype), units_axis(weights.bias), layout.runs_last
         outputs_bar, last_bar = (x.astype(dtype) for x in cotangents)
         inputs = None if inputs is None else inputs.astype(dtype)
-        steps, fed, layers = self.steps, self._fed(weights), len(self.sizes)
+        steps, fed, layers = self.steps, weights.fed, len(self.sizes)
         window = steps if runs else min(steps, -(-GRADIENT_ROWS // math.prod(last_bar.shape[:-1])))
         to_inputs = [transpose(w) for w in _blocks(weights.input.astype(dtype), fed, axis)]
         to_hidden = transpose(weights.recurrent).astype(dtype)
@@ -179,8 +179,7 @@ class Deep(NamedTuple):
             before = jnp.where(first == 0, hidden.astype(dtype), get_row(values[-1], jnp.maximum(first - 1, 0))[None])
             before = jnp.concatenate([before, rows[-1][:-1]])
             received = deltas[: len(fed)]
-            of_inputs = jnp.zeros(weights.input.shape, dtype)
-            inputs_bar = None
+            of_inputs, inputs_bar = jnp.zeros(weights.input.shape, dtype), None
             if inputs is not None:
                 given = at(inputs)
                 of_inputs = jnp.concatenate([gram(given, delta, runs=runs) for delta in received], 1)
@@ -217,19 +216,14 @@ class Deep(NamedTuple):
         bars = ((weights_bar, readout_bar), inputs_bar, matmul(later, to_hidden))
         return jax.tree.map(lambda bar: bar.astype(cotangents[0].dtype), bars)
 
-    def _fed(self, weights: DeepWeights) -> tuple[int, ...]:
-        """The sizes of the layers that receive the hidden state and the input."""
-        return self.sizes if weights.recurrent.shape[1] == sum(self.sizes) else self.sizes[:1]
-
 
 def transition(activations: tuple[Activation, ...], weights: DeepWeights, h_tm1: Array, x_t: Array | None) -> Array:
     """One step ``h_{t-1}`` to ``h_t``, ``(N,)``: the equations as they are written."""
     sizes, dtype = weights.sizes, accumulator(h_tm1.dtype)
-    fed = sizes if weights.shortcuts else sizes[:1]
     sent = matmul(h_tm1, weights.recurrent)
     if x_t is not None:
         sent = sent + matmul(x_t, weights.input)
-    blocks, z = _blocks(sent, fed, -1), h_tm1
+    blocks, z = _blocks(sent, weights.fed, -1), h_tm1
     for k, (f, b) in enumerate(zip(activations, _blocks(weights.bias.astype(dtype), sizes, -1), strict=True)):
         a = b
         if k < len(blocks):

@@ -57,6 +57,11 @@ class DeepWeights(NamedTuple):
         """Whether every layer receives the previous hidden state and the input; True if there is only one layer."""
         return self.recurrent.shape[1] == self.bias.shape[0]
 
+    @property
+    def fed(self) -> tuple[int, ...]:
+        """The sizes of the layers that receive the previous hidden state and the input: all, or the first alone."""
+        return self.sizes if self.shortcuts else self.sizes[:1]
+
     def flat(self, prefix: str = "") -> dict[str, Array]:
         """The same weights as a flat dictionary, as safetensors and other formats keep them.
 
@@ -254,6 +259,13 @@ def check_sizes(hidden: int, middle: Sequence[int]) -> tuple[int, ...]:
     if isinstance(middle, (int, str)) or not isinstance(middle, Sequence):
         raise ArgumentError("middle", f"must be a sequence of layer sizes such as (400,), got {shown(middle)}")
     return (*(integer("middle", n, least=1) for n in middle), integer("hidden", hidden, least=1))
+
+
+def check_mlp_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
+    """The sizes of the layers of an MLP; ``ValueError`` unless there is one and all are integers of at least 1."""
+    if isinstance(sizes, (int, str)) or not isinstance(sizes, Sequence) or not sizes:
+        raise ValueError(f"sizes must be a sequence of at least one layer size such as (400, 88), got {sizes!r}")
+    return tuple(integer("sizes", n, least=1) for n in sizes)
 
 
 def check_deep_weights(weights: DeepWeights) -> None:

@@ -137,13 +137,7 @@ class ClockworkCell(ClockworkParameters, nnx.RNNCellBase):
         carry_init: Initializer | None = None,
     ) -> State:
         """The carry before the first step, without the check that int32 can count the clock's cycle."""
-        shape = (*input_shape[:-1], self.clock.width)
-        if carry_init is None:
-            hidden = jnp.zeros(shape, self.dtype)
-        elif rngs is None:
-            raise ValueError("carry_init needs rngs, got None")
-        else:
-            hidden = carry_init((rngs.carry if isinstance(rngs, nnx.Rngs) else rngs)(), shape, self.dtype)
+        hidden = first_state((*input_shape[:-1], self.clock.width), self.dtype, rngs, carry_init)
         return State(hidden, time_zero(input_shape[:-1]))
 
     @property
@@ -262,12 +256,8 @@ class PeepholeLSTMCell(LSTMParameters, nnx.RNNCellBase):
         carry_init: Initializer | None = None,
     ) -> tuple[Array, Array]:
         shape = (*input_shape[:-1], self.hidden_features)
-        if carry_init is None:
-            return jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype)
-        if rngs is None:
-            raise ValueError("carry_init needs rngs, got None")
-        stream = rngs.carry if isinstance(rngs, nnx.Rngs) else rngs
-        return carry_init(stream(), shape, self.dtype), carry_init(stream(), shape, self.dtype)
+        c, h = (first_state(shape, self.dtype, rngs, carry_init) for _ in range(2))
+        return c, h
 
     @property
     def num_feature_axes(self) -> int:
@@ -277,6 +267,20 @@ class PeepholeLSTMCell(LSTMParameters, nnx.RNNCellBase):
     def _unroll(self, inputs: Array, carry: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
         """Run the fast kernel over ``(T, B, I)``; return the last carry, ``c`` and ``h``, and ``y (T, B, N)``."""
         return unroll_lstm(self.weights, inputs, carry, self.dtype)
+
+
+def first_state(
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
+    rngs: nnx.Rngs | nnx.RngStream | None,
+    carry_init: Initializer | None,
+) -> Array:
+    """An array of a cell's carry before the first step: zeros, or drawn by ``carry_init`` with a key of ``rngs``."""
+    if carry_init is None:
+        return jnp.zeros(shape, dtype)
+    if rngs is None:
+        raise ValueError("carry_init needs rngs, got None")
+    return carry_init((rngs.carry if isinstance(rngs, nnx.Rngs) else rngs)(), shape, dtype)
 
 
 def dtype_arguments(dtype: DTypeLike, param_dtype: DTypeLike) -> dict[str, Any]:

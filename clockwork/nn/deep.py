@@ -90,9 +90,8 @@ class Recurrent(Layer, Described, nnx.Module):
         Arguments, results and errors are those of `Clockwork.__call__`, without ``start``. Outputs beyond the length of
         a sequence are set to zero before ``predict`` maps them.
         """
-        asked = self.return_carry if return_carry is None else return_carry
         features = getattr(self.cell, "in_features", jnp.shape(inputs)[-1])
-        found: Any = over_sequences(
+        return over_sequences(
             lambda x, carry, lengths: scan_cell(self.cell, carry, x, lengths),
             lambda shape: self.cell.initialize_carry(shape, nnx.Rngs(0) if rngs is None else rngs),
             lambda shape: self.cell.initialize_carry(shape, nnx.Rngs(0)),
@@ -101,17 +100,23 @@ class Recurrent(Layer, Described, nnx.Module):
             slowest=None,
             initial_carry=initial_carry,
             seq_lengths=seq_lengths,
-            return_carry=asked,
+            return_carry=self.return_carry if return_carry is None else return_carry,
             time_major=self.time_major if time_major is None else time_major,
             reverse=self.reverse if reverse is None else reverse,
             keep_order=self.keep_order if keep_order is None else keep_order,
+            predict=self.predict,
         )
-        if self.predict is None:
-            return found
-        return (found[0], self.predict(found[1])) if asked else self.predict(found)
 
 
-class DeepTransition(Recurrent):
+class _OfOwnCell(Recurrent):
+    """A layer that makes its cell: the arguments of the cell are its own."""
+
+    def _arguments(self) -> dict[str, Any]:
+        given = super()._arguments()
+        return {**given.pop("cell")._arguments(), **given}
+
+
+class DeepTransition(_OfOwnCell):
     """A recurrent layer with a deep transition between hidden states, called like ``nnx.RNN``.
 
     ``z_1 = f_1(W_1 h_{t-1} + U_1 x_t + b_1)``, ``z_k = f_k(W_k z_{k-1} + S_k h_{t-1} + U_k x_t + b_k)``,
@@ -162,12 +167,8 @@ class DeepTransition(Recurrent):
             predict, time_major=time_major, return_carry=return_carry, reverse=reverse, keep_order=keep_order,
         )  # fmt: skip
 
-    def _arguments(self) -> dict[str, Any]:
-        own = super()._arguments()
-        return {**self.cell._arguments(), **{name: value for name, value in own.items() if name != "cell"}}
 
-
-class Operators(Recurrent):
+class Operators(_OfOwnCell):
     """A recurrent network defined by two operators: ``h' = h ⊕ x`` and ``y = ▷ h`` (Pascanu et al. 2013, sec. 4).
 
     The paper views a recurrent network as these two functions, each of which may be deep: a deep ``⊕`` gives a DT-RNN,
@@ -207,7 +208,3 @@ class Operators(Recurrent):
         **options: bool,
     ) -> None:
         super().__init__(OperatorCell(plus, in_features, hidden_features, dtype=dtype), predict, **options)
-
-    def _arguments(self) -> dict[str, Any]:
-        own = super()._arguments()
-        return {**self.cell._arguments(), **{name: value for name, value in own.items() if name != "cell"}}

@@ -15,7 +15,7 @@ from clockwork.deep.layer import check_activations
 from clockwork.deep.weights import check_sizes, initialize_deep
 from clockwork.nn.batched import step_deep, unroll_deep
 from clockwork.nn.carry import check_carry, last_of
-from clockwork.nn.cells import dtype_arguments
+from clockwork.nn.cells import dtype_arguments, first_state
 from clockwork.nn.described import Described, unless_default
 from clockwork.nn.named import Named
 from clockwork.nn.parameters import DeepParameters
@@ -131,7 +131,7 @@ class DeepTransitionCell(DeepParameters, nnx.RNNCellBase):
         Raises:
             ValueError: if ``carry_init`` is given without ``rngs``.
         """
-        return _first_hidden((*input_shape[:-1], self.hidden_features), self.dtype, rngs, carry_init)
+        return first_state((*input_shape[:-1], self.hidden_features), self.dtype, rngs, carry_init)
 
     @property
     def num_feature_axes(self) -> int:
@@ -192,8 +192,11 @@ class OperatorCell(Described, nnx.RNNCellBase):
         self.dtype = dtype
 
     def _arguments(self) -> dict[str, Any]:
-        given = {"plus": self.plus, "in_features": self.in_features, "hidden_features": self.hidden_features}
-        return {**given, **dtype_arguments(self.dtype, self.dtype)}
+        given = {
+            "plus": self.plus, "in_features": self.in_features, "hidden_features": self.hidden_features,
+            "dtype": jnp.dtype(self.dtype),
+        }  # fmt: skip
+        return unless_default(given, dtype=jnp.float32)
 
     def __call__(self, carry: Array, inputs: ArrayLike) -> tuple[Array, Array]:
         """One step; see `DeepTransitionCell` for arguments, results and errors."""
@@ -212,22 +215,9 @@ class OperatorCell(Described, nnx.RNNCellBase):
         carry_init: Initializer | None = None,
     ) -> Array:
         """The hidden state before the first step; see `DeepTransitionCell.initialize_carry`."""
-        return _first_hidden((*input_shape[:-1], self.hidden_features), self.dtype, rngs, carry_init)
+        return first_state((*input_shape[:-1], self.hidden_features), self.dtype, rngs, carry_init)
 
     @property
     def num_feature_axes(self) -> int:
         """The number of trailing feature axes, one."""
         return 1
-
-
-def _first_hidden(
-    shape: tuple[int, ...],
-    dtype: DTypeLike,
-    rngs: nnx.Rngs | nnx.RngStream | None,
-    carry_init: Initializer | None,
-) -> Array:
-    if carry_init is None:
-        return jnp.zeros(shape, dtype)
-    if rngs is None:
-        raise ValueError("carry_init needs rngs, got None")
-    return carry_init((rngs.carry if isinstance(rngs, nnx.Rngs) else rngs)(), shape, dtype)

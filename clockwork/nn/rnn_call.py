@@ -37,6 +37,7 @@ def over_sequences(
     time_major: bool,
     reverse: bool,
     keep_order: bool,
+    predict: Callable[[Array], Array] | None = None,
 ) -> Array | tuple[PyTree, Array]:
     """Call ``run`` like ``nnx.RNN`` or ``nn.RNN``: with any batch dimensions, lengths, direction and time axis.
 
@@ -56,6 +57,7 @@ def over_sequences(
         time_major: whether time is the first axis.
         reverse: whether to process each sequence from its last step to its first.
         keep_order: whether ``reverse`` returns the outputs in the order of the inputs.
+        predict: maps the outputs to what is returned in their place; None to return them.
 
     Raises:
         ValueError: if the inputs have the wrong shape or no step, the carry belongs to another network, or a length is
@@ -92,6 +94,7 @@ def over_sequences(
         y = reversed_in_time(y, lengths, time_major=True)
     y = y.reshape(steps, *batch, y.shape[-1])
     y = y if time_major else jnp.moveaxis(y, 0, -2)
+    y = y if predict is None else predict(y)
     if not return_carry:
         return y
     return jax.tree.map(lambda leaf: leaf.reshape(*batch, *leaf.shape[1:]), carry), y

@@ -10,7 +10,7 @@ from jax.nn.initializers import Initializer
 
 from clockwork.checks import finite, integer, shaped
 from clockwork.deep.units import lp_units
-from clockwork.deep.weights import check_sizes
+from clockwork.deep.weights import check_mlp_sizes, check_sizes
 from clockwork.nn.described import Described, unless_default
 from clockwork.nn.named import Named
 from clockwork.ops.linalg import Activation
@@ -152,7 +152,7 @@ class MLP(Described, nnx.Module):
         bias_init: Initializer | None = None,
         rngs: nnx.Rngs,
     ) -> None:
-        *inner, outputs = check_sizes(*_last(sizes))
+        *inner, outputs = check_mlp_sizes(sizes)
         self.in_features = integer("in_features", in_features, least=1)
         given = [self.in_features, *inner]
         self.sizes = (*inner, outputs)
@@ -266,10 +266,3 @@ def _linear(
     return nnx.Linear(
         in_features, features, kernel_init=kernel_init or Normal(), bias_init=bias_init or Normal(), rngs=rngs
     )
-
-
-def _last(sizes: Sequence[int]) -> tuple[int, Sequence[int]]:
-    """The last of the sizes of an MLP, and the others."""
-    if isinstance(sizes, (int, str)) or not isinstance(sizes, Sequence) or not sizes:
-        raise ValueError(f"sizes must be a sequence of at least one layer size such as (400, 88), got {sizes!r}")
-    return sizes[-1], tuple(sizes[:-1])

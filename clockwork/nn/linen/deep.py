@@ -39,9 +39,8 @@ class _OfCell(Layer, Described, nn.Module):
         a sequence are set to zero before ``predict`` maps them.
         """
         own: Any = self
-        asked = own.return_carry if return_carry is None else return_carry
         key = jax.random.key(0) if init_key is None else init_key
-        found: Any = over_sequences(
+        return over_sequences(
             lambda x, carry, lengths: scan_cell(own.cell, carry, x, lengths),
             lambda shape: own.cell.initialize_carry(key, shape),
             lambda shape: own.cell.initialize_carry(key, shape),
@@ -50,14 +49,12 @@ class _OfCell(Layer, Described, nn.Module):
             slowest=None,
             initial_carry=initial_carry,
             seq_lengths=seq_lengths,
-            return_carry=asked,
+            return_carry=own.return_carry if return_carry is None else return_carry,
             time_major=own.time_major if time_major is None else time_major,
             reverse=own.reverse if reverse is None else reverse,
             keep_order=own.keep_order if keep_order is None else keep_order,
+            predict=own.predict,
         )
-        if own.predict is None:
-            return found
-        return (found[0], own.predict(found[1])) if asked else own.predict(found)
 
 
 class Recurrent(_OfCell):
@@ -127,6 +124,9 @@ class DeepTransition(_OfCell):
         reverse: whether to process each sequence from its last step to its first.
         keep_order: whether ``reverse`` returns the outputs in the order of the inputs.
 
+    Raises:
+        ValueError: see `DeepTransitionCell`.
+
     Example:
         >>> import jax, jax.numpy as jnp
         >>> layer = DeepTransition(400, middle=(400,))
@@ -183,6 +183,9 @@ class Operators(_OfCell):
         return_carry: whether to return the hidden state after the last step too.
         reverse: whether to process each sequence from its last step to its first.
         keep_order: whether ``reverse`` returns the outputs in the order of the inputs.
+
+    Raises:
+        ValueError: if an operator cannot be called, or ``features`` is out of range.
 
     Example:
         >>> import jax, jax.numpy as jnp

@@ -41,6 +41,10 @@ class DeepTransitionCell(Described, nn.RNNCellBase):
             layers; `clockwork.deep.Sparse` is the paper's.
         bias_init: draws the biases ``(n_k,)`` of each layer.
 
+    Raises:
+        ValueError: if a number of units is out of range, or ``activation`` is neither a function nor one function
+            for each layer.
+
     Example:
         >>> import jax, jax.numpy as jnp
         >>> from flax import linen as nn
@@ -137,6 +141,10 @@ class OperatorCell(Described, nn.RNNCellBase):
             linen module, whose parameters become the cell's, or a function without parameters.
         features: ``N``, the number of hidden units.
         dtype: the dtype of the carry.
+
+    Raises:
+        ValueError: if ``plus`` cannot be called or ``features`` is out of range; when called, if the hidden state that
+            ``plus`` returns has the wrong shape.
 
     Example:
         >>> import jax, jax.numpy as jnp

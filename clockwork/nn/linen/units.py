@@ -8,8 +8,9 @@ from flax import linen as nn
 from jax import Array
 from jax.nn.initializers import Initializer
 
-from clockwork.checks import finite
+from clockwork.checks import finite, integer
 from clockwork.deep.units import lp_units
+from clockwork.deep.weights import check_mlp_sizes, check_sizes
 from clockwork.nn.linen.described import Described
 from clockwork.ops.linalg import Activation
 from clockwork.weights import Normal
@@ -25,6 +26,9 @@ class LpUnits(Described, nn.Module):
         kernel_init: draws the weights; N(0, 0.1²) if None, as for the biases.
         bias_init: draws the biases.
 
+    Raises:
+        ValueError: if a number is out of range.
+
     Example:
         >>> import jax, jax.numpy as jnp
         >>> LpUnits(40).init_with_output(jax.random.key(0), jnp.ones((8, 13)))[0].shape
@@ -37,12 +41,17 @@ class LpUnits(Described, nn.Module):
     kernel_init: Initializer | None = None
     bias_init: Initializer | None = None
 
+    def __post_init__(self) -> None:
+        finite("order", self.order, least=1.01)
+        integer("features", self.features, least=1)
+        integer("pieces", self.pieces, least=1)
+        super().__post_init__()
+
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Map ``(*batch, K)`` to ``(*batch, N)``."""
-        order = finite("order", self.order, least=1.01)
         pieces = _dense(self.features * self.pieces, self, "linear")(x)
-        rho = self.param("rho", lambda key: jnp.full(self.features, jnp.log(jnp.expm1(order - 1)), jnp.float32))
+        rho = self.param("rho", lambda key: jnp.full(self.features, jnp.log(jnp.expm1(self.order - 1)), jnp.float32))
         return lp_units(pieces.reshape(*pieces.shape[:-1], self.features, self.pieces), rho)
 
 
@@ -55,6 +64,9 @@ class Maxout(Described, nn.Module):
         kernel_init: draws the weights; N(0, 0.1²) if None, as for the biases.
         bias_init: draws the biases.
 
+    Raises:
+        ValueError: if a number is out of range.
+
     Example:
         >>> import jax, jax.numpy as jnp
         >>> Maxout(40, pieces=3).init_with_output(jax.random.key(0), jnp.ones((8, 13)))[0].shape
@@ -65,6 +77,11 @@ class Maxout(Described, nn.Module):
     pieces: int = 2
     kernel_init: Initializer | None = None
     bias_init: Initializer | None = None
+
+    def __post_init__(self) -> None:
+        integer("features", self.features, least=1)
+        integer("pieces", self.pieces, least=1)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -84,6 +101,9 @@ class MLP(Described, nn.Module):
         kernel_init: draws the weights; N(0, 0.1²) if None, as for the biases.
         bias_init: draws the biases.
 
+    Raises:
+        ValueError: if there is no layer, or a size is out of range.
+
     Example:
         >>> import jax, jax.numpy as jnp
         >>> MLP((400, 88)).init_with_output(jax.random.key(0), jnp.ones((8, 50, 400)))[0].shape
@@ -95,6 +115,10 @@ class MLP(Described, nn.Module):
     unit: Callable[..., Any] | None = None
     kernel_init: Initializer | None = None
     bias_init: Initializer | None = None
+
+    def __post_init__(self) -> None:
+        check_mlp_sizes(self.sizes)
+        super().__post_init__()
 
     def setup(self) -> None:
         """The layers."""
@@ -123,6 +147,9 @@ class Transition(Described, nn.Module):
         kernel_init: draws each matrix; N(0, 0.1²) if None, as for the biases.
         bias_init: draws the biases.
 
+    Raises:
+        ValueError: if a number of units is out of range.
+
     Example:
         >>> import jax, jax.numpy as jnp
         >>> plus = Transition(40, middle=(30,), unit=LpUnits)
@@ -137,6 +164,10 @@ class Transition(Described, nn.Module):
     activation: Activation | None = None
     kernel_init: Initializer | None = None
     bias_init: Initializer | None = None
+
+    def __post_init__(self) -> None:
+        check_sizes(self.features, self.middle)
+        super().__post_init__()
 
     def setup(self) -> None:
         """The layers."""
