@@ -257,6 +257,9 @@ def synthesise(
     Returns:
         Samples ``(S,)``, float32, whose largest magnitude is 0.9; zeros if no key sounds.
 
+    Raises:
+        ValueError: if ``roll`` has another shape.
+
     Example:
         >>> synthesise(embedded_pieces().test[0][:4]).shape
         (29841,)

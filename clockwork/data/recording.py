@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from clockwork.files import regular_file
+from clockwork.files import regular_file, replacing
 from clockwork.optional import require
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".sph", ".w64", ".caf")
@@ -160,3 +160,19 @@ def _promised_by_riff(file: Any) -> int | None:
             return length // block if block and length < 0x7FFF0000 else None
         position += 8 + length + length % 2
     return None
+
+
+def write_wav(path: Path, samples: np.ndarray, rate: int) -> None:
+    """Write samples ``(n,)`` from -1 to 1 as a WAV file of 16 bits, whole or not at all.
+
+    Raises:
+        ImportError: if soundfile is not installed; it is in the extra ``[experiments]``.
+        OSError: if the file cannot be written.
+    """
+    soundfile = require("soundfile")
+    try:
+        # An open file: soundfile takes no names that are not UTF-8.
+        with replacing(path) as whole, whole.open("wb") as file:
+            soundfile.write(file, samples, rate, format="WAV", subtype="PCM_16")
+    except soundfile.SoundFileError as error:
+        raise OSError(f"{path} cannot be written: {error}") from None

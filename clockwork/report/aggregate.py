@@ -122,6 +122,21 @@ def best_kept(result: ConditionResult) -> int:
     return int(np.flatnonzero(result.kept == np.nanargmin(result.error))[0])
 
 
+def best_condition(results: Results) -> Condition:
+    """The finished condition with the lowest `watched_end`.
+
+    Nothing is chosen on a test set, unless the task watches one.
+
+    Raises:
+        ValueError: if none is finished, or all runs diverged.
+    """
+    finished = [condition for condition, result in results.conditions.items() if not result.diverged.all()]
+    if not finished:
+        raise ValueError("no trained network is stored there yet")
+    rows = {c: Row(c.network, c.size, c.hyperparameters, {c.data: results.conditions[c]}) for c in finished}
+    return min(finished, key=lambda condition: watched_end(results, rows[condition]))
+
+
 def best_run(results: Results, network: str, data: str) -> tuple[Condition, np.ndarray, float] | None:
     """The best of all runs of a network on a piece of data: its condition, output and error; None if there is none."""
     candidates = [

@@ -118,6 +118,8 @@ class Experiment(Task):
             float32("learning_rates", rate)
         if self.learning_rates is not None:
             distinct("learning rate", self.learning_rates)
+        if getattr(self, "data_folder", None) is not None:  # of the tasks that have one: perhaps a Path
+            object.__setattr__(self, "data_folder", str(self.data_folder))  # pyright: ignore[reportAttributeAccessIssue]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -147,12 +149,16 @@ class Experiment(Task):
         """The names of the pieces of data."""
         raise NotImplementedError
 
+    def nominal_sizes(self) -> tuple[int, ...]:
+        """The sizes of the conditions."""
+        return self.sizes
+
     def conditions(self) -> list[Condition]:
         """All conditions, in the order of the table."""
         return [
             Condition(network, size, piece, hyperparameters)
             for network in self.names
-            for size in self.sizes
+            for size in self.nominal_sizes()
             for hyperparameters in self.hyperparameters(network)
             for piece in self.pieces()
         ]

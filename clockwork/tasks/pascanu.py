@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jax import Array
+from jax import Array, lax
 
 from clockwork.checks import chosen, finite, float32, integer
 from clockwork.clock import Clock
@@ -27,6 +27,7 @@ from clockwork.nn import (
 )
 from clockwork.tasks.paper import Experiment, Hyperparameters
 from clockwork.tasks.windows import Windows, cut, fresh_or, shuffled, total_loss
+from clockwork.training.model import count
 from clockwork.training.task import Condition, Loss, PyTree, Step
 from clockwork.weights import Normal
 
@@ -284,6 +285,16 @@ class Prediction(Experiment):
         """``d``, the number of inputs and of outputs."""
         raise NotImplementedError
 
+    @functools.cached_property
+    def windows(self) -> tuple[Windows, Windows, Windows]:
+        """The windows of the three sets."""
+        raise NotImplementedError
+
+    @functools.cached_property
+    def example(self) -> np.ndarray:
+        """The part of the test set that the networks continue."""
+        raise NotImplementedError
+
     @property
     def table_1(self) -> dict[str, Sizes]:
         """The sizes of the paper's Table 1 for this set, by network; empty for other sets."""
@@ -304,14 +315,13 @@ class Prediction(Experiment):
         standard = self.preset.lstm_rate if network == "lstm" else self.preset.rate
         return [(("learning_rate", rate),) for rate in self.learning_rates or (standard,)]
 
-    def conditions(self) -> list[Condition]:
-        """All conditions, in the order of the table; the size is 0 where it is that of the paper's Table 1."""
-        return [
-            Condition(network, size, "", hyperparameters)
-            for network in self.names
-            for size in ((0,) if self.paper_sizes else self.sizes)
-            for hyperparameters in self.hyperparameters(network)
-        ]
+    def pieces(self) -> tuple[str, ...]:
+        """There is one set."""
+        return ("",)
+
+    def nominal_sizes(self) -> tuple[int, ...]:
+        """The sizes of the conditions; 0 stands for those of the paper's Table 1."""
+        return (0,) if self.paper_sizes else self.sizes
 
     def sizes_of(self, kind: str, size: int) -> Sizes:
         """The units of a network of this nominal size; 0 for the paper's."""
@@ -332,7 +342,8 @@ class Prediction(Experiment):
 
     def num_parameters(self, condition: Condition, params: PyTree) -> int:
         """The number of weights and biases."""
-        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+        del condition
+        return count(params)
 
     def optimizer(self, hyperparameters: dict[str, Array]) -> optax.GradientTransformation:
         """Adam with clipped gradients, or SGD whose step is clipped after the momentum."""
@@ -363,6 +374,23 @@ class Prediction(Experiment):
             return model(jnp.zeros((batch, 1, self.features)), return_carry=True)[0]
 
         return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(carry))
+
+    @property
+    def updates(self) -> int:
+        """Of an epoch."""
+        return len(self.windows[0].fresh)
+
+    def subject(self) -> str:
+        """What is learnt, in a few words."""
+        raise NotImplementedError
+
+    def remarks(self) -> list[str]:
+        """What is learnt; to be read before the training."""
+        return [f"Data: {self.subject()}."]
+
+    def data(self, condition: Condition) -> Data:
+        """The windows of the three sets, and the first carry of the condition's network."""
+        return self.with_zeros(condition, self.windows, self.example)
 
     def with_zeros(self, condition: Condition, sets: tuple[Windows, Windows, Windows], example: np.ndarray) -> Data:
         """The data of a condition."""
@@ -435,6 +463,44 @@ class Prediction(Experiment):
                 cells.append(f"{layers}: {made.num_weights:,}")
             lines.append(f"{name:<15}" + "".join(f"{cell:>26}" for cell in cells))
         return "\n".join(lines)
+
+
+def one_zero(data: Data) -> PyTree:
+    """The carry before a single sequence."""
+    return jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape[1:]), leaf.dtype), data.zero[2])
+
+
+def continued(
+    model: SequenceNetwork,
+    carry: PyTree,
+    scores: Array,
+    steps: int,
+    key: Array,
+    draw: Callable[[Array, Array], tuple[Array, Array]],
+) -> Array:
+    """What a network draws, step by step, after a sequence: the network reads what it has drawn.
+
+    Args:
+        model: the network.
+        carry: after the sequence.
+        scores: ``(B, d)``, of the first step after it.
+        steps: how many are drawn.
+        key: of the draws.
+        draw: maps a key and the scores of a step ``(B, d)`` to what is drawn ``(B, ...)`` and to the inputs
+            ``(B, d)`` that the network reads.
+
+    Returns:
+        ``(B, steps, ...)``.
+    """
+
+    def step(state: tuple[PyTree, Array], key: Array) -> tuple[tuple[PyTree, Array], Array]:
+        carry, scores = state
+        drawn, x = draw(key, scores)
+        carry, after = model(x[:, None], initial_carry=carry, return_carry=True)
+        return (carry, after[:, 0]), drawn
+
+    start = (jax.tree.map(jnp.asarray, carry), scores)
+    return jnp.moveaxis(lax.scan(step, start, jax.random.split(key, steps))[1], 0, 1)
 
 
 def _noisy(model: SequenceNetwork, stddev: float, key: Array) -> SequenceNetwork:

@@ -72,8 +72,7 @@ def windows_of(sequences: Sequence[np.ndarray], batch: int, length: int) -> Wind
             count.append(left)
             fresh.append(window == 0)
             numbers.append(filled)
-    whole = (np.asarray(x, np.int32) for x in (begin, count, numbers))
-    begin, count, numbers = whole
+    begin, count, numbers = (np.asarray(x, np.int32) for x in (begin, count, numbers))
     return Windows(np.concatenate(list(sequences)), begin, count, np.asarray(fresh), numbers)
 
 

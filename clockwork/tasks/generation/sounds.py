@@ -4,8 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clockwork.files import replacing
-from clockwork.optional import require
+from clockwork.data.recording import write_wav
 from clockwork.report import Sound
 from clockwork.report.aggregate import best_run
 from clockwork.tasks.paper import LABELS
@@ -54,18 +53,12 @@ def write_sounds(results: Results, folder: str | Path) -> list[Path]:
         >>> [file.name for file in files]
         ['choir-target.wav', 'choir-cwrnn.wav']
     """
-    soundfile = require("soundfile")
     folder = Path(folder)
     folder.mkdir(exist_ok=True)
     written = []
     for sound in best_sounds(results):
         path = folder / f"{sound.data}-{sound.network or 'target'}.wav"
         signal = np.tile(np.clip(sound.samples, -1, 1), max(1, round(SECONDS * sound.rate / len(sound.samples))))
-        try:
-            # An open file: soundfile takes no names that are not UTF-8.
-            with replacing(path) as whole, whole.open("wb") as file:
-                soundfile.write(file, signal, sound.rate, format="WAV", subtype="PCM_16")
-        except soundfile.SoundFileError as error:
-            raise OSError(f"{path} cannot be written: {error}") from None
+        write_wav(path, signal, sound.rate)
         written.append(path)
     return written

@@ -155,8 +155,6 @@ class Handwriting(Experiment):
         if self.batch is not None:
             integer("batch", self.batch, least=1)
         integer("stop_after", self.stop_after, least=1)
-        if self.data_folder is not None:
-            object.__setattr__(self, "data_folder", str(self.data_folder))
 
     @functools.cached_property
     def lines(self) -> Lines:

@@ -14,6 +14,7 @@ from clockwork.checks import counted
 from clockwork.data.recording import printable
 from clockwork.data.stroke_files import read_strokes
 from clockwork.data.strokes import Line, Scale, points, standardised
+from clockwork.report.aggregate import best_condition
 from clockwork.report.description import percent
 from clockwork.tasks.handwriting.data import text_of
 from clockwork.tasks.handwriting.network import Transcriber
@@ -81,12 +82,9 @@ def transcribe_all(results: Results, paths: Sequence[str | Path]) -> list[Transc
     task = results.task
     if not isinstance(task, Handwriting):
         raise ValueError(f"these are results of {task.name}, not of handwriting: they hold no network that reads lines")
-    finished = {condition: result for condition, result in results.conditions.items() if not result.diverged.all()}
-    if not finished:
-        raise ValueError("no trained network is stored there yet")
+    condition = best_condition(results)
     files = [read_strokes(path) for path in paths]  # whatever cannot be used is found out now
-    condition = min(finished, key=lambda condition: _validation_error(finished[condition]))
-    result = finished[condition]
+    result = results.conditions[condition]
     scale, characters = Scale(result.data["mean"], result.data["sd"]), str(result.data["characters"])
     network = _network(task, condition, result, len(characters) + 1)
     language = _language(result, characters)
@@ -143,10 +141,6 @@ def _language(result: ConditionResult, characters: str) -> ctc.NGram:
     numbers = {character: number for number, character in enumerate(characters, 1)}
     texts = str(result.data["training_texts"]).split("\n")
     return ctc.NGram(ORDER, [[numbers[character] for character in text] for text in texts], len(characters) + 1)
-
-
-def _validation_error(result: ConditionResult) -> float:
-    return float(np.mean(result.curve[-1][~result.diverged], dtype=float))
 
 
 def _network(task: Handwriting, condition: Condition, result: ConditionResult, outputs: int) -> Transcriber:

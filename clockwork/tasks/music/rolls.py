@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from clockwork.data.piano_rolls import LOWEST, synthesise, write_midi
+from clockwork.data.recording import write_wav
 from clockwork.files import replacing
-from clockwork.optional import require
 from clockwork.report import Sound
 from clockwork.report.aggregate import best_kept, largest_rows
 from clockwork.report.drawing import canvas, save
@@ -40,6 +40,10 @@ def draw_rolls(results: Results, path: str | Path) -> None:
     Raises:
         ImportError: if matplotlib is not installed; it is in the extra ``[experiments]``.
         OSError: if the file cannot be written.
+
+    Example:
+        >>> from clockwork.training import open_results
+        >>> draw_rolls(open_results("results/music"), "rolls.png")
     """
     members = best_networks(results)
     figure, axes = canvas(1 + len(members), 1, 7.2, 1.9)
@@ -95,14 +99,12 @@ def write_pieces(results: Results, folder: Path) -> list[Path]:
     Raises:
         OSError: if one cannot be written.
     """
-    soundfile = require("soundfile")
     folder.mkdir(exist_ok=True)
     written = []
     for _, network, roll in pieces(results):
         midi, wave = (folder / f"{network or 'piece'}{suffix}" for suffix in (".mid", ".wav"))
         with replacing(midi) as whole:
             write_midi(whole, roll)
-        with replacing(wave) as whole, whole.open("wb") as file:
-            soundfile.write(file, synthesise(roll, rate=RATE), RATE, format="WAV", subtype="PCM_16")
+        write_wav(wave, synthesise(roll, rate=RATE), RATE)
         written += [midi, wave]
     return written

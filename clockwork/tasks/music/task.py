@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import Array, lax
+from jax import Array
 
 from clockwork.checks import integer
 from clockwork.data.piano_rolls import KEYS, PianoRolls, embedded_pieces, read_piano_rolls
 from clockwork.nn import SequenceNetwork
 from clockwork.report import Description
-from clockwork.tasks.pascanu import Data, Prediction, Preset, Sizes
+from clockwork.tasks.pascanu import Data, Prediction, Preset, Sizes, continued, one_zero
 from clockwork.tasks.windows import Windows, windows_of
 from clockwork.training import Results
 from clockwork.training.task import Condition
@@ -87,8 +87,6 @@ class Music(Prediction):
     def __post_init__(self) -> None:
         super().__post_init__()
         integer("steps_per_beat", self.steps_per_beat, least=1)
-        if self.data_folder is not None:
-            object.__setattr__(self, "data_folder", str(self.data_folder))
         if self.paper_sizes and not self.table_1:
             known = ", ".join(TABLE_1)
             raise ValueError(f"paper_sizes are there for {known}, got {self.set_name}; give sizes instead")
@@ -136,11 +134,6 @@ class Music(Prediction):
         """What ``clockwork info`` prints of the experiment."""
         return cls.sizes_text(TABLE_1, dict.fromkeys(TABLE_1, KEYS))
 
-    @property
-    def updates(self) -> int:
-        """Of an epoch."""
-        return len(self.windows[0].fresh)
-
     @functools.cached_property
     def example(self) -> np.ndarray:
         """The test piece that is shown and continued: the first that is long enough, cut to 128 steps."""
@@ -160,19 +153,11 @@ class Music(Prediction):
         sizes = [f"{len(part)} pieces of {sum(map(len, part)):,} steps" for part in self.rolls[1:]]
         return f"{self.set_name} ({sizes[0]} for training, {sizes[1]} for validation, {sizes[2]} for test)"
 
-    def remarks(self) -> list[str]:
-        """What is learnt; to be read before the training."""
-        return [f"Data: {self.subject()}."]
-
     def report(self, results: Results) -> Description:
         """What a report says and draws of the results."""
         from clockwork.tasks.music.report import description  # which itself imports this class
 
         return description(self, results)
-
-    def data(self, condition: Condition) -> Data:
-        """The windows of the three sets, and the first carry of the condition's network."""
-        return self.with_zeros(condition, self.windows, self.example)
 
     def record(self, condition: Condition) -> dict[str, np.ndarray]:
         """What the report needs to know of the pieces."""
@@ -209,32 +194,17 @@ class Music(Prediction):
         known = counts > 0
         per_piece = jnp.where(known, sums / jnp.maximum(counts, 1), 0).sum() / known.sum().astype(sums.dtype)
         example = jnp.asarray(data.example)[None]
-        zero = jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape[1:]), leaf.dtype), data.zero[2])
-        _, scores = model(self.encode(example), initial_carry=zero, return_carry=True, start=0)
+        _, scores = self.run(model, one_zero(data), example)
+        carry, after = self.run(model, one_zero(data), example[:, :PROMPT])
         outputs = {
             "probabilities": jax.nn.sigmoid(scores[0, :-1]).astype(jnp.float16),
-            "continuation": continued(model, zero, self.encode(example[:, :PROMPT]), CONTINUED, jax.random.key(0)),
+            "continuation": continued(model, carry, after[:, -1], CONTINUED, jax.random.key(0), _drawn)[0],
             "per_piece": per_piece,
         }
         return sums.sum() / counts.sum(), outputs
 
 
-def continued(model: SequenceNetwork, zero: Any, prompt: Array, steps: int, key: Array) -> Array:
-    """What a network composes after the beginning of a piece, ``(steps, 88)``, uint8.
-
-    Args:
-        model: of this task.
-        zero: its carry before a piece, for one piece.
-        prompt: ``(1, T, 88)``.
-        steps: how many are drawn, each key by its probability.
-        key: of the draws.
-    """
-    carry, scores = model(prompt, initial_carry=zero, return_carry=True, start=0)
-
-    def step(state: tuple[Any, Array], key: Array) -> tuple[tuple[Any, Array], Array]:
-        carry, scores = state
-        keys = jax.random.bernoulli(key, jax.nn.sigmoid(scores)).astype(jnp.float32)  # (1, 88)
-        carry, after = model(keys[:, None], initial_carry=carry, return_carry=True)
-        return (carry, after[:, 0]), keys[0].astype(jnp.uint8)
-
-    return lax.scan(step, (carry, scores[:, -1]), jax.random.split(key, steps))[1]
+def _drawn(key: Array, scores: Array) -> tuple[Array, Array]:
+    """The keys of a step ``(B, 88)``, each drawn by its probability: as they are stored, and as inputs."""
+    keys = jax.random.bernoulli(key, jax.nn.sigmoid(scores))
+    return keys.astype(jnp.uint8), keys.astype(jnp.float32)

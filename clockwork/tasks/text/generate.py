@@ -1,19 +1,16 @@
 """What a trained network writes after a prompt."""
 
-from typing import TYPE_CHECKING, Any
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
 
 from clockwork.checks import finite, integer
-from clockwork.nn import SequenceNetwork
-from clockwork.report.aggregate import best_rows, watched_end
+from clockwork.report.aggregate import best_condition
+from clockwork.tasks.pascanu import continued
+from clockwork.tasks.text.task import TextPrediction
 from clockwork.training import Results
-
-if TYPE_CHECKING:
-    from clockwork.tasks.text.task import TextPrediction
 
 
 def generate(results: Results, prompt: str, *, symbols: int = 300, temperature: float = 0.8, seed: int = 0) -> str:
@@ -41,48 +38,13 @@ def generate(results: Results, prompt: str, *, symbols: int = 300, temperature: 
         >>> len(generate(open_results("results/text"), "Call me ", symbols=20))
         20
     """
-    task: TextPrediction = results.task  # pyright: ignore[reportAssignmentType]
+    task = results.task
+    if not isinstance(task, TextPrediction):
+        raise ValueError(f"these are results of {task.name}, not of text: they hold no network that writes")
     symbols, temperature = integer("symbols", symbols, least=1), finite("temperature", temperature, least=0)
-    trained = [row for row in best_rows(results).values() if not row.diverged.all()]
-    if not trained:
-        raise ValueError("there is no trained network in the results")
-    best = min(trained, key=lambda row: watched_end(results, row))
-    (condition,) = (
-        c
-        for c in results.conditions
-        if (c.network, c.size, c.hyperparameters) == (best.network, best.size, best.hyperparameters)
-    )
-    encoded = task.text.encode(prompt)
-    model: SequenceNetwork = results.trained(condition)
-    one_hot = jax.nn.one_hot(jnp.asarray(encoded)[None], task.features)
-    carry, scores = model(one_hot, return_carry=True)
-    keys = jax.random.key(integer("seed", seed, least=0))
-    written = drawn(model, carry, scores[:, -1], symbols, temperature, keys, task.features)
+    key = jax.random.key(integer("seed", seed, least=0))
+    model = results.trained(best_condition(results))
+    carry, scores = model(task.encode(jnp.asarray(task.text.encode(prompt))[None]), return_carry=True)
+    written = continued(model, carry, scores[:, -1], symbols, key, functools.partial(task.draw, temperature))
     text = task.text.decode(np.asarray(written[0]))
     return text if task.unit == "characters" else f" {text}"
-
-
-def drawn(
-    model: SequenceNetwork, carry: Any, scores: Array, steps: int, temperature: float, key: Array, features: int
-) -> Array:
-    """The symbols ``(B, steps)``, int32, that a network draws one after the other.
-
-    Args:
-        model: with one-hot inputs.
-        carry: after the prompt.
-        scores: ``(B, V)``, of the first symbol.
-        steps: how many.
-        temperature: that the scores are divided by; 0 takes the largest.
-        key: of the draws.
-        features: ``V``.
-    """
-
-    def step(state: tuple[Any, Array], key: Array) -> tuple[tuple[Any, Array], Array]:
-        carry, scores = state
-        symbol = jax.random.categorical(key, scores / temperature) if temperature else jnp.argmax(scores, -1)
-        symbol = symbol.astype(jnp.int32)
-        carry, after = model(jax.nn.one_hot(symbol, features)[:, None], initial_carry=carry, return_carry=True)
-        return (carry, after[:, 0]), symbol
-
-    carry = jax.tree.map(jnp.asarray, carry)
-    return lax.scan(step, (carry, scores), jax.random.split(key, steps))[1].T

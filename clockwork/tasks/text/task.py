@@ -17,8 +17,7 @@ from clockwork.checks import chosen, float32
 from clockwork.data.texts import EMBEDDED_NAME, UNITS, Text, embedded_text, read_text
 from clockwork.nn import SequenceNetwork
 from clockwork.report import Description
-from clockwork.tasks.pascanu import Data, Prediction, Preset, Sizes
-from clockwork.tasks.text.generate import drawn
+from clockwork.tasks.pascanu import Data, Prediction, Preset, Sizes, continued, one_zero
 from clockwork.tasks.windows import Windows, cut, fresh_or, windows_of_text
 from clockwork.training import Results
 from clockwork.training.task import Condition
@@ -98,8 +97,6 @@ class TextPrediction(Prediction):
         chosen("unit", (self.unit,), UNITS)
         if self.dynamic_rate:
             float32("dynamic_rate", self.dynamic_rate)
-        if self.data_folder is not None:
-            object.__setattr__(self, "data_folder", str(self.data_folder))
         if self.paper_sizes and not self.table_1:
             raise ValueError(f"paper_sizes are there for the Penn Treebank, got {self.set_name}; give sizes instead")
 
@@ -142,11 +139,6 @@ class TextPrediction(Prediction):
         """What ``clockwork info`` prints of the experiment."""
         return cls.sizes_text(TABLE_1, {"characters": 50, "words": 10_000})
 
-    @property
-    def updates(self) -> int:
-        """Of an epoch."""
-        return len(self.windows[0].fresh)
-
     @functools.cached_property
     def example(self) -> np.ndarray:
         """The beginning of the test part, which the networks continue."""
@@ -172,19 +164,11 @@ class TextPrediction(Prediction):
             f"{len(text.test):,} for test; {len(text.symbols):,} different)"
         )
 
-    def remarks(self) -> list[str]:
-        """What is learnt; to be read before the training."""
-        return [f"Data: {self.subject()}."]
-
     def report(self, results: Results) -> Description:
         """What a report says and draws of the results."""
         from clockwork.tasks.text.report import description  # which itself imports this class
 
         return description(self, results)
-
-    def data(self, condition: Condition) -> Data:
-        """The windows of the three parts, and the first carry of the condition's network."""
-        return self.with_zeros(condition, self.windows, self.example)
 
     def record(self, condition: Condition) -> dict[str, np.ndarray]:
         """What the report needs to know of the text."""
@@ -208,6 +192,11 @@ class TextPrediction(Prediction):
         """``-log p`` of each symbol, ``(B, L)``, in nats."""
         return optax.softmax_cross_entropy_with_integer_labels(scores, targets)
 
+    def draw(self, temperature: float, key: Array, scores: Array) -> tuple[Array, Array]:
+        """A symbol for each sequence ``(B,)``, int32, and the inputs ``(B, d)`` that say so; the likeliest at 0."""
+        drawn = jax.random.categorical(key, scores / temperature) if temperature else jnp.argmax(scores, -1)
+        return drawn.astype(jnp.int32), self.encode(drawn)
+
     def figure(self, nats: Array) -> Array:
         """Bits per character, or perplexity per word."""
         return nats / math.log(2) if self.unit == "characters" else jnp.exp(nats)
@@ -220,10 +209,9 @@ class TextPrediction(Prediction):
             error of dynamic evaluation, NaN if it is not asked for.
         """
         sums, counts = self.likelihood(model, data.test, data.zero[2])
-        zero = jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape[1:]), leaf.dtype), data.zero[2])
-        prompt = jnp.asarray(data.example)[None]
-        carry, scores = model(self.encode(prompt), initial_carry=zero, return_carry=True, start=0)
-        written = drawn(model, carry, scores[:, -1], WRITTEN, TEMPERATURE, jax.random.key(0), self.features)
+        carry, scores = self.run(model, one_zero(data), jnp.asarray(data.example)[None])
+        draw = functools.partial(self.draw, TEMPERATURE)
+        written = continued(model, carry, scores[:, -1], WRITTEN, jax.random.key(0), draw)
         dynamic = self.dynamic(model, data) if self.dynamic_rate else jnp.full((), jnp.nan)
         return self.figure(sums.sum() / counts.sum()), {"written": written[0], "dynamic": dynamic}
 

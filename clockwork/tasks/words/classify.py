@@ -13,6 +13,7 @@ from clockwork.checks import counted
 from clockwork.data import mfcc
 from clockwork.data.mfcc import STEP_MS, WINDOW_MS
 from clockwork.data.recording import printable, read_recording, resample
+from clockwork.report.aggregate import best_condition
 from clockwork.tasks.words.task import Words
 from clockwork.training import Condition, ConditionResult, Results
 from clockwork.training.model import split, unnamed
@@ -94,11 +95,8 @@ def classify_all(results: Results, paths: Sequence[str | Path]) -> list[Answer]:
     task = results.task
     if not isinstance(task, Words):
         raise ValueError(f"these are results of {task.name}, not of spoken words: they hold no network that classifies")
-    finished = {condition: result for condition, result in results.conditions.items() if not result.diverged.all()}
-    if not finished:
-        raise ValueError("no trained network is stored there yet")
-    condition = min(finished, key=lambda condition: _training_error(task, finished[condition]))
-    result = finished[condition]
+    condition = best_condition(results)
+    result = results.conditions[condition]
     heard = [_listen(Path(path), result.data) for path in paths]  # whatever cannot be used is found out now
     words, notes = (tuple(map(str, result.data[name])) for name in ("words", "notes"))
     scores = _network(task, condition, result)
@@ -113,11 +111,6 @@ def classify_all(results: Results, paths: Sequence[str | Path]) -> list[Answer]:
         file = printable(Path(path).name)
         answers.append(Answer(condition, errors.mean(), words, probabilities, notes, sd, len(errors), file, warnings))
     return answers
-
-
-def _training_error(task: Words, result: ConditionResult) -> float:
-    ends = result.curve[-1][~result.diverged]
-    return float(np.mean(task.watched(jnp.asarray(ends.T)), dtype=float))
 
 
 def _listen(path: Path, data: dict[str, np.ndarray]) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -136,8 +136,6 @@ class Words(Experiment):
             float32("noise", self.noise)
         chosen("loss_at", (self.loss_at,), ("last", "every"))
         chosen("stop_on", (self.stop_on,), ("loss", "error"))
-        if self.data_folder is not None:
-            object.__setattr__(self, "data_folder", str(self.data_folder))
         for name, value, what in (("word_list", self.word_list, "words"), ("per_word", self.per_word, "speakers")):
             if value is not None and self.data_folder is None:
                 raise ArgumentError(name, f"chooses {what} of recordings, and none are given by data_folder (--data)")
