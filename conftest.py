@@ -50,7 +50,7 @@ def finished(tmp_path_factory):
     from filelock import FileLock
 
     from clockwork.data import embedded_lines, write_iam_ondb
-    from clockwork.tasks import Generation, Handwriting, TextPrediction, Words
+    from clockwork.tasks import Generation, Handwriting, Music, TextPrediction, Words
     from clockwork.training import sweep
 
     shared = Path(os.environ["CLOCKWORK_TEST_CACHE"]) / "examples"
@@ -59,6 +59,7 @@ def finished(tmp_path_factory):
     tasks = {
         "generation": Generation(runs=2, networks=("cwrnn",), sizes=(100,), clips=("choir",), epochs=5),
         "words": Words(runs=2, networks=("srn",), sizes=(500,), epochs=1),
+        "music": Music(runs=1, networks=("rnn",), sizes=(500,), epochs=1, protocol="paper"),
         "text": TextPrediction(runs=1, networks=("rnn",), sizes=(500,), epochs=1, protocol="paper"),
         "handwriting": Handwriting(runs=1, networks=("srn",), epochs=1, data_folder=str(lines)),
     }

@@ -236,6 +236,10 @@ def test_the_text_command_learns_and_writes(tmp_path, book, capsys):
     assert written.startswith("It is not down in any map")
     assert "true places never are" in written
     assert generate(results, "It is not down ", symbols=10, temperature=0) == "in any map"
+    with pytest.raises(ValueError, match="these are results of music, not of text"):
+        generate(results._replace(task=Music()), "It is")
+    with pytest.raises(ValueError, match="no trained network is stored there yet"):
+        generate(results._replace(conditions={}), "It is")
     with pytest.raises(SystemExit, match="2"):
         main(["text", "--generate", "Zürich", "--out", str(out)])
     assert "only the symbols that were learnt, got 'Z'" in capsys.readouterr().err
