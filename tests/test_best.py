@@ -5,6 +5,7 @@ import numpy as np
 import optax
 import pytest
 
+from clockwork.tasks.pascanu import halved_on_plateau
 from clockwork.training import Condition, Loss, Task, sweep
 
 # What is watched after 0, 1, 2, ... epochs: nothing is learnt at first, then the error falls, rises, and falls again.
@@ -89,3 +90,31 @@ def test_a_run_that_diverges_keeps_the_best_it_had_and_counts_as_diverged(tmp_pa
     assert result.diverged.all()
     assert np.isnan(result.error).all()
     assert float(result.best["count"]) == 5
+
+
+class Halving(Counting):
+    """Its updates are 1 at first, and halved after every two epochs without a lower error."""
+
+    name, runs, epochs, patience = "halving", 1, 9, 100
+
+    def optimizer(self, hyperparameters):
+        return optax.chain(super().optimizer(hyperparameters), halved_on_plateau(2))
+
+
+@pytest.mark.parametrize(
+    ("watched", "steps"),
+    [
+        ([3.0] * 9, [1, 1, 1 / 2, 1 / 2, 1 / 4, 1 / 4, 1 / 8, 1 / 8, 1 / 16]),
+        ([9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0], [1] * 9),
+        ([9.0, 8.0, 9.0, 9.0, 7.0, 9.0, 9.0, 9.0, 9.0], [1, 1, 1, 1 / 2, 1 / 2, 1 / 2, 1 / 4, 1 / 4, 1 / 8]),
+    ],
+)
+def test_a_rate_is_halved_when_the_error_has_stopped_falling(tmp_path, watched, steps):
+    before = np.concatenate([[0], np.cumsum(steps)]).astype(np.float32)  # each epoch: how far the model has gone
+
+    class Seen(Halving):
+        def watch(self, model, data):
+            return jnp.asarray([*watched, 0], jnp.float32)[jnp.searchsorted(jnp.asarray(before), model["count"])]
+
+    (result,) = sweep(Seen(), tmp_path / "out").conditions.values()
+    assert float(result.best["count"]) == before[-1]

@@ -59,6 +59,8 @@ class Preset(NamedTuple):
         weight_noise: the standard deviation of the noise on the weights in training.
         decay_start: the epoch after which the rate falls, ``rate / (1 + (k - decay_start) / decay)``.
         decay: how many epochs halve the rate, from ``decay_start`` on; infinite for a constant rate.
+        halve_after: the rate is halved after this many epochs without a lower validation error, and after as many
+            again; 0 never halves it.
         sparse: whether matrices from hidden units begin as `clockwork.deep.Sparse`, else from N(0, 0.1²).
         output_bias: the first bias of every output.
     """
@@ -73,6 +75,7 @@ class Preset(NamedTuple):
     weight_noise: float = 0.0
     decay_start: float = 0.0
     decay: float = math.inf
+    halve_after: int = 0
     sparse: bool = True
     output_bias: float = 0.0
 
@@ -222,6 +225,8 @@ class Prediction(Experiment):
         decay_start: epoch after which the learning rate falls, in place of the protocol's.
         decay: number of epochs after ``decay_start`` at which the rate is half, in place of the protocol's; ``inf``
             keeps it constant.
+        halve_after: halve the learning rate after this many epochs without a lower validation error, and again after as
+            many more; 0 never halves it. The protocols do not.
         stop_after: stop a run after this many epochs without a lower validation error.
     """
 
@@ -238,6 +243,7 @@ class Prediction(Experiment):
     weight_noise: float | None = None
     decay_start: float | None = None
     decay: float | None = None
+    halve_after: int | None = None
     stop_after: int = 10
 
     kinds: ClassVar[Mapping[str, str]] = LABELS
@@ -261,6 +267,8 @@ class Prediction(Experiment):
         for name in ("weight_noise", "decay_start"):
             if getattr(self, name) is not None:
                 finite(name, getattr(self, name), least=0)
+        if self.halve_after is not None:
+            integer("halve_after", self.halve_after, least=0)
         for name in ("batch", "window", "stop_after"):
             if getattr(self, name) is not None:
                 integer(name, getattr(self, name), least=1)
@@ -274,10 +282,8 @@ class Prediction(Experiment):
     @property
     def preset(self) -> Preset:
         """The protocol with the options in place of its values."""
-        given = {
-            name: getattr(self, name)
-            for name in ("clip_norm", "batch", "window", "weight_noise", "decay_start", "decay")
-        }
+        names = ("clip_norm", "batch", "window", "weight_noise", "decay_start", "decay", "halve_after")
+        given = {name: getattr(self, name) for name in names}
         return self.presets[self.protocol]._replace(**{k: v for k, v in given.items() if v is not None})
 
     @property
@@ -354,10 +360,9 @@ class Prediction(Experiment):
             return -rate / (1 + jnp.maximum(0, epochs - preset.decay_start) / preset.decay)
 
         clip = optax.clip_by_global_norm(preset.clip_norm)
-        descent = optax.scale_by_schedule(fallen)
-        if preset.adam:
-            return optax.chain(clip, optax.scale_by_adam(), descent)
-        return optax.chain(optax.trace(preset.momentum), clip, descent)
+        steps = [clip, optax.scale_by_adam()] if preset.adam else [optax.trace(preset.momentum), clip]
+        halving = [halved_on_plateau(preset.halve_after)] if preset.halve_after else []
+        return optax.chain(*steps, optax.scale_by_schedule(fallen), *halving)
 
     def settings(self) -> dict[str, Any]:
         """All that decides the results but the data: the arguments, the protocol and the units of each network."""
@@ -463,6 +468,34 @@ class Prediction(Experiment):
                 cells.append(f"{layers}: {made.num_weights:,}")
             lines.append(f"{name:<15}" + "".join(f"{cell:>26}" for cell in cells))
         return "\n".join(lines)
+
+
+class Halved(NamedTuple):
+    """The state of `halved_on_plateau`.
+
+    Attributes:
+        scale: ``()``, what the updates are multiplied by.
+        since: ``()``, int32, epochs without a lower watched error before the last update.
+    """
+
+    scale: Array
+    since: Array
+
+
+def halved_on_plateau(patience: int) -> optax.GradientTransformationExtraArgs:
+    """Halves the updates after this many epochs without a lower watched error, and again after as many more.
+
+    ``since``, the epochs since the lowest watched error, is what a sweep gives to every optimiser.
+    """
+
+    def update(updates: PyTree, state: Halved, params: PyTree = None, **given: Any) -> tuple[PyTree, Halved]:
+        del params
+        since = given["since"]
+        due = (since != state.since) & (since > 0) & (since % patience == 0)  # at the first update of an epoch
+        scale = jnp.where(due, state.scale / 2, state.scale)
+        return jax.tree.map(lambda u: scale * u, updates), Halved(scale, since)
+
+    return optax.GradientTransformationExtraArgs(lambda _: Halved(jnp.ones(()), jnp.zeros((), jnp.int32)), update)
 
 
 def one_zero(data: Data) -> PyTree:

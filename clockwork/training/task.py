@@ -246,7 +246,11 @@ class Task:
         return count(params)
 
     def optimizer(self, hyperparameters: dict[str, Array]) -> optax.GradientTransformation:
-        """The optimiser of one run. Its ``update`` gets ``value=``, ``grad=`` and ``value_fn=`` if it accepts them.
+        """The optimiser of one run.
+
+        Its ``update`` gets ``value=``, ``grad=``, ``value_fn=`` and ``since=`` if it accepts them. The last is an int32
+        ``()``, the number of epochs since the lowest `watched` error, for rates that fall when it stops falling; it is
+        0 if the task has neither a `patience` nor `restore_best`.
 
         Args:
             hyperparameters: of the condition, by name; the structure of the optimiser's state must not depend on them.

@@ -129,6 +129,7 @@ class Trainer:
                 value=value,
                 grad=gradient,
                 value_fn=lambda params: loss(params)[0],
+                since=state.since,
             )
             finite = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(gradient))
             moves = active & finite & ~state.diverged
