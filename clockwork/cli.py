@@ -31,14 +31,23 @@ except (ImportError, ValueError) as error:  # ValueError: an environment variabl
 
 
 FORMATS_HELP = "Formats of the figures: png, pdf, svg, or several of them."
+RUNS_HELP = (
+    "Runs that are trained side by side on a device; without it as many as fit into half of the memory. "
+    "With --scheduler: runs that a worker trains at a time, by default about 1000."
+)
+SCHEDULER_HELP = (
+    "Address of a Dask scheduler, such as tcp://127.0.0.1:8786, whose workers train in place of this machine."
+)
 
 
 class TaskCommand:
-    """The command of a task. `task_command` adds its options: the task's fields and actions, out and format."""
+    """The command of a task. `task_command` adds its options: the task's fields and actions, and those below."""
 
     kind: ClassVar[type[Task]]
     out: Path
     format: tuple[str, ...]
+    runs_per_device: int | None
+    scheduler: str | None
 
     def task(self) -> Task:
         """The task that the options describe; options that are not given keep the task's defaults."""
@@ -73,9 +82,9 @@ class TaskCommand:
     def train(self) -> int:
         """Train the runs that the results folder does not have yet, and write the report."""
         from clockwork.report import FORMATS, write_report
-        from clockwork.training import FolderError, for_output, keep_compiled, sweep
+        from clockwork.training import FolderError, PoolError, for_output, keep_compiled, sweep
 
-        names = option_names(self.kind)
+        names = {**option_names(self.kind), "runs_per_device": "--runs-per-device"}
         with _bad_input(options=names):
             chosen("format", self.format, FORMATS)
             task = self.task()
@@ -85,17 +94,18 @@ class TaskCommand:
             for module in ("matplotlib", "soundfile", "rich", "filelock"):
                 require(module)
             keep_compiled()
+            client = None if self.scheduler is None else _client(self.scheduler)
         progress = for_output()
         try:
             with _bad_input(ArgumentError, FolderError, options=names):
-                results = sweep(task, self.out, progress=progress)
+                results = sweep(task, self.out, progress=progress, runs_per_device=self.runs_per_device, client=client)
             print(_report_text(write_report(results, self.out, self.format, self.again()), self.out))
         except KeyboardInterrupt as stop:
             progress.end()
             return stopped(stop, f" What is done is safe in {self.out}; to go on: {self.again()}")
         except BrokenPipeError:
             raise
-        except (OSError, MemoryError) as error:
+        except (OSError, MemoryError, PoolError) as error:
             progress.end()
             safe = f"; what is done is safe in {self.out}" if (self.out / "conditions").is_dir() else ""
             return complain(f"{sentence(error, 'written')}{safe}")
@@ -106,7 +116,7 @@ class TaskCommand:
         words, names = ["clockwork", self.kind.name], option_names(self.kind)
         fields: Any = dataclasses.fields(self)  # pyright: ignore[reportArgumentType]
         for field in sorted(fields, key=lambda field: field.name == "out"):
-            value, option = getattr(self, field.name), names.get(field.name, f"--{field.name}")
+            value, option = getattr(self, field.name), names.get(field.name, f"--{field.name}".replace("_", "-"))
             if isinstance(value, bool) and value != field.default:
                 words.append(option if value else option.replace("--", "--no-", 1))
             elif value != field.default:
@@ -114,14 +124,35 @@ class TaskCommand:
         return shlex.join(words)
 
 
+def _client(address: str) -> Any:
+    """A client of the Dask scheduler at an address."""
+    distributed: Any = require("distributed", "cluster")
+    try:
+        return distributed.Client(address, timeout="10s", set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise ArgumentError("--scheduler", f"must be the address of a Dask scheduler, got {address}: {error}") from None
+
+
 def task_command(kind: type[Task]) -> Any:
     """The dataclass from which tyro builds the command line of a task."""
-    out = tyro.conf.arg(help="The results folder.")
-    forms = tyro.conf.arg(help=FORMATS_HELP)
+    arg: Any = tyro.conf.arg
+    out, forms = arg(help="The results folder."), arg(help=FORMATS_HELP)
+    runs = arg(help=RUNS_HELP, metavar="INT", help_behavior_hint="")
+    scheduler = arg(help=SCHEDULER_HELP, metavar="ADDRESS", help_behavior_hint="")
     fields = [
         *options_of(kind),
         ("out", Annotated[Path, out], dataclasses.field(default=Path("results") / kind.name)),
         ("format", Annotated[tuple[str, ...], forms], dataclasses.field(default=("png",))),
+        (
+            "runs_per_device",
+            Annotated[int | None, runs],
+            dataclasses.field(default=None),
+        ),
+        (
+            "scheduler",
+            Annotated[str | None, scheduler],
+            dataclasses.field(default=None),
+        ),
     ]
     namespace = {"kind": kind, "__doc__": help_of(kind), "__module__": __name__}
     return dataclasses.make_dataclass(
@@ -194,6 +225,21 @@ def _command_of(task: Task, folder: Path) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
+class StatusCommand:
+    """Print how far the sweep in a results folder has come: networks trained, runs in training, and who trains them."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """A results folder."""
+
+    def run(self) -> int:
+        from clockwork.training import status
+
+        with _bad_input():
+            print(status(self.folder))
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
 class InfoCommand:
     """Print versions, devices, which back end evaluates a layer here and why, and the networks of the experiments."""
 
@@ -234,7 +280,7 @@ def commands(asked: str) -> Any:
         asked: the command whose full description is shown; the others get one line each in the list of commands.
     """
     found: dict[str, Any] = {name: task_command(kind) for name, kind in TASKS.items()}
-    found |= {"report": ReportCommand, "watch": WatchCommand, "info": InfoCommand}
+    found |= {"report": ReportCommand, "watch": WatchCommand, "status": StatusCommand, "info": InfoCommand}
     texts = {name: kind.__doc__ if name == asked else kind.__doc__.split("\n\n")[0] for name, kind in found.items()}
     named = [Annotated[kind, tyro.conf.subcommand(name, description=texts[name])] for name, kind in found.items()]
     return Union[tuple(named)]  # noqa: UP007

@@ -49,9 +49,8 @@ def test_a_clockwork_of_simple_cells_is_the_clockwork_layer(float64, api, clock)
     np.testing.assert_allclose(carry.hidden, last, atol=1e-12)
 
 
-@pytest.mark.parametrize("lengths", [None, LENGTHS])
 @pytest.mark.parametrize("api", ["nnx", "linen"])
-@pytest.mark.parametrize("name", ["LSTM", "PeepholeLSTM"])
+@pytest.mark.parametrize(("name", "lengths"), [("LSTM", LENGTHS), ("PeepholeLSTM", None)])
 def test_the_cascade_of_cells_equals_calling_each_at_every_step(float64, api, name, lengths):
     clock, options = CLOCKS[1], {"dtype": jnp.float64, "param_dtype": jnp.float64}
     inputs = jnp.asarray(np.random.default_rng(3).normal(size=(3, STEPS, INPUTS)))

@@ -120,7 +120,7 @@ def test_two_at_once(folder):
     ("arguments", "sentence"),
     [
         (["--runs", "99999999999999999999999"], "--runs must be an integer from 1 to 4294967296, got 99999"),
-        (["--runs", "1000000000"], "--runs must be fewer: 5000000000 runs of srn-100 side by side need at least "),
+        (["--runs", "1000000000"], "--runs must be fewer: the results of 5000000000 runs of srn-100 need at least "),
         (["--seed", str(2**63)], "--seed must be an integer from 0 to 4294967295, got 9223372036854775808"),
         (["--seed", str(2**32)], "--seed must be an integer from 0 to 4294967295, got 4294967296"),
         (["--epochs", str(10**20)], "--epochs must be an integer from 1 to 2147483647, got 1000"),

@@ -133,14 +133,20 @@ ORDERS = [
     ((), {"weights": (), "x": ()}),
     (("batch",), {"weights": (), "x": (BATCH,)}),
     (("runs",), {"weights": (RUNS,), "x": ()}),
+    (("batch", "runs of both"), {"weights": (RUNS,), "x": (RUNS, BATCH)}),
     (("batch", "runs"), {"weights": (RUNS,), "x": (BATCH,)}),
     (("runs", "batch"), {"weights": (RUNS,), "x": (BATCH,)}),
-    (("batch", "runs of both"), {"weights": (RUNS,), "x": (RUNS, BATCH)}),
 ]
 
 
 @pytest.mark.parametrize("loss", [clockwork_loss, lstm_loss])
-@pytest.mark.parametrize(("order", "shape_of"), ORDERS, ids=[" in ".join(order) or "one" for order, _ in ORDERS])
+@pytest.mark.parametrize(
+    ("order", "shape_of"),
+    [
+        pytest.param(*case, id=" in ".join(case[0]) or "one", marks=[pytest.mark.slow] * (number > 3))
+        for number, case in enumerate(ORDERS)
+    ],
+)
 def test_under_vmap_it_is_what_the_loops_of_xla_are(interpreted, loss, order, shape_of):
     clock, arguments = drawn_for(loss, shape_of)
 

@@ -374,7 +374,7 @@ task = ModelTask(
     loss=lambda params, batch: jnp.square(jnp.polyval(params["w"], batch) - jnp.sin(batch)).mean(),
     data=x, search=grid(learning_rate=(1e-3, 1e-2)), batch_size=1, runs=4, epochs=400,
 )
-sys.modules["clockwork.training.sweep"].SAVE_EVERY = 0.0
+sys.modules["clockwork.training.group"].SAVE_EVERY = 0.0
 sweep(task, sys.argv[1])
 """
 

@@ -116,8 +116,7 @@ def test_each_sequences_own_gradient(float64, clock):
 
 
 @pytest.mark.parametrize("clock", CLOCKS, ids=str)
-@pytest.mark.parametrize("activation", [jnp.tanh, jax.nn.sigmoid])
-@pytest.mark.parametrize("read", [True, False])
+@pytest.mark.parametrize(("activation", "read"), [(jnp.tanh, False), (jax.nn.sigmoid, True)])
 def test_many_runs_of_a_batch_each(float64, parts, clock, activation, read):
     weights, readout, inputs, hidden = arguments(clock, runs=(4,), batch=(4, 3))
 

@@ -19,8 +19,8 @@ from clockwork.tasks import Generation
 from clockwork.training import ConditionResult, Store, open_results, sweep
 from clockwork.training.arrays import read_arrays, write_arrays
 from clockwork.training.config import place_of
+from clockwork.training.group import _restored
 from clockwork.training.model import named
-from clockwork.training.sweep import _restored
 from clockwork.training.train_state import Trainer
 
 TASK = Generation(runs=2, networks=("cwrnn",), sizes=(100,), clips=("choir", "tabla"), epochs=12)
@@ -86,12 +86,12 @@ def test_a_cell_of_a_sweep_with_another_seed_counts_as_damaged(copy, tmp_path):
 def test_runs_in_training_are_bound_to_their_name_and_settings(tmp_path):
     arrays = {"errors": np.zeros((1, 2), np.float32)}
     here, there = Store(tmp_path / "here", TASK), Store(tmp_path / "there", dataclasses.replace(TASK, epochs=13))
-    here.save_partial("cwrnn-100", arrays)
-    assert here.load_partial("cwrnn-100") is not None
+    here.states.save("cwrnn-100", arrays)
+    assert here.states.load("cwrnn-100") is not None
     for store, name in ((here, "srn-100"), (there, "cwrnn-100")):
-        shutil.copy(here.partial_path("cwrnn-100"), store.partial_path(name))
+        shutil.copy(here.states.path("cwrnn-100"), store.states.path(name))
         with pytest.warns(UserWarning, match=f"{name}.npz is damaged"):
-            assert store.load_partial(name) is None
+            assert store.states.load(name) is None
 
 
 def test_a_moved_sound_file_loses_no_results(tmp_path):
@@ -187,14 +187,14 @@ def test_runs_in_training_of_wrong_contents_count_as_not_there(tmp_path, name, c
     begun = jax.tree.map(lambda x: np.stack([x, x]), begun_run())
     leaves = {f"state{i}": leaf for i, leaf in enumerate(jax.tree.leaves(begun))}
     arrays = {**leaves, "errors": np.ones((3, R), np.float32), "training": np.ones(R, bool)}
-    store.save_partial("cwrnn-100", change(arrays))
+    store.states.save("cwrnn-100", change(arrays))
     if name == "whole":
-        found = _restored(store, "cwrnn-100", TASK, begun)
+        found = _restored(store.states, "cwrnn-100", TASK, begun)
         assert found is not None
         jax.tree.map(np.testing.assert_array_equal, found[0], begun)
     else:
         with pytest.warns(UserWarning, match=r"cwrnn-100\.npz is not of this sweep .* counts as not there"):
-            assert _restored(store, "cwrnn-100", TASK, begun) is None
+            assert _restored(store.states, "cwrnn-100", TASK, begun) is None
 
 
 WRONG = ["three", {}, {"a": 1}, [{}], [[]], [None], True, [True], -1.5, "", b"".hex()]

@@ -164,7 +164,7 @@ def test_a_damaged_partial_result_is_named_and_begun_again(tmp_path):
 # The command line, but with runs in training stored after every segment.
 EAGER = """
 import importlib, sys
-importlib.import_module("clockwork.training.sweep").SAVE_EVERY = 0
+importlib.import_module("clockwork.training.group").SAVE_EVERY = 0
 from clockwork.cli import main
 sys.exit(main(sys.argv[1:]))
 """

@@ -488,14 +488,18 @@ def halved_on_plateau(patience: int) -> optax.GradientTransformationExtraArgs:
     ``since``, the epochs since the lowest watched error, is what a sweep gives to every optimiser.
     """
 
-    def update(updates: PyTree, state: Halved, params: PyTree = None, **given: Any) -> tuple[PyTree, Halved]:
+    def init(params: PyTree) -> Halved:
+        del params
+        return Halved(jnp.ones(()), jnp.zeros((), jnp.int32))
+
+    def update(updates: PyTree, state: Any, params: PyTree = None, **given: Any) -> tuple[PyTree, Halved]:
         del params
         since = given["since"]
         due = (since != state.since) & (since > 0) & (since % patience == 0)  # at the first update of an epoch
         scale = jnp.where(due, state.scale / 2, state.scale)
         return jax.tree.map(lambda u: scale * u, updates), Halved(scale, since)
 
-    return optax.GradientTransformationExtraArgs(lambda _: Halved(jnp.ones(()), jnp.zeros((), jnp.int32)), update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def one_zero(data: Data) -> PyTree:

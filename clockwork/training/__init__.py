@@ -6,9 +6,11 @@ from clockwork.training.devices import keep_compiled, use_all_cores
 from clockwork.training.interrupt import Terminated
 from clockwork.training.linen import linen_model
 from clockwork.training.model_task import ModelTask
+from clockwork.training.pool import Pool, PoolError
 from clockwork.training.progress import Progress, for_output
 from clockwork.training.results import ConditionResult, Results, open_results
 from clockwork.training.search import grid, random
+from clockwork.training.status import status
 from clockwork.training.store import Store
 from clockwork.training.sweep import sweep
 from clockwork.training.task import Condition, Loss, Step, Task
@@ -20,6 +22,8 @@ __all__ = [
     "FolderError",
     "Loss",
     "ModelTask",
+    "Pool",
+    "PoolError",
     "Progress",
     "Results",
     "Step",
@@ -33,6 +37,7 @@ __all__ = [
     "linen_model",
     "open_results",
     "random",
+    "status",
     "sweep",
     "use_all_cores",
 ]

@@ -45,13 +45,13 @@ def keep_compiled() -> None:
 
 
 def all_devices() -> list[Any]:
-    """All JAX devices; JAX is initialised if it was not yet.
+    """All JAX devices of this process; JAX is initialised if it was not yet.
 
     Raises:
         ValueError: if the environment asks for devices that do not exist.
     """
     try:
-        return jax.devices()
+        return jax.local_devices()
     except (RuntimeError, AssertionError) as error:
         asked = [
             f"{name} is {os.environ[name]!r}" for name in ("JAX_PLATFORMS", "JAX_NUM_CPU_DEVICES") if name in os.environ

@@ -25,16 +25,18 @@ MIN_ACTIVE = 1 / 4
 
 
 class Placement:
-    """Which runs of a group are trained side by side: run i of condition c is number ``c R + i``.
+    """Which runs of a group are trained side by side: the i-th run of condition c is number ``c R + i``.
 
     Args:
         task: what is trained.
         conditions: of the group.
         mesh: of one axis, ``"runs"``.
+        block: the ``R`` runs of each condition, in a row; all of the task's if None.
     """
 
-    def __init__(self, task: Task, conditions: list[Condition], mesh: Mesh) -> None:
+    def __init__(self, task: Task, conditions: list[Condition], mesh: Mesh, block: range | None = None) -> None:
         self.task, self.conditions, self.devices = task, conditions, mesh.size
+        self.block = range(task.runs) if block is None else block
         self.spreading, everywhere = NamedSharding(mesh, PartitionSpec("runs")), NamedSharding(mesh, PartitionSpec())
         names = list(dict.fromkeys(condition.data for condition in conditions))
         first = {condition.data: condition for condition in reversed(conditions)}
@@ -51,7 +53,7 @@ class Placement:
             name: np.asarray([dict(condition.hyperparameters)[name] for condition in conditions], np.float32)
             for name, _ in conditions[0].hyperparameters
         }
-        self._place(np.arange(len(conditions) * task.runs))
+        self._place(np.arange(len(conditions) * len(self.block)))
 
     def of(self, chosen: np.ndarray) -> "Placement":
         """A placement of the chosen runs alone.
@@ -72,7 +74,7 @@ class Placement:
         width = padded(len(numbers), self.devices)
         # The last run fills up the last device.
         self.numbers = numbers = numbers[np.minimum(np.arange(width), len(numbers) - 1)]
-        condition_of, run_of = numbers // self.task.runs, numbers % self.task.runs
+        condition_of, run_of = numbers // len(self.block), self.block.start + numbers % len(self.block)
         fold = functools.partial(jax.random.fold_in, jax.random.key(self.task.seed))
         put = functools.partial(jax.device_put, device=self.spreading)
         self.runs = Runs(

@@ -41,6 +41,9 @@ class Progress:
     def spare(self, epochs: int) -> None:
         """Called with the number of the group's epochs that are not needed because runs have stopped."""
 
+    def trained(self, networks: int, updates: int) -> None:
+        """Called before a sweep ends that began with nothing stored, with all its networks and their updates."""
+
     def end(self) -> None:
         """Called when the sweep has ended or was interrupted."""
 
@@ -54,6 +57,7 @@ class _Counting(Progress):
         self.groups = self.before = self.here = self.spared = 0
         self.gained, self.training_time, self.other_time = 0, 0.0, 0.0
         self.trained_here, self.time_here = 0, 0.0
+        self.networks = self.updates = 0
         self.started = self.clock = self.since = time.monotonic()
         self.say(f"{counted(networks, 'network')} to train" + (f", {stored} of them stored already" if stored else ""))
 
@@ -81,6 +85,18 @@ class _Counting(Progress):
     def spare(self, epochs: int) -> None:
         self.gained += epochs - self.spared
         self.spared = epochs
+
+    def trained(self, networks: int, updates: int) -> None:
+        self.networks, self.updates = networks, updates
+
+    @property
+    def summary(self) -> str:
+        """How long it took, and how much was trained in that time."""
+        took = time.monotonic() - self.started
+        text = f"{counted(self.epochs, 'epoch')} done in {_minutes(took)}"
+        if not self.networks:
+            return text
+        return f"{text}: {self.networks / took:.3g} networks/s, {self.updates / took:.3g} updates of a network/s"
 
     def _pass_time(self) -> float:
         now = time.monotonic()
@@ -159,7 +175,7 @@ class Lines(_Counting):
     def end(self) -> None:
         if not self.ended and self.done == self.epochs:
             self.ended = True
-            self.say(f"{counted(self.epochs, 'epoch')} done in {_minutes(time.monotonic() - self.started)}")
+            self.say(self.summary)
 
     def say(self, text: str) -> None:
         print(text, flush=True)
@@ -207,6 +223,9 @@ class Bar(_Counting):
     def end(self) -> None:
         if self.live is not None:
             self.live.stop()
+            self.live = None
+            if self.networks:
+                self.say(self.summary)
 
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False)

@@ -23,7 +23,7 @@ ARRAYS = {
     "diverged": ("b", "R"),
     "curve": ("f", "P R ..."),
     "curve_epochs": ("iu", "P"),
-    "kept": ("iu", "K", "R"),
+    "kept": ("iu", "K"),
     "outputs": ("fiub", "K ..."),
     "num_parameters": ("iu", ""),
 }
@@ -97,24 +97,39 @@ class Results(NamedTuple):
             >>> next(open_results("results/generation").rows())["network"]
             'cwrnn'
         """
-        data, error = self.task.columns
         columns = self.columns
-        for condition, result in self.conditions.items():
-            for run in range(self.task.runs):
-                row = {
-                    "task": self.task.name,
-                    "network": condition.network,
-                    "size": condition.size,
-                    "parameters": int(result.num_parameters),
-                    data: condition.data,
-                    "run": run,
-                    "seed": self.task.seed,
-                    **dict(condition.hyperparameters),
-                    "epochs": int(result.epochs[run]),
-                    error: float(result.error[run]),
-                    "diverged": bool(result.diverged[run]),
-                }
-                yield {column: row.get(column, float("nan")) for column in columns}
+        for condition in self.conditions:
+            table = self._table(condition)
+            for values in zip(*(table[column].tolist() for column in columns), strict=True):
+                yield dict(zip(columns, values, strict=True))
+
+    def table(self) -> dict[str, np.ndarray]:
+        """The columns of ``runs.csv``: an array ``(n,)`` each, a value for each run; empty without results.
+
+        Example:
+            >>> open_results("results/generation").table()["run"]
+            array([0, 1])
+        """
+        tables = [self._table(condition) for condition in self.conditions]
+        return {column: np.concatenate([t[column] for t in tables]) for column in self.columns} if tables else {}
+
+    def _table(self, condition: Condition) -> dict[str, np.ndarray]:
+        """The columns of one condition's runs."""
+        result, (data, error) = self.conditions[condition], self.task.columns
+        values = {
+            "task": self.task.name,
+            "network": condition.network,
+            "size": condition.size,
+            "parameters": int(result.num_parameters),
+            data: condition.data,
+            "run": np.arange(self.task.runs),
+            "seed": self.task.seed,
+            **dict(condition.hyperparameters),
+            "epochs": result.epochs.astype(np.int64),
+            error: result.error.astype(np.float64),
+            "diverged": result.diverged,
+        }
+        return {column: np.broadcast_to(values.get(column, np.nan), self.task.runs) for column in self.columns}
 
     def trained(self, condition: Condition) -> Any:
         """The model of the run with the lowest error of a condition: an nnx module in evaluation mode, or parameters.
@@ -154,7 +169,7 @@ class Results(NamedTuple):
             >>> frame.groupby("network")["nmse"].count().to_dict()
             {'cwrnn': 2}
         """
-        return require("pandas", "frames").DataFrame(list(self.rows()))
+        return require("pandas", "frames").DataFrame(self.table())
 
     def to_xarray(self) -> Any:
         """All figures as an ``xarray.Dataset`` over the dimensions ``condition``, ``run`` and ``epoch``.
@@ -237,10 +252,21 @@ def _load_condition(folder: Path, condition: Condition, task: Task, settings: di
     """A stored condition; None if it is missing or, with a warning, if it is damaged or has an unexpected form."""
     path = condition_path(folder, condition)
     arrays = read_arrays(path, place_of(settings, f"conditions/{condition.name}"))
-    if arrays is None:
-        return None
-    if wrong := _wrong(arrays, task):
-        warnings.warn(f"{path} is not a result of this task ({wrong}) and counts as not there", stacklevel=2)
+    return None if arrays is None else checked_result(path, arrays, task, range(task.runs))
+
+
+def flat_result(result: ConditionResult) -> dict[str, np.ndarray]:
+    """The arrays of a condition by the names that they are stored under."""
+    arrays: dict[str, np.ndarray] = {}
+    for field, value in result._asdict().items():
+        arrays |= {f"{field}/{k}": v for k, v in value.items()} if isinstance(value, dict) else {field: value}
+    return arrays
+
+
+def checked_result(path: Path, arrays: dict[str, np.ndarray], task: Task, runs: range) -> ConditionResult | None:
+    """The condition that arrays hold, of these runs; None, with a warning that names the file, if they hold none."""
+    if wrong := _wrong(arrays, task, runs):
+        warnings.warn(f"{path} is not a result of this task ({wrong}) and counts as not there", stacklevel=3)
         return None
     fields: dict[str, Any] = {"data": {}, "best": {}, "state": {}}
     for name, array in arrays.items():
@@ -252,8 +278,8 @@ def _load_condition(folder: Path, condition: Condition, task: Task, settings: di
     return ConditionResult(**fields)
 
 
-def _wrong(arrays: dict[str, np.ndarray], task: Task) -> str:
-    """Why these are not the arrays of a condition, in words; empty if they are."""
+def _wrong(arrays: dict[str, np.ndarray], task: Task, runs: range) -> str:
+    """Why these are not the arrays of a condition's runs, in words; empty if they are."""
     for name, array in arrays.items():
         if name not in ARRAYS and not name.startswith(("data/", "best/", "state/", "outputs/")):
             return f"{name} is unknown"
@@ -266,8 +292,10 @@ def _wrong(arrays: dict[str, np.ndarray], task: Task) -> str:
     if several:
         del wanted["outputs"]
         wanted = {**several, **wanted}
-    if wrong := mismatch(arrays, wanted, {"R": task.runs}):
+    if wrong := mismatch(arrays, wanted, {"R": len(runs)}):
         return wrong
+    if not all(kept in runs for kept in arrays["kept"]):
+        return f"kept holds values that are not from {runs.start} to {runs.stop - 1}"
     moments = arrays["curve_epochs"].astype(np.int64)
     if not moments.size or moments[0] != 0 or (np.diff(moments) <= 0).any():
         return "curve_epochs do not ascend from 0"
