@@ -96,7 +96,7 @@ class _Counting(Progress):
         text = f"{counted(self.epochs, 'epoch')} done in {_minutes(took)}"
         if not self.networks:
             return text
-        return f"{text}: {self.networks / took:.3g} networks/s, {self.updates / took:.3g} updates of a network/s"
+        return f"{text}: {_rate(self.networks / took)} networks/s, {_rate(self.updates / took)} updates of a network/s"
 
     def _pass_time(self) -> float:
         now = time.monotonic()
@@ -242,6 +242,10 @@ def for_output() -> Progress:
         2 networks to train, 2 of them stored already
     """
     return Bar() if sys.stdout is not None and sys.stdout.isatty() else Lines()
+
+
+def _rate(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def _minutes(seconds: float) -> str:
