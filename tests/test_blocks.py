@@ -347,11 +347,15 @@ def test_killed_at_random_moments_a_sweep_loses_nothing(tmp_path):
         return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     began = time.monotonic()
-    assert begun(tmp_path / "alone").wait() == 0
+    alone = begun(tmp_path / "alone")
+    said, _ = alone.communicate()
+    assert alone.returncode == 0, said
     took = time.monotonic() - began
     drawn = random.Random(0)
     for _ in range(int(os.environ.get("CLOCKWORK_FAULTS", "4"))):
         process = begun(tmp_path / "killed")
+        assert process.stdout is not None
+        process.stdout.readline()  # Python itself answers Ctrl-C while it starts
         time.sleep(drawn.uniform(0, took))
         process.send_signal(drawn.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
         said, _ = process.communicate()
