@@ -6,6 +6,7 @@ import importlib
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -182,6 +183,49 @@ def test_whatever_happens_to_stored_blocks_the_results_are_the_same(whole, tmp_p
     assert (tmp_path / "runs.csv").read_bytes() == (whole[0] / "runs.csv").read_bytes()
 
 
+@pytest.fixture
+def disk(tmp_path):
+    """A small disk, and a function that mounts it anew with other options."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options):
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        return subprocess.run(command, capture_output=True).returncode == 0
+
+    if os.name != "posix" or not mount("size=64k"):
+        pytest.skip("no right to mount a disk")
+    yield folder, lambda options: mount(f"remount,{options}")
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_loses_nothing_that_is_stored(whole, disk):
+    folder, mount = disk
+    with pytest.raises(OSError, match="No space left on device"):
+        sweep(Walk(), folder / "out", runs_per_device=1)
+    kept = {path.name: path.read_bytes() for path in (folder / "out/partial").glob("*.trained.npz")}
+    assert kept
+    assert mount("size=8m")
+    for name, content in kept.items():
+        assert (folder / "out/partial" / name).read_bytes() == content
+    assert_same(sweep(Walk(), folder / "out", runs_per_device=1), whole[1])
+    assert (folder / "out/runs.csv").read_bytes() == (whole[0] / "runs.csv").read_bytes()
+
+
+def test_a_folder_that_cannot_be_written_is_left_as_it_is(whole, disk):
+    folder, mount = disk
+    assert mount("size=8m")
+    interrupted(folder / "out")
+    before = {path: path.read_bytes() for path in (folder / "out").rglob("*") if path.is_file()}
+    assert mount("ro")
+    with pytest.raises(OSError, match="Read-only file system"):
+        sweep(Walk(), folder / "out", runs_per_device=3)
+    assert status(folder / "out").endswith("the command that began it goes on")
+    assert {path: path.read_bytes() for path in (folder / "out").rglob("*") if path.is_file()} == before
+    assert mount("rw")
+    assert_same(sweep(Walk(), folder / "out", runs_per_device=3), whole[1])
+
+
 def test_a_block_of_another_sweep_counts_as_not_there(whole, tmp_path):
     interrupted(tmp_path)
     (tmp_path / "partial/walker.0-3.trained.npz").replace(tmp_path / "partial/walker.8-11.trained.npz")
@@ -315,7 +359,7 @@ def test_a_dask_cluster_gives_the_same_runs(tmp_path):
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_workers_in_processes_give_the_same_runs_though_one_is_killed(tmp_path, workers):
     distributed = importlib.import_module("distributed")
-    task = dataclasses.replace(SMALL, runs=200, epochs=150)
+    task = dataclasses.replace(SMALL, runs=100, epochs=100)
     wanted = sweep(task, tmp_path / "alone")
     cluster = distributed.LocalCluster(workers, threads_per_worker=1, dashboard_address=None)
     killed = []
@@ -330,7 +374,7 @@ def test_workers_in_processes_give_the_same_runs_though_one_is_killed(tmp_path, 
                 os.kill(nanny.pid, signal.SIGKILL)
 
     with cluster, distributed.Client(cluster) as client:
-        found = sweep(task, tmp_path / "cluster", client=client, runs_per_device=50, progress=Killer())
+        found = sweep(task, tmp_path / "cluster", client=client, runs_per_device=25, progress=Killer())
     assert killed
     assert_near(found, wanted, rtol=1e-4)
 
@@ -369,3 +413,32 @@ def test_killed_at_random_moments_a_sweep_loses_nothing(tmp_path):
 def test_status_of_what_is_no_results_folder(tmp_path):
     with pytest.raises(FolderError, match="holds no results"):
         status(tmp_path)
+
+
+@pytest.mark.slow
+def test_each_process_of_a_job_of_several_trains_on_its_own_devices(tmp_path):
+    code = (
+        "import sys, jax\n"
+        "number, address, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]\n"
+        "jax.distributed.initialize(address, 2, number)\n"
+        "from clockwork.tasks import Generation\n"
+        "from clockwork.training import sweep\n"
+        "assert len(jax.devices()) == 2 * len(jax.local_devices())\n"
+        "options = dict(runs=3, networks=('cwrnn',), sizes=(100,), clips=('choir',), epochs=20)\n"
+        "sweep(Generation(**options, seed=number), folder)\n"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    both = [
+        subprocess.Popen([sys.executable, "-c", code, str(i), address, str(tmp_path / str(i))], stderr=subprocess.PIPE)
+        for i in range(2)
+    ]
+    for process in both:
+        said = process.communicate()[1]
+        assert process.returncode == 0, said
+    for seed in range(2):
+        (found,) = open_results(tmp_path / str(seed)).conditions.values()
+        task = dataclasses.replace(SMALL, runs=3, networks=("cwrnn",), seed=seed)
+        (wanted,) = sweep(task, tmp_path / f"alone{seed}").conditions.values()
+        np.testing.assert_allclose(found.error, wanted.error, rtol=1e-5)

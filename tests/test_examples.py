@@ -41,6 +41,13 @@ def test_a_sweep_from_python(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("option", [[], ["--submitit"]])
+def test_workers_in_processes_and_jobs(tmp_path, option):
+    lines = run("examples/many_workers.py", tmp_path / "out", *option, cwd=tmp_path).splitlines()
+    assert re.fullmatch(r"cwrnn-100-choir-0\.0003: NMSE \d\.\d+, 0 of 20 diverged", lines[-1])
+
+
+@pytest.mark.slow
 def test_own_audio(tmp_path):
     sound = tmp_path / "tone.wav"
     soundfile.write(sound, 0.3 * np.sin(np.arange(8000) / 30), 8000)
