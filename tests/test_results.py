@@ -16,7 +16,8 @@ from clockwork.training import Progress, open_results, sweep
 
 PAGE = (Path(__file__).parent.parent / "docs/results.md").read_text(encoding="utf-8")
 TASKS = {"generation": Generation(), "words": Words(), "handwriting": Handwriting()}
-SOMETIMES = ("partial/GROUP.npz", "runs.parquet", "search.png")  # runs in training, with pyarrow, of a search
+BLOCKS = ("partial/GROUP.A-B.npz", "partial/GROUP.A-B.trained.npz")
+SOMETIMES = ("partial/GROUP.npz", *BLOCKS, "runs.parquet", "search.png")  # in training, with pyarrow, of a search
 
 
 def is_of(task, row):
