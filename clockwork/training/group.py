@@ -76,7 +76,7 @@ class Group:
             runs: numbers of runs, in a row.
             states: where the runs in training are stored; None to store nothing.
             progress: receives the progress.
-            interruptible: entered.
+            interruptible: entered, or not, where another process answers signals.
             log: of the experiment tracker.
         """
         task, conditions, each = self.task, self.conditions, len(runs)

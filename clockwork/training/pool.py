@@ -20,7 +20,7 @@ from clockwork.training.group import Group, Log
 from clockwork.training.interrupt import Interruptible
 from clockwork.training.progress import Progress
 from clockwork.training.store import States, Store
-from clockwork.training.task import Condition, Task
+from clockwork.training.task import Condition, Task, group_label
 
 LARGE = 1000  # runs of a block, about: sending it and its results takes far less than training it
 AHEAD, LEAST = 4, 8  # blocks for each worker that are sent before they are asked for, and of all together at least
@@ -201,7 +201,7 @@ def train_block(task: Task, label: str, runs: range, folder: str, settings: dict
     key = json.dumps([label, settings], sort_keys=True)
     with _lock:
         if key not in _groups:
-            conditions = [one for one in task.conditions() if "-".join(task.group(one)) == label]
+            conditions = [one for one in task.conditions() if group_label(task, one) == label]
             _groups[key] = Group(task, label, conditions, Mesh(np.asarray(all_devices()), ("runs",)))
             while len(_groups) > KEPT:
                 _groups.popitem(last=False)

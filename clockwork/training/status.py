@@ -1,6 +1,7 @@
 """How far a sweep has come, told from another process."""
 
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from clockwork.optional import require
 from clockwork.training.config import read_config, stored_task
 from clockwork.training.results import condition_path
 from clockwork.training.store import partial_files
+from clockwork.training.task import group_label
 
 
 def status(folder: str | Path) -> str:
@@ -36,14 +38,11 @@ def status(folder: str | Path) -> str:
         f"{folder}: {trained * task.runs:,} of {len(conditions) * task.runs:,} networks trained "
         f"({trained} of {counted(len(conditions), 'condition')})"
     ]
-    sizes: dict[str, int] = {}
-    for condition in conditions:
-        label = "-".join(task.group(condition))
-        sizes[label] = sizes.get(label, 0) + 1
-    for label, several in sizes.items():
+    for label, several in Counter(group_label(task, condition) for condition in conditions).items():
         lines += _group(folder / "partial", label, several, task.runs, task.epochs)
-    here = "a sweep is training here now" if _locked(folder) else "no sweep is training here now"
-    if trained < len(conditions) and not _locked(folder):
+    running = _locked(folder)
+    here = "a sweep is training here now" if running else "no sweep is training here now"
+    if trained < len(conditions) and not running:
         here += "; the command that began it goes on"
     return "\n".join([*lines, here])
 

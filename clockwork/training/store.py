@@ -76,11 +76,11 @@ class States:
         for number, (condition, result) in enumerate(part.results.items()):
             own = {**flat_result(result), "latest": part.latest[condition]}
             arrays |= {f"{number}/{name}": array for name, array in own.items()}
-        self.save(f"{label}.{part.runs.start}-{part.runs.stop}.trained", arrays)
+        self.save(_trained(label, part.runs), arrays)
 
     def load_part(self, label: str, runs: range, task: Task, conditions: Sequence[Condition]) -> Part | None:
         """A trained block; None if it is missing or, with a warning, if it is damaged or has an unexpected form."""
-        name = f"{label}.{runs.start}-{runs.stop}.trained"
+        name = _trained(label, runs)
         arrays = self.load(name)
         if arrays is None:
             return None
@@ -120,6 +120,11 @@ class States:
         """Remove all that is stored of a group: it is finished."""
         for path, _, _ in partial_files(self.folder, label, total):
             path.unlink(missing_ok=True)
+
+
+def _trained(label: str, runs: range) -> str:
+    """The name that a trained block is stored under."""
+    return f"{label}.{runs.start}-{runs.stop}.trained"
 
 
 def partial_files(folder: Path, label: str, total: int) -> list[tuple[Path, range, bool]]:

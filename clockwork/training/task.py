@@ -58,6 +58,11 @@ class Condition(NamedTuple):
         return dict(self.hyperparameters).get("learning_rate", float("nan"))
 
 
+def group_label(task: "Task", condition: Condition) -> str:
+    """The name of the group that a condition is trained in, such as ``"cwrnn-1000"``."""
+    return "-".join(task.group(condition))
+
+
 class Step(NamedTuple):
     """The arguments of one update, besides the model and the data.
 
