@@ -10,7 +10,7 @@ import pytest
 
 import clockwork as cw
 from clockwork import lstm, recurrence
-from clockwork.ops import mosaic
+from clockwork.ops import compiled, mosaic
 from clockwork.ops.backend import Backend, Cost, choose, explain
 from clockwork.recurrence.masked import MASKED_MAX_WORK
 
@@ -64,13 +64,59 @@ def test_unroll_logs_its_choice(caplog):
 
 
 @pytest.mark.parametrize(("steps", "name"), [(19, "masked"), (20, "cascade"), (21, "cascade")])
-def test_a_small_layer_takes_the_masked_scan_for_a_short_sequence(steps, name):
+def test_a_small_layer_takes_the_masked_scan_for_a_short_sequence(monkeypatch, steps, name):
+    monkeypatch.setenv("CLOCKWORK_NATIVE", "0")
     assert MASKED_MAX_WORK == 20 * 40
     assert recurrence.explain(cw.Clock.exponential(40, 9), steps)[0][0] == name
 
 
+def test_the_native_kernels_are_chosen_where_they_are_and_take_the_layer(monkeypatch):
+    clock = cw.Clock.exponential(40, 9)
+    assert recurrence.explain(clock, 320)[0] == ("native", "chosen: one compiled loop evaluates all modules")
+    assert recurrence.explain(clock, 2)[0][0] == "masked"
+    refusals = {
+        "takes the activation jnp.tanh, got": recurrence.explain(clock, 320, activation=jax.nn.relu),
+        "takes float32 and float64, got bfloat16": recurrence.explain(clock, 320, jnp.bfloat16),
+    }
+    for sentence, explained in refusals.items():
+        assert explained[0][0] == "cascade"
+        assert f'method "native" {sentence}' in dict(explained)["native"]
+    monkeypatch.setenv("CLOCKWORK_NATIVE", "0")
+    absent = "the native kernels are turned off by CLOCKWORK_NATIVE=0"
+    assert dict(recurrence.explain(clock, 320))["native"] == absent
+    chosen = ("cascade", f'chosen: method="native" is asked for, and cascade stands in for it: {absent}')
+    assert recurrence.explain(clock, 320, method="native")[0] == chosen
+
+
+def test_without_a_compiler_or_where_it_fails_xla_stands_in(monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    wrong = tmp_path / "wrong.cc"
+    wrong.write_text("this is not C++\n")
+    refusal = compiled.refusal(wrong, ("wrong",))
+    assert refusal is not None
+    assert refusal.startswith("the native kernels could not be compiled: ")
+    assert "XLA evaluates everything" in caplog.text
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    another = tmp_path / "another.cc"
+    another.write_text("")
+    assert compiled.refusal(another, ()) == "the native kernels need a C++ compiler, and there is none on this machine"
+
+
+def test_a_library_that_was_compiled_before_is_loaded(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    source = tmp_path / "empty.cc"
+    source.write_text("int nothing;\n")
+    first = compiled._built(source, "c++")
+    stamp = first.stat().st_mtime_ns
+    assert compiled._built(source, "c++") == first
+    assert first.stat().st_mtime_ns == stamp
+    source.write_text("int something;\n")
+    assert compiled._built(source, "c++") != first
+
+
 def test_on_a_gpu_the_kernels_are_chosen_unless_they_refuse(monkeypatch):
     monkeypatch.setattr(mosaic, "device_refusal", lambda: None)
+    monkeypatch.setenv("CLOCKWORK_NATIVE", "0")
     clock, wide = cw.Clock.exponential(40, 9), cw.Clock((1,), (129,))
     assert recurrence.explain(clock, 3)[0] == ("fused", "chosen: every time loop is one GPU kernel")
     refusals = {

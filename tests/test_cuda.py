@@ -15,7 +15,7 @@ from flax import nnx
 import clockwork as cw
 from clockwork import lstm, recurrence
 from clockwork.nn import Clockwork, lstm_init, lstm_unroll
-from clockwork.ops import backend, chunked, mosaic
+from clockwork.ops import backend, chunked, compiled, mosaic
 from clockwork.recurrence import cuda
 from clockwork.recurrence.partition import cheapest_partition
 from clockwork.recurrence.schedule import Schedule
@@ -274,7 +274,7 @@ def test_over_explicit_axes_each_device_runs_kernels_on_its_share():
 
 
 def test_a_long_sequence_goes_in_chunks(interpreted, monkeypatch):
-    monkeypatch.setattr(chunked, "GPU_CHUNK_MIN_STEPS", 8)
+    monkeypatch.setattr(chunked, "UNCACHED_CHUNK_MIN_STEPS", 8)
     held_to_the_oracle(CLOCKS["one unit each"], 37, 4, 2)
 
 
@@ -309,7 +309,8 @@ def device(platform, capability=None):
     ],
 )
 def test_kernels_are_for_hopper_and_later(monkeypatch, found, has):
-    monkeypatch.setattr(mosaic, "default_device", lambda: found)
+    for module in (mosaic, compiled):
+        monkeypatch.setattr(module, "default_device", lambda: found)
     assert (mosaic.device_refusal() is None) is has
     assert chosen("auto") == (["fused", "fused"] if has else ["cascade", "scan"])
     elsewhere = found.platform == "tpu"  # where lowering takes XLA's loops, and lowering for CUDA the kernels

@@ -56,10 +56,11 @@ def loss(weights, readout, inputs, hidden, clock, method, activation=jnp.tanh):
     return jnp.sin(outputs).sum() + jnp.square(last).sum()
 
 
-def assert_methods_agree(make, *args, atol=1e-11):
+def assert_methods_agree(make, *args, atol=1e-11, methods=("cascade", "native", "masked")):
     """``make(loss)`` is the same function of the arguments whatever the method."""
-    found = [jax.jit(make(functools.partial(loss, method=method)))(*args) for method in ("cascade", "masked")]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=atol), *found)
+    *found, masked = (jax.jit(make(functools.partial(loss, method=method)))(*args) for method in methods)
+    for other in found:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=atol), other, masked)
 
 
 @pytest.mark.parametrize("clock", CLOCKS, ids=str)
@@ -128,7 +129,8 @@ def test_many_runs_of_a_batch_each(float64, parts, clock, activation, read):
 
         return jax.vmap(jax.value_and_grad(total, argnums=(0, 2, 3)))
 
-    assert_methods_agree(make, weights, readout, inputs, hidden)
+    methods = ("cascade", "native", "masked") if activation is jnp.tanh else ("cascade", "masked")
+    assert_methods_agree(make, weights, readout, inputs, hidden, methods=methods)
 
 
 def test_runs_may_be_on_any_axis_and_share_their_inputs(float64, parts):

@@ -75,15 +75,16 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("method", ["cascade", "native"])
 @pytest.mark.parametrize("case", CASES)
-def test_explicit_axes_pass_through_a_layer_and_its_gradient(float64, case):
+def test_explicit_axes_pass_through_a_layer_and_its_gradient(float64, case, method):
     make, runs, batch, spread, inputs_spread = CASES[case]
     mesh = explicit((2, 1), ("d", "e"))
     with jax.set_mesh(mesh):
         arguments = put(weights(runs), mesh, *spread), put(draw(*batch, STEPS, INPUTS), mesh, *inputs_spread)
-        cascade, masked = (jax.jit(make(method))(*arguments) for method in ("cascade", "masked"))
-    assert types(cascade) == types(masked)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-11), cascade, masked)
+        found, masked = (jax.jit(make(m))(*arguments) for m in (method, "masked"))
+    assert types(found) == types(masked)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-11), found, masked)
 
 
 def test_devices_exchange_nothing_but_the_gradient_of_shared_weights(float64):
@@ -94,10 +95,14 @@ def test_devices_exchange_nothing_but_the_gradient_of_shared_weights(float64):
         forward = jax.vmap(lambda w, x: loss(w, x, "auto")[1], in_axes=(None, 0))
         compiled = [
             jax.jit(f).lower(*arguments).compile().as_text() or ""
-            for f, arguments in ((forward, batch), (a_batch("cascade"), batch), (many_runs("cascade"), runs))
+            for f, arguments in (
+                (forward, batch),
+                *((a_batch(method), batch) for method in ("cascade", "native")),
+                *((many_runs(method), runs) for method in ("cascade", "native")),
+            )
         ]
     exchanged = [set(re.findall(r"(all-\w+|collective-\w+|reduce-scatter)(?:-start)?\(", text)) for text in compiled]
-    assert exchanged == [set(), {"all-reduce"}, set()]
+    assert exchanged == [set(), {"all-reduce"}, {"all-reduce"}, set(), set()]
 
 
 def test_runs_without_inputs(float64):

@@ -311,7 +311,7 @@ def evaluate(
     Returns:
         Outputs ``(T, N)``, or ``(T, O)`` with a readout, and the last ``h`` and ``c``.
     """
-    operation = in_chunks(LSTM(call.steps, call.cells, scan), call.steps, on_gpu=scan is not None)
+    operation = in_chunks(LSTM(call.steps, call.cells, scan), call.steps, cached=scan is None)
     return apply(operation, (weights, readout), inputs, hidden)
 
 

@@ -96,7 +96,7 @@ def start_of(clock: Clock, time: ArrayLike, start: int | None, method: Method) -
             raise ValueError(f"start must equal the carry's time, {wrong.flat[0]}, modulo clock.cycle, got {start}")
         return start % clock.cycle
     phases = None if known is None else set((known % clock.cycle).flat) or {0}
-    if phases is not None and len(phases) == 1 and (method in ("cascade", "fused") or 0 in phases):
+    if phases is not None and len(phases) == 1 and (method not in ("auto", "masked") or 0 in phases):
         return int(phases.pop())
     return as_time(clock, time)[:, 0]
 

@@ -120,7 +120,7 @@ def unroll(
     time = time_after(clock, carry.time, steps, lengths)
     inputs = inputs.astype(carry.hidden.dtype)
     if not isinstance(begin, int) or method == "masked":
-        if method in ("cascade", "fused"):
+        if method not in ("auto", "masked"):
             raise ValueError(f'method "{method}" needs one start time known before compilation, got an array')
         carry, outputs = stepwise(carry, inputs, lengths)
         return carry._replace(time=time), outputs

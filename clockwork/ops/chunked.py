@@ -12,12 +12,12 @@ import jax.numpy as jnp
 
 from clockwork.checks import static_integer
 from clockwork.ops.layout import Layout
-from clockwork.ops.operation import Operation, PyTree
+from clockwork.ops.operation import Operation, PyTree, portable
 
 # The minimum number of steps of a chunk: with 100 runs of 40 units, its working set is 4 MB.
 CHUNK_MIN_STEPS = 512
-# The same for time loops as GPU kernels: a GPU has no such cache, so chunks only save memory there.
-GPU_CHUNK_MIN_STEPS = 4096
+# The same where a loop over time does not gain by the cache, as in kernels: chunks only save memory there.
+UNCACHED_CHUNK_MIN_STEPS = 4096
 
 
 class Chunked(NamedTuple):
@@ -40,6 +40,11 @@ class Chunked(NamedTuple):
     def runs_last(self) -> bool:
         """As for the operation of a chunk."""
         return self.chunk.runs_last
+
+    @property
+    def portable(self) -> "Chunked":
+        """See `clockwork.ops.operation.portable`."""
+        return self._replace(chunk=portable(self.chunk), rest=portable(self.rest))
 
     def forward(self, layout: Layout, parameters: PyTree, inputs: PyTree, hidden: PyTree) -> tuple[PyTree, PyTree]:
         """Outputs and last state."""
@@ -90,16 +95,16 @@ class Chunked(NamedTuple):
         return chunks, jax.tree.map(lambda x: x[end:], sequences)
 
 
-def in_chunks(operation: Any, steps: int, multiple: int = 1, *, on_gpu: bool = False) -> Operation:
+def in_chunks(operation: Any, steps: int, multiple: int = 1, *, cached: bool = True) -> Operation:
     """The operation, in chunks if the sequence is long enough for at least two.
 
     Args:
         operation: a NamedTuple with a field ``steps``.
         steps: the number of its steps.
         multiple: the number of steps of a chunk must be a multiple of this.
-        on_gpu: whether its time loops are GPU kernels.
+        cached: whether its loops over time are faster if a chunk fits into the cache.
     """
-    length = multiple * -(-(GPU_CHUNK_MIN_STEPS if on_gpu else CHUNK_MIN_STEPS) // multiple)
+    length = multiple * -(-(CHUNK_MIN_STEPS if cached else UNCACHED_CHUNK_MIN_STEPS) // multiple)
     count, left = divmod(steps, length)
     if count < 2:
         return operation

@@ -55,11 +55,24 @@ class Operation(Protocol):
         ...
 
 
+def portable(operation: Any) -> Any:
+    """The operation in JAX's own operations: for other platforms, for `jax.export`, and for forward mode.
+
+    An operation that calls compiled kernels has an attribute ``portable``, an operation with the same residuals.
+    """
+    return getattr(operation, "portable", operation)
+
+
 class Vmapped(NamedTuple):
     """An operation under a plain ``jax.vmap`` of its functions: every array has one more leading axis."""
 
     operation: Any
     runs_last = False
+
+    @property
+    def portable(self) -> "Vmapped":
+        """See `portable`."""
+        return Vmapped(portable(self.operation))
 
     def forward(self, layout: Layout, *arguments: PyTree) -> PyTree:
         """The operation's forward function, vmapped."""
@@ -124,6 +137,9 @@ class _Primitive:
             avals = [
                 ShapedArray(x.shape, x.dtype, sharding=s) for x, s in zip(context.avals_in, shardings, strict=True)
             ]
+            module = context.module_context
+            if module.lowering_parameters.for_export or tuple(module.platforms) != ("cpu",):
+                static["operation"] = portable(static["operation"])
             return lower(context.replace(avals_in=avals), *operands, spread=spread, **static)
 
         mlir.register_lowering(primitive, lower_locally)
@@ -261,7 +277,8 @@ def _evaluate_tangent(
 ) -> PyTree:
     """Forward mode: JAX's own derivative of the forward function."""
     del residuals
-    return jax.jvp(lambda *primals: operation.forward(layout, *primals)[0], (parameters, inputs, hidden), tangents)[1]
+    forward = portable(operation).forward
+    return jax.jvp(lambda *primals: forward(layout, *primals)[0], (parameters, inputs, hidden), tangents)[1]
 
 
 _PRIMALS, _RESULTS = (PARAMETER, SEQUENCE, STATE), (SEQUENCE, STATE)

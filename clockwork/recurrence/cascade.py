@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 from jax import Array
+from jax.typing import DTypeLike
 
 from clockwork.clock import Clock
 from clockwork.ops.backend import Backend, Cost
@@ -113,14 +114,15 @@ def evaluate(
         Outputs ``(T, N)``, or ``(T, O)`` with a readout, and the last state ``(N,)``.
     """
     assert isinstance(call.start, int)
-    weights = Weights(
-        weights.input.astype(call.dtype),
-        tuple(block.astype(call.dtype) for block in weights.recurrent),
-        weights.bias.astype(call.dtype),
-    )
     operation = Cascade(call.clock, call.start, call.steps, call.activation, scan)
-    operation = in_chunks(operation, call.steps, call.clock.cycle, on_gpu=scan is not None)
-    return apply(operation, (weights, readout), inputs, hidden)
+    operation = in_chunks(operation, call.steps, call.clock.cycle, cached=scan is None)
+    return apply(operation, (cast(weights, call.dtype), readout), inputs, hidden)
+
+
+def cast(weights: Weights, dtype: DTypeLike) -> Weights:
+    """The weights as arrays of this dtype."""
+    recurrent = tuple(block.astype(dtype) for block in weights.recurrent)
+    return Weights(weights.input.astype(dtype), recurrent, weights.bias.astype(dtype))
 
 
 def _cost(call: Call) -> Cost:

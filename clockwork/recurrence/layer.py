@@ -16,14 +16,14 @@ from clockwork.ops import backend
 from clockwork.ops.backend import choose
 from clockwork.ops.chunked import check_steps
 from clockwork.ops.linalg import Activation, accumulator, matmul
-from clockwork.recurrence import cascade, cuda, masked
+from clockwork.recurrence import cascade, cuda, masked, native, parallel
 from clockwork.recurrence.call import Call
 from clockwork.recurrence.masked import masked_step
 from clockwork.weights import Weights, check_weights
 
-Method = Literal["auto", "masked", "cascade", "fused"]
+Method = Literal["auto", "masked", "cascade", "parallel", "native", "fused"]
 METHODS: tuple[Method, ...] = get_args(Method)
-BACKENDS = (masked.BACKEND, cascade.BACKEND, cuda.BACKEND)
+BACKENDS = (masked.BACKEND, cascade.BACKEND, parallel.BACKEND, native.BACKEND, cuda.BACKEND)
 
 
 class State(NamedTuple):
@@ -193,8 +193,9 @@ def unroll(
 
     A long sequence is evaluated in chunks: only the states between chunks are kept for the backward pass, which
     computes each chunk again. A chunk has the smallest multiple of ``clock.cycle`` that is at least 512 steps (4,096
-    for GPU kernels), and a sequence of fewer than two chunks is evaluated whole. To save more memory, cut the
-    sequence into chunks of a multiple of ``clock.cycle`` steps, and scan over them with ``jax.checkpoint``.
+    for ``"native"`` and ``"fused"``; ``"parallel"`` keeps all), and a sequence of fewer than two chunks is evaluated
+    whole. To save more memory, cut the sequence into chunks of a multiple of ``clock.cycle`` steps, and scan over them
+    with ``jax.checkpoint``.
 
     A slow module never reads a faster one, but products include the zeros between them: in the masked scan between
     all modules, in the other methods between neighbours that are evaluated as one group. So NaN or infinity in a fast
@@ -213,10 +214,13 @@ def unroll(
         readout: ``(N, O)``: return ``h @ readout`` in place of the hidden values. The cascade
             multiplies each module's values once, when they change, and builds no ``(T, N)`` array.
         method: ``"masked"``, the reference: a dense product at every step; ``"cascade"``: each
-            module is computed at its own ticks only; ``"fused"``: the cascade with each time loop as one kernel, on
-            NVIDIA GPUs from Hopper on (the plain cascade elsewhere), for tanh, float32 or bfloat16, and modules of up
-            to 128 units; it can be sharded only over explicit axes or by `jax.shard_map`, and exported only for one
-            platform at a time;
+            module is computed at its own ticks only; ``"native"``: the cascade as one compiled loop, on CPUs with a
+            C++ compiler (the plain cascade elsewhere, and in `jax.export`), for tanh, float32 or float64; ``"fused"``:
+            the cascade with each time loop as one kernel, on NVIDIA GPUs from Hopper on (the plain cascade elsewhere),
+            for tanh, float32 or bfloat16, and modules of up to 128 units; it can be sharded only over explicit axes or
+            by `jax.shard_map`, and exported only for one platform at a time; ``"parallel"``: the cascade in parallel
+            along time, for few, long sequences, float32 or float64, to a few roundings of the largest value, and never
+            chosen unasked; see `clockwork.recurrence.parallel`;
             ``"auto"``: the method that is expected to be fastest.
         activation: ``f``, elementwise; static, so pass the same function object each time to avoid recompilation.
 
@@ -290,8 +294,8 @@ def explain(
     Example:
         >>> import clockwork as cw
         >>> from clockwork.recurrence import explain
-        >>> explain(cw.Clock.exponential(width=40, modules=9), steps=16)[0]
-        ('masked', 'chosen: 40 units times 16 steps is less than 800, so this is expected to be faster')
+        >>> explain(cw.Clock.exponential(width=40, modules=9), steps=2)[0]
+        ('masked', 'chosen: 40 units times 2 steps is less than 800, so this is expected to be faster')
     """
     call = Call(check_clock(clock), 0, check_steps(steps), activation, jnp.dtype(dtype))
     return backend.explain(BACKENDS, call, method)
