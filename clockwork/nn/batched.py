@@ -10,6 +10,7 @@ from jax.typing import ArrayLike, DTypeLike
 from clockwork.checks import shaped
 from clockwork.clock import Clock
 from clockwork.deep import DeepWeights, deep_unroll
+from clockwork.gru import GRUWeights, gru_unroll
 from clockwork.lstm import LSTMWeights, lstm_unroll
 from clockwork.nn.carry import check_carry, last_of, start_of, time_after
 from clockwork.recurrence import Activation, Method, State, as_time, step, unroll
@@ -99,6 +100,18 @@ def unroll_lstm(
 
     y, (h, c) = jax.vmap(each, in_axes=(1, 0, 0), out_axes=(1, 0))(inputs if width else None, h, c)
     return (c, h), y
+
+
+def unroll_gru(weights: GRUWeights, inputs: Array, hidden: Array) -> tuple[Array, Array]:
+    """`gru_unroll` over a batch ``(T, B, I)`` from hidden states ``(B, N)``; return the last ones and all outputs."""
+    inputs = inputs.astype(weights.bias.dtype)
+    steps, _, width = inputs.shape
+
+    def each(x: Array | None, h: Array) -> tuple[Array, Array]:
+        return gru_unroll(weights, x, steps=steps if x is None else None, hidden=h)
+
+    y, last = jax.vmap(each, in_axes=(1, 0), out_axes=(1, 0))(inputs if width else None, hidden)
+    return last, y
 
 
 def step_deep(

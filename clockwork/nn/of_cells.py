@@ -1,5 +1,6 @@
 """A clockwork whose modules are cells of any kind, as a Flax (nnx) cell."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from clockwork.nn.cells import PeepholeLSTMCell
 from clockwork.nn.deep_cells import DeepTransitionCell
 from clockwork.nn.described import Described
 from clockwork.nn.modules import CellsState
+from clockwork.nn.stock import gru_of_whole, lstm_of_parts, lstm_of_whole, scan_stock
 from clockwork.recurrence import Method, check_time
 
 PyTree = Any
@@ -157,6 +159,25 @@ def _make(cell: Callable[..., nnx.RNNCellBase], width: int, size: int, rngs: nnx
     return made
 
 
+class _Arrays(dict[str, Array | None]):
+    """The arrays of a cell's submodules, by path."""
+
+    def __init__(self, cell: Any) -> None:
+        self._cell = cell
+
+    def __missing__(self, path: str) -> Array:
+        name, array = path.split("/")
+        return getattr(getattr(self._cell, name), array)[...]
+
+
+# Flax's own cells that the kernels compute, and their weights.
+_STOCK: dict[type, Callable[[_Arrays], Any]] = {
+    nnx.LSTMCell: functools.partial(lstm_of_parts, prefixes=("ii", "if_", "ig", "io")),
+    nnx.OptimizedLSTMCell: lstm_of_whole,
+    nnx.GRUCell: gru_of_whole,
+}
+
+
 def scan_cell(cell: nnx.RNNCellBase, carry: PyTree, inputs: Array, ticks: Array | None) -> tuple[PyTree, Array]:
     """Scan a cell over ``(S, B, I)``, and keep its state besides the carry, such as random streams.
 
@@ -173,6 +194,11 @@ def scan_cell(cell: nnx.RNNCellBase, carry: PyTree, inputs: Array, ticks: Array 
         return cell._unroll(inputs, carry, ticks)
     if isinstance(cell, PeepholeLSTMCell) and ticks is None:
         return cell._unroll(inputs, carry)
+    weights = _STOCK.get(type(cell))
+    if weights is not None:
+        found = scan_stock(cell, functools.partial(weights, _Arrays(cell)), carry, inputs, ticks)
+        if found is not None:
+            return found
     graph, params, rest = nnx.split(cell, nnx.Param, ...)
 
     def tick(state: tuple[nnx.State, PyTree], xs: tuple[Array, Array]) -> tuple[tuple[nnx.State, PyTree], Array]:

@@ -9,15 +9,18 @@ with it the same weights from `clockwork.init`.
 """
 
 from clockwork.nn.linen.cells import ClockworkCell, PeepholeLSTMCell
-from clockwork.nn.linen.deep import DeepTransition, Operators, Recurrent
+from clockwork.nn.linen.deep import DeepTransition, Operators
 from clockwork.nn.linen.deep_cells import DeepTransitionCell, OperatorCell
 from clockwork.nn.linen.layers import Bidirectional, Clockwork, Stack
 from clockwork.nn.linen.of_cells import ClockworkOfCells
 from clockwork.nn.linen.parameters import params, weights
+from clockwork.nn.linen.recurrent import GRU, LSTM, Recurrent
 from clockwork.nn.linen.stored import flat, from_flat
 from clockwork.nn.linen.units import MLP, LpUnits, Maxout, Transition
 
 __all__ = [
+    "GRU",
+    "LSTM",
     "MLP",
     "Bidirectional",
     "Clockwork",

@@ -3,104 +3,17 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import Array
 from jax.nn.initializers import Initializer
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import DTypeLike
 
-from clockwork.nn.construction import Layer
 from clockwork.nn.linen.deep_cells import DeepTransitionCell, OperatorCell
-from clockwork.nn.linen.described import Described
-from clockwork.nn.linen.of_cells import scan_cell
-from clockwork.nn.rnn_call import Lengths, over_sequences
+from clockwork.nn.linen.recurrent import OfCell, check_predict
 from clockwork.ops.linalg import Activation
 
 
-class _OfCell(Layer, Described, nn.Module):
-    """A layer that runs ``self.cell`` and maps its outputs by ``self.predict``."""
-
-    def __call__(
-        self,
-        inputs: ArrayLike,
-        *,
-        initial_carry: Any | None = None,
-        init_key: Array | None = None,
-        seq_lengths: Lengths | None = None,
-        return_carry: bool | None = None,
-        time_major: bool | None = None,
-        reverse: bool | None = None,
-        keep_order: bool | None = None,
-    ) -> Any:
-        """Run the layer over sequences.
-
-        Arguments, results and errors are those of `Clockwork.__call__`, without ``start``. Outputs beyond the length of
-        a sequence are set to zero before ``predict`` maps them.
-        """
-        own: Any = self
-        key = jax.random.key(0) if init_key is None else init_key
-        return over_sequences(
-            lambda x, carry, lengths: scan_cell(own.cell, carry, x, lengths),
-            lambda shape: own.cell.initialize_carry(key, shape),
-            lambda shape: own.cell.initialize_carry(key, shape),
-            inputs,
-            features=jnp.shape(inputs)[-1] if jnp.ndim(inputs) else 0,
-            slowest=None,
-            initial_carry=initial_carry,
-            seq_lengths=seq_lengths,
-            return_carry=own.return_carry if return_carry is None else return_carry,
-            time_major=own.time_major if time_major is None else time_major,
-            reverse=own.reverse if reverse is None else reverse,
-            keep_order=own.keep_order if keep_order is None else keep_order,
-            predict=own.predict,
-        )
-
-
-class Recurrent(_OfCell):
-    """A recurrent layer of any cell, called like ``nn.RNN``, with an optional prediction from its hidden states.
-
-    It computes the same as ``nn.RNN(cell)``, with the call signature and the checks of `Clockwork`: ragged batches,
-    both directions, streaming. A `DeepTransitionCell` or a `PeepholeLSTMCell` runs its fast kernel.
-
-    Attributes:
-        cell: an ``nn.RNNCellBase`` of one feature axis.
-        predict: maps the outputs ``(*batch, T, N)`` of the cell to predictions ``(*batch, T, O)``, independently for
-            each sequence and step; a linen module or a function without parameters. None returns the outputs unchanged.
-        time_major: whether time is the first axis of inputs and outputs. This and the next three are defaults, which a
-            call can override.
-        return_carry: whether to return the carry after the last step too.
-        reverse: whether to process each sequence from its last step to its first.
-        keep_order: whether ``reverse`` returns the outputs in the order of the inputs.
-
-    Raises:
-        ValueError: if ``cell`` is not a cell of one feature axis, or ``predict`` is not a function.
-
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from flax import linen as nn
-        >>> layer = Recurrent(nn.GRUCell(40))
-        >>> layer.init_with_output(jax.random.key(0), jnp.ones((8, 320, 13)), seq_lengths=jnp.arange(1, 9))[0].shape
-        (8, 320, 40)
-    """
-
-    cell: Any
-    predict: Any = None
-    time_major: bool = False
-    return_carry: bool = False
-    reverse: bool = False
-    keep_order: bool = False
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.cell, nn.RNNCellBase) or self.cell.num_feature_axes != 1:
-            raise ValueError(
-                f"cell must be an nn.RNNCellBase of one feature axis, such as nn.GRUCell(40), got {self.cell!r}"
-            )
-        _check_predict(self.predict)
-        super().__post_init__()
-
-
-class DeepTransition(_OfCell):
+class DeepTransition(OfCell):
     """A recurrent layer with a deep transition between hidden states, called like ``nn.RNN``.
 
     ``z_1 = f_1(W_1 h_{t-1} + U_1 x_t + b_1)``, ``z_k = f_k(W_k z_{k-1} + S_k h_{t-1} + U_k x_t + b_k)``,
@@ -151,7 +64,7 @@ class DeepTransition(_OfCell):
 
     def __post_init__(self) -> None:
         self._made()
-        _check_predict(self.predict)
+        check_predict(self.predict)
         super().__post_init__()
 
     def setup(self) -> None:
@@ -166,7 +79,7 @@ class DeepTransition(_OfCell):
         )  # fmt: skip
 
 
-class Operators(_OfCell):
+class Operators(OfCell):
     """A recurrent network defined by two operators: ``h' = h ⊕ x`` and ``y = ▷ h`` (Pascanu et al. 2013, sec. 4).
 
     The paper views a recurrent network as these two functions, each of which may be deep: a deep ``⊕`` gives a DT-RNN,
@@ -205,14 +118,9 @@ class Operators(_OfCell):
     keep_order: bool = False
 
     def __post_init__(self) -> None:
-        _check_predict(self.predict)
+        check_predict(self.predict)
         super().__post_init__()
 
     def setup(self) -> None:
         """The cell."""
         self.cell = OperatorCell(self.plus, self.features, self.dtype)
-
-
-def _check_predict(predict: Any) -> None:
-    if predict is not None and not callable(predict):
-        raise ValueError(f"predict must be a function of hidden states, or a module, got {predict!r}")

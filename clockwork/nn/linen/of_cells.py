@@ -1,11 +1,13 @@
 """A clockwork whose modules are cells of any kind, as a Flax (linen) cell."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.traverse_util import flatten_dict
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -17,6 +19,7 @@ from clockwork.nn.linen.cells import PeepholeLSTMCell
 from clockwork.nn.linen.deep_cells import DeepTransitionCell
 from clockwork.nn.linen.described import Described
 from clockwork.nn.modules import CellsState
+from clockwork.nn.stock import gru_of_parts, lstm_of_parts, scan_stock
 from clockwork.recurrence import Method, check_time
 
 PyTree = Any
@@ -141,12 +144,25 @@ def _make(cell: Callable[..., nn.RNNCellBase], size: int) -> nn.RNNCellBase:
     return made
 
 
+_OF_PARTS = functools.partial(lstm_of_parts, prefixes=("ii", "if", "ig", "io"))
+# Flax's own cells that the kernels compute, and their weights.
+_STOCK: dict[type, Callable[..., Any]] = {
+    nn.LSTMCell: _OF_PARTS, nn.OptimizedLSTMCell: _OF_PARTS, nn.GRUCell: gru_of_parts
+}  # fmt: skip
+
+
 def scan_cell(cell: nn.RNNCellBase, carry: PyTree, inputs: Array, ticks: Array | None) -> tuple[PyTree, Array]:
     """Scan a cell over ``(S, B, I)``; see `clockwork.nn.of_cells.scan_cell`."""
     if isinstance(cell, DeepTransitionCell):
         return cell.unroll(inputs, carry, ticks)
     if isinstance(cell, PeepholeLSTMCell) and ticks is None:
         return cell.unroll(inputs, carry)
+    weights = _STOCK.get(type(cell))
+    if weights is not None and not cell.is_initializing():
+        params = flatten_dict(cell.variables["params"], sep="/")
+        found = scan_stock(cell, lambda: weights(params), carry, inputs, ticks)
+        if found is not None:
+            return found
 
     def tick(cell: nn.RNNCellBase, carry: PyTree, xs: tuple[Array, Array]) -> tuple[PyTree, Array]:
         return modules.scan_ticks(cell, ticks)(carry, xs)
