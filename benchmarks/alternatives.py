@@ -14,21 +14,23 @@ from jax import lax
 
 import clockwork as cw
 from clockwork.nn import lstm_init, lstm_unroll
+from clockwork.recurrence import Method
 
 
 def readout_of(key, width, outputs=1):
     return 0.1 * jax.random.normal(jax.random.fold_in(key, 1), (width, outputs))
 
 
-def cascade(clock, inputs=0, outputs=1, stddev=0.1):
-    """Ours."""
+def cascade(clock, inputs=0, outputs=1, stddev=0.1, method: Method = "auto", natural=False):
+    """Ours; `natural` as one writes it who does not know of ``readout=``."""
 
     def init(key):
         return cw.init(key, clock, inputs, stddev), readout_of(key, clock.width, outputs)
 
     def forward(params, x, steps):
         weights, readout = params
-        return cw.unroll(weights, clock, x, steps=None if inputs else steps, readout=readout)[0]
+        call = functools.partial(cw.unroll, weights, clock, x, steps=None if inputs else steps, method=method)
+        return call()[0] @ readout if natural else call(readout=readout)[0]
 
     return init, forward
 

@@ -27,7 +27,7 @@ from jax.sharding import Mesh
 from timing import Timed, compiled
 
 import clockwork as cw
-from clockwork.nn import Clockwork, ClockworkCell
+from clockwork.nn import GRU, LSTM, Clockwork, ClockworkCell
 from clockwork.tasks import Generation
 from clockwork.training.placement import Placement, padded
 from clockwork.training.program import program
@@ -50,7 +50,10 @@ class Size(NamedTuple):
     wide_steps: int = 512
     batch: int = 32
     features: int = 32
-    layers: tuple[tuple[int, int, int, int], ...] = ((128, 7, 256, 16), (32, 4, 50, 32))  # N, g, T, B of a Flax layer
+    # N, g, T, B of a Flax layer
+    layers: tuple[tuple[int, int, int, int], ...] = ((128, 7, 256, 16), (64, 6, 64, 32), (32, 4, 50, 32))
+    gated: tuple[tuple[int, int, int], ...] = ((64, 64, 32), (256, 128, 32))  # N, T, B of a layer of gated cells
+    long: int = 131_072  # steps of one long sequence
     streamed: int = 1000
 
 
@@ -71,10 +74,18 @@ class Work(NamedTuple):
 class MaskedGeneration(Generation):
     """The sweep's task with the reference method."""
 
+    method = "masked"
+
     def network(self, name: str, size: int, rngs: nnx.Rngs) -> Any:
         network: Any = super().network(name, size, rngs)
-        network.method = "masked"
+        network.method = self.method
         return network
+
+
+class CascadeGeneration(MaskedGeneration):
+    """The sweep's task with XLA's loops."""
+
+    method = "cascade"
 
 
 def target(steps: int) -> np.ndarray:
@@ -189,6 +200,37 @@ def layer_work(width: int, modules: int, steps: int, batch: int, features: int) 
     )
 
 
+def gated_work(kind: str, width: int, steps: int, batch: int, features: int) -> Work:
+    """A layer of Flax's own gated cells, run by the library's kernels and by Flax."""
+    layer, cell = (GRU, nnx.GRUCell) if kind == "GRU" else (LSTM, nnx.OptimizedLSTMCell)
+    makers = {
+        f"clockwork.nn.{kind}": lambda rngs: layer(features, width, rngs=rngs),
+        f"nnx.RNN({cell.__name__})": lambda rngs: nnx.RNN(cell(features, width, rngs=rngs)),
+    }
+    return Work(
+        f"training step of a layer of {kind} cells, N = {width}, batch {batch}, T = {steps}, all outputs",
+        {way: functools.partial(layer_steps, make, (batch, steps, features), width) for way, make in makers.items()},
+    )
+
+
+def long_work(size: Size) -> Work:
+    """One sequence of many steps, with a readout, by each method that can take it."""
+    clock = cw.Clock.exponential(64, 8)
+    params, inputs = cascade(clock, 8, 4)[0](jax.random.key(0)), jax.random.normal(jax.random.key(1), (size.long, 8))
+
+    def timed(method: str) -> Timed:
+        def loss(params: Any, inputs: jax.Array) -> jax.Array:
+            return jnp.square(cw.unroll(params[0], clock, inputs, readout=params[1], method=method)[0]).mean()  # pyright: ignore[reportArgumentType]
+
+        return compiled(jax.value_and_grad(loss), params, inputs)
+
+    ways = {'method="parallel"': "parallel", 'method="native"': "native", 'XLA: method="cascade"': "cascade"}
+    return Work(
+        f"loss and gradient, N = {clock.width}, g = {clock.modules}, one sequence, T = {size.long}",
+        {name: functools.partial(timed, method) for name, method in ways.items()},
+    )
+
+
 def streaming(step: Callable[..., Any], state: Any, size: Size, *arguments: Any) -> Timed:
     """Steps one by one, each waited for: ``step(*arguments, state, x_t)`` to state and output."""
     jitted = jax.jit(step)
@@ -261,6 +303,7 @@ def works(size: Size, torch: Any) -> list[Work]:
         network = TorchClockwork(torch, wide_clock, sequence, sequence)
         return torch.no_grad()(network.forward)
 
+    few, few_clock = min(size.runs, 10), cw.Clock.exponential(size.clockwork, 3)
     one_run = macs(clock, size.steps, 1)
     sequences = size.batch * macs(wide_clock, size.wide_steps, size.features, size.features)
     of_wide = f"N = {size.wide}, g = {size.wide_modules}, batch {size.batch}, T = {size.wide_steps}"
@@ -273,6 +316,7 @@ def works(size: Size, torch: Any) -> list[Work]:
             {
                 "clockwork: its sweep": lambda: sweep(Generation, "cwrnn"),
                 "masked scan, vmap": lambda: user(masked(clock)),
+                "XLA's cascade, in our sweep": lambda: sweep(CascadeGeneration, "cwrnn"),
                 "masked scan, in our sweep": lambda: sweep(MaskedGeneration, "cwrnn"),
                 "masked scan, lax.map over runs": lambda: user(masked(clock), over_runs=lax.map),
                 "nnx.RNN(SimpleCell), vmap": lambda: user(flax_simple(size.clockwork)),
@@ -289,6 +333,21 @@ def works(size: Size, torch: Any) -> list[Work]:
                 "masked scan, vmap": lambda: user(masked(clock)),
             },
             3 * size.runs * one_run,
+        ),
+        Work(
+            f"the same without readout=: unroll(...)[0] @ kernel, CW-RNN N = {size.clockwork}",
+            {
+                "clockwork: unroll": lambda: user(cascade(clock, natural=True)),
+                "masked scan, vmap": lambda: user(masked(clock)),
+            },
+        ),
+        Work(
+            f"loss and gradient, CW-RNN N = {size.clockwork}, g = 3, {few} runs, T = {size.steps}",
+            {
+                "clockwork: unroll": lambda: many_gradient(cascade(few_clock), size.steps, few),
+                "XLA's cascade": lambda: many_gradient(cascade(few_clock, method="cascade"), size.steps, few),
+                "masked scan, vmap": lambda: many_gradient(masked(few_clock), size.steps, few),
+            },
         ),
         Work(
             f"forward, CW-RNN N = {size.clockwork}, g = {MODULES}, {epoch}",
@@ -362,7 +421,16 @@ def works(size: Size, torch: Any) -> list[Work]:
             },
             sequences,
         ),
+        Work(
+            f"the same training step without readout=: unroll(...)[0] @ kernel, N = {size.wide}",
+            {
+                "clockwork: unroll": lambda: one_network(cascade(wide_clock, **io, natural=True), size, train=True),
+                "masked scan": lambda: one_network(masked_wide, size, train=True),
+            },
+        ),
         *(layer_work(*shape, size.features) for shape in size.layers),
+        *(gated_work(kind, *shape, size.features) for kind in ("GRU", "LSTM") for shape in size.gated),
+        long_work(size),
         *(
             Work(f"one step, streaming, N = {c.width}, g = {c.modules}", streams(c, size, torch))
             for c in (clock, wide_clock)
