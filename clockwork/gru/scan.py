@@ -1,7 +1,6 @@
 """The recurrence of a layer of gated recurrent units, and its gradient by hand.
 
-The input projection is one product before the loop over time, and each gradient of weights is one product after it.
-Both loops work in place: the gates replace their drives, and their errors replace the gates.
+The input projection is one product before the scan over time, and each gradient of weights is one product after it.
 """
 
 from typing import NamedTuple
@@ -16,10 +15,8 @@ from clockwork.ops.layout import Layout
 from clockwork.ops.linalg import (
     accumulator,
     broadcast_batch,
-    get_row,
     gram,
     matmul,
-    set_row,
     total,
     transpose,
     units_axis,
@@ -68,23 +65,18 @@ class GRU(NamedTuple):
         weights, readout = parameters
         dtype, axis = accumulator(hidden.dtype), units_axis(weights.bias)
         bias, extra = (broadcast_batch(b.astype(dtype), hidden) for b in (weights.bias, weights.recurrent_bias))
-        received = jnp.zeros((self.steps, *hidden.shape), dtype)
-        shape = list(received.shape)
-        shape[axis] *= 3
-        gates = jnp.zeros(shape, dtype) if inputs is None else matmul(inputs, weights.input)
-        hiddens = set_row(jnp.zeros((self.steps + 1, *hidden.shape), hidden.dtype), hidden, jnp.int32(0))
+        drive = None if inputs is None else matmul(inputs, weights.input)
 
-        def tick(t: Array, carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
-            h_tm1, gates, received, hiddens = carry
-            x_r, x_z, x_n = self._split(get_row(gates, t) + bias, axis)
+        def tick(h_tm1: Array, drive_t: Array | None) -> tuple[Array, tuple[Array, Array, Array]]:
+            x_r, x_z, x_n = self._split(bias if drive_t is None else drive_t + bias, axis)
             s_r, s_z, s_n = self._split(matmul(h_tm1, weights.recurrent), axis)
             r, z, s_n = jax.nn.sigmoid(x_r + s_r), jax.nn.sigmoid(x_z + s_z), s_n + extra
             n = jnp.tanh(x_n + r * s_n)
             h_t = (n + z * (h_tm1.astype(dtype) - n)).astype(h_tm1.dtype)
-            gates = set_row(gates, jnp.concatenate([r, z, n], r.ndim + axis), t)
-            return h_t, gates, set_row(received, s_n, t), set_row(hiddens, h_t, t + 1)
+            return h_t, (jnp.concatenate([r, z, n], r.ndim + axis), s_n, h_t)
 
-        last, gates, received, hiddens = lax.fori_loop(0, self.steps, tick, (hidden, gates, received, hiddens))
+        last, (gates, received, hiddens) = lax.scan(tick, hidden, drive, length=self.steps)
+        hiddens = jnp.concatenate([hidden[None], hiddens])
         outputs = hiddens[1:]
         outputs = outputs if readout is None else matmul(outputs, readout).astype(hidden.dtype)
         return (outputs, last), Residuals(gates, received, hiddens)
@@ -110,20 +102,19 @@ class GRU(NamedTuple):
         back = transpose(weights.recurrent).astype(dtype)
         to_outputs = None if readout is None else transpose(readout).astype(dtype)
 
-        def tick(i: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-            error, gates, received = carry
-            t = self.steps - 1 - i
-            output_bar = get_row(outputs_bar, t)
+        def tick(error: Array, xs: tuple[Array, Array, Array, Array]) -> tuple[Array, tuple[Array, Array]]:
+            gates_t, s_n, h_tm1, output_bar = xs
             error = error + (output_bar if to_outputs is None else matmul(output_bar, to_outputs))
-            r, z, n = self._split(get_row(gates, t), axis)
+            r, z, n = self._split(gates_t, axis)
             d_n = error * (1 - z) * (1 - jnp.square(n))
-            d_z = error * (get_row(hidden, t) - n) * z * (1 - z)
-            d_r = d_n * get_row(received, t) * r * (1 - r)
-            gates = set_row(gates, jnp.concatenate([d_r, d_z, d_n], d_n.ndim + axis), t)
-            sent = jnp.concatenate([d_r, d_z, d_n * r], d_n.ndim + axis)
-            return error * z + matmul(sent, back), gates, set_row(received, d_n * r, t)
+            d_z = error * (h_tm1 - n) * z * (1 - z)
+            d_r = d_n * s_n * r * (1 - r)
+            delta, sent_n = jnp.concatenate([d_r, d_z, d_n], d_n.ndim + axis), d_n * r
+            sent = jnp.concatenate([d_r, d_z, sent_n], d_n.ndim + axis)
+            return error * z + matmul(sent, back), (delta, sent_n)
 
-        hidden_bar, deltas, sent = lax.fori_loop(0, self.steps, tick, (last_bar, gates, received))
+        xs = (gates, received, hidden[:-1], outputs_bar)
+        hidden_bar, (deltas, sent) = lax.scan(tick, last_bar, xs, reverse=True)
         before = hidden[:-1]
         to_gates = lax.slice_in_dim(deltas, 0, 2 * self.cells, axis=deltas.ndim + axis)
         weights_bar = GRUWeights(

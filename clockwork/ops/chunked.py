@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from clockwork.checks import static_integer
 from clockwork.ops.layout import Layout
-from clockwork.ops.operation import Operation, PyTree, portable
+from clockwork.ops.operation import Operation, PyTree, for_parameters, portable
 
 # The minimum number of steps of a chunk: with 100 runs of 40 units, its working set is 4 MB.
 CHUNK_MIN_STEPS = 512
@@ -45,6 +45,11 @@ class Chunked(NamedTuple):
     def portable(self) -> "Chunked":
         """See `clockwork.ops.operation.portable`."""
         return self._replace(chunk=portable(self.chunk), rest=portable(self.rest))
+
+    @property
+    def for_parameters(self) -> "Chunked":
+        """See `clockwork.ops.operation.for_parameters`."""
+        return self._replace(chunk=for_parameters(self.chunk), rest=for_parameters(self.rest))
 
     def forward(self, layout: Layout, parameters: PyTree, inputs: PyTree, hidden: PyTree) -> tuple[PyTree, PyTree]:
         """Outputs and last state."""

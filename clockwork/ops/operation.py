@@ -63,6 +63,15 @@ def portable(operation: Any) -> Any:
     return getattr(operation, "portable", operation)
 
 
+def for_parameters(operation: Any) -> Any:
+    """The operation where nobody asks for the gradient of the inputs.
+
+    XLA leaves out what nobody asks for. An operation that calls compiled kernels has an attribute ``for_parameters``,
+    an operation whose backward function returns zeros in its place.
+    """
+    return getattr(operation, "for_parameters", operation)
+
+
 class Vmapped(NamedTuple):
     """An operation under a plain ``jax.vmap`` of its functions: every array has one more leading axis."""
 
@@ -73,6 +82,11 @@ class Vmapped(NamedTuple):
     def portable(self) -> "Vmapped":
         """See `portable`."""
         return Vmapped(portable(self.operation))
+
+    @property
+    def for_parameters(self) -> "Vmapped":
+        """See `for_parameters`."""
+        return Vmapped(for_parameters(self.operation))
 
     def forward(self, layout: Layout, *arguments: PyTree) -> PyTree:
         """The operation's forward function, vmapped."""
@@ -308,8 +322,11 @@ def _transpose_tangent(cotangents: Any, *leaves: Any, operation: Operation, tree
     avals = [_shape(x.aval if ad.is_undefined_primal(x) else x) for x in leaves]
     shapes = _tangent.shapes(operation, axes.layout, tree, *avals)
     results = jax.tree.unflatten(jax.tree.structure(shapes), [ad.instantiate_zeros(ct) for ct in cotangents])
+    asked = list(map(ad.is_undefined_primal, leaves[-len(primals) :]))
+    _, asked_inputs, _ = jax.tree.unflatten(jax.tree.structure((parameters, inputs, hidden)), asked)
+    if not any(jax.tree.leaves(asked_inputs)):
+        operation = for_parameters(operation)
     bars = jax.tree.leaves(_backward(operation, parameters, inputs, residuals, results, axes=axes))
-    asked = map(ad.is_undefined_primal, leaves[-len(primals) :])
     return [None] * (len(leaves) - len(primals)) + [bar if a else None for bar, a in zip(bars, asked, strict=True)]
 
 

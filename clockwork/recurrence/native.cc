@@ -311,26 +311,32 @@ struct Runs {
       store(z + v * W, sum + more);
     }
   }
-  // error += W c, the gradient of W += h c, and then `on` += c and c = 0, if it is given.
+  // error += W c if it is given, the gradient of W += h c, and then `on` += c and c = 0, if it is given.
   static void back(T* error, Matrix<T>& m, const T* h, T* c, T* on = nullptr) {
     int64_t u = 0;
     do {
       const int64_t k = std::min(m.senders - u, kBlock);
       T* then = u + k == m.senders ? on : nullptr;
-      by_count(k, [&](auto count) { back_block<count.value>(error + u * W, m, h + u * W, c, then, u); });
+      by_count(k, [&](auto count) {
+        if (error) {
+          back_block<count.value, true>(error + u * W, m, h + u * W, c, then, u);
+        } else {
+          back_block<count.value, false>(nullptr, m, h + u * W, c, then, u);
+        }
+      });
       u += k;
     } while (u < m.senders);
   }
-  template <int K>
+  template <int K, bool wanted>
   static inline void back_block(T* error, Matrix<T>& m, const T* h, T* c, T* on, int64_t u) {
     V sum[K ? K : 1], x[K ? K : 1];
-    for (int i = 0; i < K; i++) sum[i] = load<V>(error + i * W), x[i] = load<V>(h + i * W);
+    for (int i = 0; i < K; i++) sum[i] = wanted ? load<V>(error + i * W) : V{}, x[i] = load<V>(h + i * W);
     const T* w = m.weights + u * W;
     T* g = m.gradient + u * W;
     for (int64_t v = 0; v < m.receivers; v++, w += m.stride, g += m.stride) {
       const V y = load<V>(c + v * W);
       for (int i = 0; i < K; i++) {
-        sum[i] += y * load<V>(w + i * W);
+        if (wanted) sum[i] += y * load<V>(w + i * W);
         store(g + i * W, load<V>(g + i * W) + x[i] * y);
       }
       if (on) {
@@ -338,7 +344,7 @@ struct Runs {
         store(c + v * W, V{});
       }
     }
-    for (int i = 0; i < K; i++) store(error + i * W, sum[i]);
+    for (int i = 0; i < K && wanted; i++) store(error + i * W, sum[i]);
   }
 
  private:
@@ -494,7 +500,8 @@ struct Rows {
     product<T, W>(rows, m.receivers, m.senders, h, stride, 1, m.weights, m.stride, start, z, stride);
   }
   void back(T* error, Matrix<T>& m, const T* h, T* c, T* on = nullptr) const {
-    product<T, W>(rows, m.senders, m.receivers, c, stride, 1, m.transposed, m.stride_t, error, error, stride);
+    if (error)
+      product<T, W>(rows, m.senders, m.receivers, c, stride, 1, m.transposed, m.stride_t, error, error, stride);
     product<T, W>(m.senders, m.receivers, rows, h, 1, stride, c, stride, m.gradient, m.gradient, m.stride);
     if (on) {
       add(on, c, m.receivers);
@@ -666,10 +673,10 @@ T* backward(const Layer& layer, Layout& layout, std::vector<Blocks<T>>& blocks, 
       std::swap(h[j], before[j]);
       layout.zero(error[j], m.size);
       layout.back(error[j], blocks[j].own, h[j], delta);
-      if (layer.has_inputs) layout.back(input_bar, blocks[j].in, input, delta);
+      if (layer.has_inputs) layout.back(bars.inputs ? input_bar : nullptr, blocks[j].in, input, delta);
       next[j] -= m.period;
     }
-    if (layer.has_inputs) layout.write(bars.inputs, input_bar, t, layer.inputs, 0, layer.inputs);
+    if (bars.inputs && layer.has_inputs) layout.write(bars.inputs, input_bar, t, layer.inputs, 0, layer.inputs);
   }
   for (int64_t j = 0; j < g; j++) {
     back(j, true);
@@ -891,7 +898,8 @@ void backward_call(const Told& told, ffi::ThreadPool& pool, ffi::RemainingArgs& 
   for (int64_t j = 0; j < g; j++) p_bar.recurrent.push_back(pointer<T>(results, 3 + j));
   size_t at = 3 + g, to = 3 + g;
   if (told.has_readout) p.readout = pointer<T>(args, at++), p_bar.readout = pointer<T>(results, to++);
-  if (told.has_inputs) x.inputs = pointer<T>(args, at++), bar.inputs = pointer<T>(results, to++);
+  if (told.has_inputs) x.inputs = pointer<T>(args, at++);
+  if (told.has_inputs && to < results.size()) bar.inputs = pointer<T>(results, to++);  // if it is asked for
   x.outputs = pointer<T>(args, at++);
   for (int64_t j = 0; j < g; j++) x.values.push_back(pointer<T>(args, at++));
   for (size_t i = 0; i < results.size(); i++) {

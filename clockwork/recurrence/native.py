@@ -35,11 +35,19 @@ MIN_WORK = 100
 
 
 class Native(NamedTuple):
-    """The `clockwork.ops.operation.Operation` of a clockwork layer; arguments and attributes as in `Cascade`."""
+    """The `clockwork.ops.operation.Operation` of a clockwork layer; arguments and attributes as in `Cascade`.
+
+    Attributes:
+        clock: the layer's clock.
+        start: the clock's value at the first step.
+        steps: ``T``.
+        inputs_bar: whether `backward` computes the gradient of the inputs; zeros if not.
+    """
 
     clock: Clock
     start: int
     steps: int
+    inputs_bar: bool = True
     runs_last = True
 
     @property
@@ -51,6 +59,11 @@ class Native(NamedTuple):
     def portable(self) -> Cascade:
         """The same operation in JAX's own operations."""
         return Cascade(self.clock, self.start, self.steps, jnp.tanh)
+
+    @property
+    def for_parameters(self) -> "Native":
+        """See `clockwork.ops.operation.for_parameters`."""
+        return self._replace(inputs_bar=False)
 
     def forward(
         self, layout: Layout, parameters: tuple[Weights, Array | None], inputs: Array | None, hidden: Array
@@ -82,12 +95,15 @@ class Native(NamedTuple):
         optional = [x for x in (readout, inputs) if x is not None]
         arrays = (weights.input, weights.bias, last_bar, *weights.recurrent, *optional)
         shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in arrays]
+        given = inputs is not None
+        shapes = shapes[:-1] if given and not self.inputs_bar else shapes
         arrays = (*arrays, outputs_bar, *residuals.values)
         input_bar, bias_bar, hidden_bar, *rest = self._call(BACKWARD, layout, shapes, arrays, parameters, inputs)
         weights_bar = Weights(input_bar, tuple(rest[: self.clock.modules]), bias_bar)
         rest = rest[self.clock.modules :]
         readout_bar = None if readout is None else rest.pop(0)
-        return (weights_bar, readout_bar), rest.pop(0) if inputs is not None else None, hidden_bar
+        inputs_bar = (rest.pop(0) if self.inputs_bar else jnp.zeros_like(inputs)) if given else None
+        return (weights_bar, readout_bar), inputs_bar, hidden_bar
 
     def _call(
         self, target: str, layout: Layout, shapes: list[Any], arrays: tuple, parameters: tuple, inputs: Array | None
