@@ -20,7 +20,8 @@ def run(script, *arguments, cwd=None):
         [sys.executable, str(ROOT / script), *map(str, arguments)],
         capture_output=True, text=True, cwd=cwd, env=environment, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    print(done.stdout, done.stderr, sep="\n")  # pytest shows it if the test fails
+    done.check_returncode()
     return done.stdout
 
 
@@ -136,6 +137,14 @@ def test_the_benchmarks_run_and_report(tmp_path):
     results = json.loads((tmp_path / "cpu.json").read_text())
     assert all(row["ms"] > 0 for work in results["works"] for row in work["rows"].values())
     assert run("benchmarks/run.py", "--report", *options) == said
+
+
+@pytest.mark.slow
+def test_everyday_sizes_are_timed():
+    head, _, batch, runs = run("benchmarks/small.py", "--quick").splitlines()
+    assert head.startswith("| what | ours, ms |")
+    for row in (batch, runs):
+        assert len(figures(row)) == 6  # ours, two ratios, three times of compilation
 
 
 @pytest.mark.slow

@@ -179,7 +179,6 @@ struct Layer {
   std::vector<Module> modules;
   int64_t units, inputs, outputs, steps;  // `outputs` are the columns of the readout; 0 for none
   int64_t outer, batch, runs;
-  int64_t devices;  // of the processor, each of which may be at such a call
   bool has_inputs;
 
   int64_t modules_count() const { return modules.size(); }
@@ -711,14 +710,14 @@ Sequences<T> offset(Sequences<T> x, const Layer& layer, int64_t outer) {
   return x;
 }
 
-// How many threads are worth waking for a call; the devices of the processor share its threads.
+// How many threads are worth waking for a call.
 int64_t threads_for(const Layer& layer, ffi::ThreadPool& pool) {
   constexpr double kWorth = 1e5;  // multiply-adds: some ten microseconds
   double work = 0;
   for (const Module& m : layer.modules)
     work += double(m.ticks + 1) * m.size * (m.size + m.start + layer.outputs + layer.inputs);
   work *= double(layer.outer) * layer.batch * layer.runs;
-  return std::clamp<int64_t>(std::min(work / kWorth, 1e6), 1, std::max<int64_t>(pool.num_threads() / layer.devices, 1));
+  return std::clamp<int64_t>(std::min(work / kWorth, 1e6), 1, std::max<int64_t>(pool.num_threads(), 1));
 }
 
 // The sequences of a batch that one thread takes: all of them if there are networks enough for all threads.
@@ -822,11 +821,11 @@ void backward_all(const Layer& layer, ffi::ThreadPool& pool, bool runs_last, con
   for (int64_t i = 0; i < layer.outer * shares; i++) collect(i);  // in this order, so that sums are the same each time
 }
 
-// What both calls are told: the modules' sizes, first ticks and periods, the number of steps and of the processor's
-// devices, whether the last axis of every array is the runs, and which optional arrays there are.
+// What both calls are told: the modules' sizes, first ticks and periods, the number of steps, whether the last axis of
+// every array is the runs, and which optional arrays there are.
 struct Told {
   ffi::Span<const int64_t> sizes, first, periods;
-  int64_t steps, devices;
+  int64_t steps;
   bool runs_last, has_readout, has_inputs;
 };
 
@@ -834,7 +833,6 @@ struct Told {
 Layer layer_of(const Told& told, ffi::RemainingArgs& args) {
   Layer layer;
   layer.steps = told.steps;
-  layer.devices = std::max<int64_t>(told.devices, 1);
   const int64_t g = told.sizes.size();
   int64_t start = 0;
   for (int64_t j = 0; j < g; j++) {
@@ -925,8 +923,8 @@ ffi::Error dispatch(bool is_forward, ffi::ThreadPool& pool, const Told& told, ff
 template <bool is_forward>
 ffi::Error call(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets results,
                 ffi::Span<const int64_t> sizes, ffi::Span<const int64_t> first, ffi::Span<const int64_t> periods,
-                int64_t steps, int64_t devices, bool runs_last, bool has_readout, bool has_inputs) {
-  const Told told{sizes, first, periods, steps, devices, runs_last, has_readout, has_inputs};
+                int64_t steps, bool runs_last, bool has_readout, bool has_inputs) {
+  const Told told{sizes, first, periods, steps, runs_last, has_readout, has_inputs};
   return dispatch(is_forward, pool, told, args, results);
 }
 
@@ -942,7 +940,6 @@ ffi::Error call(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRet
                                     .Attr<ffi::Span<const int64_t>>("first")   \
                                     .Attr<ffi::Span<const int64_t>>("periods") \
                                     .Attr<int64_t>("steps")     \
-                                    .Attr<int64_t>("devices")   \
                                     .Attr<bool>("runs_last")    \
                                     .Attr<bool>("has_readout")  \
                                     .Attr<bool>("has_inputs"))

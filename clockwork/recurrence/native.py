@@ -115,7 +115,6 @@ class Native(NamedTuple):
             first=np.array(first, np.int64),
             periods=np.array(self.clock.periods, np.int64),
             steps=np.int64(self.steps),
-            devices=np.int64(jax.local_device_count("cpu")),
             runs_last=layout.runs_last,
             has_readout=parameters[1] is not None,
             has_inputs=inputs is not None,
