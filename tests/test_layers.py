@@ -31,6 +31,7 @@ def test_neither_flax_api_is_built_on_the_other():
     assert of_nnx == {
         "cells",
         "layers",
+        "recurrent",
         "networks",
         "of_cells",
         "parameters",
