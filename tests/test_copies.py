@@ -85,7 +85,11 @@ def test_copies_compute_the_same(kind, way):
     assert repr(made) == repr(module)
     for got, want in zip(jax.tree.leaves(nnx.state(made)), jax.tree.leaves(nnx.state(module)), strict=True):
         assert (got == want).all()
-    np.testing.assert_array_equal(made(*arguments(made))[-1], module(*arguments(module))[-1])
+    found, wanted = made(*arguments(made))[-1], module(*arguments(module))[-1]
+    if kind == "of GRUs":  # a deep copy's functions are not known as sigmoid and tanh: flax evaluates it step by step
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+    else:
+        np.testing.assert_array_equal(found, wanted)
 
 
 # nnx.tabulate cannot show a carry that is a NamedTuple, and traces the sizes in flax's own initialize_carry.

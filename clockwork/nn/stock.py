@@ -69,7 +69,7 @@ def scan_stock(
         inputs: ``(S, B, I)``.
         ticks: ``(B,)``, the number of steps after which a sequence's carry no longer changes; None for all steps.
     """
-    if not (_same(cell.gate_fn, jax.nn.sigmoid) and _same(cell.activation_fn, jnp.tanh)):
+    if cell.gate_fn is not jax.nn.sigmoid or cell.activation_fn is not jnp.tanh:
         return None
     arrays = weights()
     dtype = arrays.bias.dtype
@@ -80,11 +80,6 @@ def scan_stock(
         last, y = unroll_gru(arrays, inputs, carry)
         return (last if ticks is None else last_of(y, ticks, carry)), y
     return None if ticks is not None else unroll_lstm(arrays, inputs, carry, dtype)
-
-
-def _same(function: Any, other: Any) -> bool:
-    """Whether two functions are one; a deep copy of a cell has copies of JAX's compiled functions."""
-    return getattr(function, "__wrapped__", function) is getattr(other, "__wrapped__", other)
 
 
 def _joined(arrays: Arrays, names: list[str]) -> Array:
