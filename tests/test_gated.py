@@ -1,6 +1,7 @@
 """GRU and LSTM layers: Flax's own cells, run by the library's kernels."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -178,6 +179,24 @@ def test_other_cells_are_flaxs_own(cell, kernels):
     x = drawn(BATCH, STEPS, INPUTS).astype(jnp.float32)
     np.testing.assert_allclose(Recurrent(cell(nnx.Rngs(0)))(x), nnx.RNN(cell(nnx.Rngs(0)))(x), atol=1e-6)
     assert not kernels
+
+
+def test_a_cell_with_other_layers_inside_is_flaxs_own(kernels):
+    x = drawn(BATCH, STEPS, INPUTS).astype(jnp.float32)
+    cell = nnx.GRUCell(INPUTS, CELLS, rngs=nnx.Rngs(0))
+    cell.dense_h = nnx.LoRALinear(CELLS, 3 * CELLS, lora_rank=2, use_bias=False, rngs=nnx.Rngs(1))
+    np.testing.assert_allclose(Recurrent(cell)(x), nnx.RNN(cell)(x), atol=1e-6)
+    assert not kernels
+
+
+def test_partitioned_parameters_of_linen(kernels):
+    x = drawn(BATCH, STEPS, INPUTS).astype(jnp.float32)
+    init: Any = linen.with_partitioning(linen.initializers.lecun_normal(), (None, "model"))
+    layer = ours.GRU(CELLS, kernel_init=init)
+    variables = layer.init(jax.random.key(0), x)
+    wanted = linen.RNN(linen.GRUCell(CELLS)).apply(linen.meta.unbox(variables), x)
+    np.testing.assert_allclose(np.asarray(layer.apply(variables, x)), np.asarray(wanted), atol=1e-6)
+    assert kernels == ["unroll_gru"]
 
 
 def test_an_lstm_cell_of_four_matrices_too(kernels):

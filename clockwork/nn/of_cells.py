@@ -195,7 +195,7 @@ def scan_cell(cell: nnx.RNNCellBase, carry: PyTree, inputs: Array, ticks: Array 
     if isinstance(cell, PeepholeLSTMCell) and ticks is None:
         return cell._unroll(inputs, carry)
     weights = _STOCK.get(type(cell))
-    if weights is not None:
+    if weights is not None and all(type(layer) is nnx.Linear for _, layer in nnx.iter_children(cell)):
         found = scan_stock(cell, functools.partial(weights, _Arrays(cell)), carry, inputs, ticks)
         if found is not None:
             return found

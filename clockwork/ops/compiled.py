@@ -50,7 +50,7 @@ def _registered(source: Path, targets: tuple[str, ...]) -> str | None:
         return "the native kernels need a C++ compiler, and there is none on this machine"
     try:
         library = ctypes.CDLL(str(_built(source, compiler)))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         why = (getattr(error, "stderr", None) or str(error)).strip().splitlines() or ["no message"]
         logger.warning("the native kernels could not be compiled, so XLA evaluates everything: %s", why[0])
         return f"the native kernels could not be compiled: {why[0]}"

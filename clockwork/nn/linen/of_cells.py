@@ -159,7 +159,7 @@ def scan_cell(cell: nn.RNNCellBase, carry: PyTree, inputs: Array, ticks: Array |
         return cell.unroll(inputs, carry)
     weights = _STOCK.get(type(cell))
     if weights is not None and not cell.is_initializing():
-        params = flatten_dict(cell.variables["params"], sep="/")
+        params = flatten_dict(nn.meta.unbox(cell.variables["params"]), sep="/")
         found = scan_stock(cell, lambda: weights(params), carry, inputs, ticks)
         if found is not None:
             return found
