@@ -106,12 +106,16 @@ def test_a_library_that_was_compiled_before_is_loaded(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     source = tmp_path / "empty.cc"
     source.write_text("int nothing;\n")
-    first = compiled._built(source, "c++")
+    first = compiled._built(source, ["c++"])
     stamp = first.stat().st_mtime_ns
-    assert compiled._built(source, "c++") == first
+    assert compiled._built(source, ["c++"]) == first
     assert first.stat().st_mtime_ns == stamp
+    whole = first.read_bytes()
+    first.write_bytes(whole[:100])
+    assert compiled._built(source, ["c++", "-g0"]).read_bytes()  # a wrapper or flags make another library
+    assert compiled._built(source, ["c++"]).read_bytes() == whole
     source.write_text("int something;\n")
-    assert compiled._built(source, "c++") != first
+    assert compiled._built(source, ["c++"]) != first
 
 
 def test_on_a_gpu_the_kernels_are_chosen_unless_they_refuse(monkeypatch):

@@ -124,3 +124,14 @@ def test_what_it_cannot_do_is_refused_and_it_is_never_chosen_unasked():
     with pytest.raises(ValueError, match=r'^method "parallel" takes float32 and float64, got bfloat16$'):
         cw.unroll(weights, clock, steps=40, method="parallel")
     assert cw.recurrence.explain(clock, 10**6)[0][0] != "parallel"
+
+
+def test_tangents_meet_where_the_values_of_a_silent_start_already_do(float64):
+    clock = cw.Clock((1,), (2,))
+    weights = cw.init(jax.random.key(0), clock, INPUTS)._replace(recurrent=(0.99 * jnp.eye(2),), bias=jnp.zeros(2))
+    silence = jnp.zeros((256, INPUTS))
+    found, wanted = (
+        jax.jvp(lambda x: cw.unroll(weights, clock, x, method=method), (silence,), (silence + 1,))[1]  # noqa: B023
+        for method in ("parallel", "masked")
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), found, wanted)

@@ -366,3 +366,16 @@ def test_a_step_refuses_inputs_that_do_not_fit():
         cw.step(weights, clock, state, jnp.zeros(3))
     with pytest.raises(ValueError, match="2 inputs, got none"):
         cw.step(weights, clock, state)
+
+
+@pytest.mark.parametrize("method", ["cascade", "native"])
+def test_runs_of_runs_without_inputs_and_a_batch_of_none(method):
+    clock = cw.Clock((1, 2), (3, 2))
+    weights = cw.init(jax.random.key(0), clock)
+    many = jax.tree.map(lambda x: jnp.broadcast_to(x, (2, 3, *x.shape)), weights)
+    outputs = jax.vmap(jax.vmap(lambda w: cw.unroll(w, clock, steps=40, method=method)[0]))(many)
+    assert outputs.shape == (2, 3, 40, 5)
+    np.testing.assert_allclose(outputs[1, 2], cw.unroll(weights, clock, steps=40, method="masked")[0], atol=1e-6)
+    weights = cw.init(jax.random.key(0), clock, 2)
+    loss = lambda x: jax.vmap(lambda x: cw.unroll(weights, clock, x, method=method)[0])(x).sum()  # noqa: E731
+    assert jax.grad(loss)(jnp.zeros((0, 9000, 2))).shape == (0, 9000, 2)

@@ -60,7 +60,7 @@ class Chunked(NamedTuple):
 
         chunks, rest = self._cut(inputs)
         last, (outputs, starts) = jax.lax.scan(step, hidden, chunks, length=self.chunks)
-        outputs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs)
+        outputs = jax.tree.map(_join, outputs)
         if self.rest is not None:
             starts = _append(starts, jax.tree.map(lambda x: x[None], last))
             (more, last), _ = self.rest.forward(layout, parameters, rest, last)
@@ -91,7 +91,7 @@ class Chunked(NamedTuple):
             total, rest_bar, last_bar = back(self.rest, final, x_rest, y_rest_bar, last_bar)
             starts = jax.tree.map(lambda s: s[:-1], starts)
         (total, hidden_bar), inputs_bar = jax.lax.scan(step, (total, last_bar), (starts, x, y_bar), reverse=True)
-        inputs_bar = jax.tree.map(lambda bar: bar.reshape(-1, *bar.shape[2:]), inputs_bar)
+        inputs_bar = jax.tree.map(_join, inputs_bar)
         return total, inputs_bar if self.rest is None else _append(inputs_bar, rest_bar), hidden_bar
 
     def _cut(self, sequences: PyTree) -> tuple[PyTree, PyTree]:
@@ -115,6 +115,11 @@ def in_chunks(operation: Any, steps: int, multiple: int = 1, *, cached: bool = T
         return operation
     chunk, rest = operation._replace(steps=length), operation._replace(steps=left) if left else None
     return Chunked(chunk, rest, length, count)
+
+
+def _join(x: jax.Array) -> jax.Array:
+    """The steps of all chunks; sizes may be zero."""
+    return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
 
 
 def _append(first: PyTree, second: PyTree) -> PyTree:

@@ -12,9 +12,11 @@ import importlib.metadata
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -45,42 +47,60 @@ def refusal(source: Path, targets: tuple[str, ...]) -> str | None:
 
 @functools.cache
 def _registered(source: Path, targets: tuple[str, ...]) -> str | None:
-    compiler = shutil.which(os.environ.get("CXX") or "c++")
-    if compiler is None:
+    named = shlex.split(os.environ.get("CXX") or "c++")  # with flags, or after the name of a wrapper such as ccache
+    if shutil.which(named[0]) is None:
         return "the native kernels need a C++ compiler, and there is none on this machine"
     try:
-        library = ctypes.CDLL(str(_built(source, compiler)))
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        library = ctypes.CDLL(str(_built(source, named)))
+        handlers = {target: getattr(library, target) for target in targets}
+    except (AttributeError, OSError, RuntimeError, subprocess.SubprocessError) as error:
         why = (getattr(error, "stderr", None) or str(error)).strip().splitlines() or ["no message"]
         logger.warning("the native kernels could not be compiled, so XLA evaluates everything: %s", why[0])
         return f"the native kernels could not be compiled: {why[0]}"
-    for target in targets:
-        jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")
+    for target, handler in handlers.items():
+        jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(handler), platform="cpu")
     return None
 
 
-def _built(source: Path, compiler: str) -> Path:
-    """The shared library of a source file; it is compiled if this was not done before on such a machine."""
-    command = [compiler, *FLAGS, "-isystem", jax.ffi.include_dir()]
+def _built(source: Path, compiler: Sequence[str]) -> Path:
+    """The shared library of a source file; it is compiled if this was not done before on such a machine.
+
+    A library is used only if it is as its checksum says: loading one that is cut short ends the process.
+    """
+    command = [*compiler, *FLAGS, "-isystem", jax.ffi.include_dir()]
     made_of = (
         source.read_text(encoding="utf-8"),
         " ".join(command),
         importlib.metadata.version("jaxlib"),
         _processor(),
+        " ".join(platform.libc_ver()),
     )
     digest = hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clockwork"
     library = folder / f"{source.stem}-{digest}.so"
-    if not library.exists():
+    checksum = library.with_suffix(".sha256")
+    if not (library.exists() and checksum.exists() and checksum.read_text(encoding="utf-8") == _sha256(library)):
         folder.mkdir(parents=True, exist_ok=True)
         logger.info("compiling the native kernels, once on this machine: %s", library)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / library.name
             subprocess.run(
-                [*command, "-o", str(made), str(source)], check=True, capture_output=True, text=True, timeout=LONGEST
+                [*command, "-o", str(made), str(source)],
+                check=True,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=LONGEST,
             )
+            sums = made.with_suffix(".sha256")
+            sums.write_text(_sha256(made), encoding="utf-8")
             made.replace(library)  # at once, since another process may do the same
+            sums.replace(checksum)
     return library
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _processor() -> str:

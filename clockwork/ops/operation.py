@@ -11,6 +11,7 @@ primitive knows that the weights are shared.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -231,10 +232,10 @@ class _Primitive:
             _to_axis(x, axis, x.ndim - (axis is not None), size, like) for x, axis in zip(leaves, mapped, strict=True)
         ]
         if axes.layout.runs_last:  # runs of runs
-            entered = [x.reshape(*x.shape[:-2], -1) for x in entered]
+            entered = [x.reshape(*x.shape[:-2], math.prod(x.shape[-2:])) for x in entered]
         found = self.primitive.bind(*entered, operation=operation, tree=tree, axes=axes.with_runs())
         if axes.layout.runs_last:
-            found = [x.reshape(*x.shape[:-1], -1, size) for x in found]
+            found = [x.reshape(*x.shape[:-1], x.shape[-1] // size, size) for x in found]
         return found, [x.ndim - 1 for x in found]
 
 

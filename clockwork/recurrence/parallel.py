@@ -12,6 +12,7 @@ A module whose chunks do not meet after `MAX_ROUNDS`, as one whose largest Lyapu
 evaluated step by step. The transposed recurrence is linear, so that one step of Newton's method solves it.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -112,8 +113,8 @@ def _solve(local: Local, matrix: Array, first: Array, rows: Any, ticks: int) -> 
 
     def gap(starts: Array, ends: Array) -> Array:
         """The largest distance of a start from the end before it, by the largest end; NaN does not count as met."""
-        limit = ROUNDINGS * jnp.finfo(ends.dtype).eps * jnp.abs(ends).max()
-        return jnp.abs(after(ends) - starts).max() <= limit
+        limit = ROUNDINGS * jnp.finfo(ends.dtype).eps * jnp.abs(ends).max(initial=0)
+        return jnp.abs(after(ends) - starts).max(initial=0) <= limit
 
     def by_newton(starts: Array, ends: Array) -> Array:
         """Starts whose chunks meet to first order: each moves by how far it was off, and by what moved it before."""
@@ -155,6 +156,29 @@ def _forward_solution(activation: Activation, rows: Array, feedback: Array) -> S
     return _solve(local, feedback, first, rows[1:], rows.shape[0] - 1)
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _values(activation: Activation, rows: Array, feedback: Array) -> Array:
+    """The state before the first tick and the values of all ticks."""
+    found = _forward_solution(activation, rows, feedback)
+
+    def in_parallel() -> Array:
+        return jnp.concatenate([rows[:1], found.values.astype(rows.dtype)])
+
+    return lax.cond(found.met, in_parallel, lambda: _values_one_by_one(activation, rows, feedback))
+
+
+@_values.defjvp
+def _values_tangent(
+    activation: Activation, primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    """Tick by tick: chunks whose values meet may have tangents that do not yet."""
+    return jax.jvp(functools.partial(_values_one_by_one, activation), primals, tangents)
+
+
+def _values_one_by_one(activation: Activation, rows: Array, feedback: Array) -> Array:
+    return batched.XLA_SCAN.forward(activation, rows, feedback, None)[0]
+
+
 def _scan(
     activation: Activation, rows: Array, feedback: Array, active: np.ndarray | None
 ) -> tuple[Array, Array | None]:
@@ -162,15 +186,7 @@ def _scan(
     assert active is None
     if _short(rows.shape[0] - 1):
         return batched.XLA_SCAN.forward(activation, rows, feedback, active)
-    found = _forward_solution(activation, rows, feedback)
-
-    def in_parallel() -> Array:
-        return jnp.concatenate([rows[:1], found.values.astype(rows.dtype)])
-
-    def one_by_one() -> Array:
-        return batched.XLA_SCAN.forward(activation, rows, feedback, active)[0]
-
-    values = lax.cond(found.met, in_parallel, one_by_one)
+    values = _values(activation, rows, feedback)
     if activation is jnp.tanh:
         return values, None
     return values, activate(activation, matmul(values[:-1].astype(feedback.dtype), feedback) + rows[1:])[1]
