@@ -220,3 +220,25 @@ def test_many_networks_of_a_gru_layer_under_vmap():
 def test_weights_are_a_pytree_of_four_arrays():
     assert [w.shape for w in gru_init(jax.random.key(0), CELLS, INPUTS)] == [(2, 15), (5, 15), (15,), (5,)]
     assert isinstance(jax.tree.map(lambda x: x, gru_init(jax.random.key(0), 2)), GRUWeights)
+
+
+def in_half(values: Any, *, dtype: Any = None, inexact: bool = True) -> Any:
+    del dtype, inexact
+    return tuple(jax.tree.map(lambda x: x * jnp.asarray(0.5, x.dtype), values))
+
+
+@pytest.mark.parametrize("kind", [nnx.GRUCell, nnx.OptimizedLSTMCell])
+def test_a_cell_whose_layers_were_replaced_computes_what_flax_computes(kind):
+    width = 3 * CELLS if kind is nnx.GRUCell else 4 * CELLS
+    inner, biased = ("dense_h", "dense_i") if kind is nnx.GRUCell else ("dense_i", "dense_h")
+    x = jnp.asarray(drawn(BATCH, STEPS, INPUTS), jnp.float32)
+    for change in ("bias more", "bias less", "promotion"):
+        cell = kind(INPUTS, CELLS, rngs=nnx.Rngs(0))
+        if change == "promotion":
+            cell = kind(INPUTS, CELLS, rngs=nnx.Rngs(0), promote_dtype=in_half)
+        else:
+            name, bias = (inner, True) if change == "bias more" else (biased, False)
+            features = CELLS if name == "dense_h" else INPUTS
+            ones = nnx.initializers.ones
+            setattr(cell, name, nnx.Linear(features, width, use_bias=bias, bias_init=ones, rngs=nnx.Rngs(1)))
+        np.testing.assert_allclose(Recurrent(cell)(x), nnx.RNN(cell)(x), atol=1e-5, err_msg=change)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from flax.nnx.nn.dtypes import promote_dtype
 from jax import Array, lax
 from jax.nn.initializers import Initializer
 from jax.typing import ArrayLike
@@ -171,6 +172,21 @@ class _Arrays(dict[str, Array | None]):
 
 
 # Flax's own cells that the kernels compute, and their weights.
+def _as_flax_builds_it(cell: Any) -> bool:
+    """Whether a GRU or LSTM cell of Flax computes what its class says: a user may replace each of its layers."""
+    biased = ("dense_i",) if type(cell) is nnx.GRUCell else ("dense_h", "hi", "hf", "hg", "ho")
+    return cell.promote_dtype is promote_dtype and all(
+        type(layer) is nnx.Linear
+        and layer.use_bias == (name in biased)
+        and layer.dtype == cell.dtype
+        and layer.dot_general is lax.dot_general
+        and layer.promote_dtype is promote_dtype
+        and layer.precision is None
+        and getattr(layer, "preferred_element_type", None) is None
+        for name, layer in nnx.iter_children(cell)
+    )
+
+
 _STOCK: dict[type, Callable[[_Arrays], Any]] = {
     nnx.LSTMCell: functools.partial(lstm_of_parts, prefixes=("ii", "if_", "ig", "io")),
     nnx.OptimizedLSTMCell: lstm_of_whole,
@@ -195,7 +211,7 @@ def scan_cell(cell: nnx.RNNCellBase, carry: PyTree, inputs: Array, ticks: Array 
     if isinstance(cell, PeepholeLSTMCell) and ticks is None:
         return cell._unroll(inputs, carry)
     weights = _STOCK.get(type(cell))
-    if weights is not None and all(type(layer) is nnx.Linear for _, layer in nnx.iter_children(cell)):
+    if weights is not None and _as_flax_builds_it(cell):
         found = scan_stock(cell, functools.partial(weights, _Arrays(cell)), carry, inputs, ticks)
         if found is not None:
             return found
