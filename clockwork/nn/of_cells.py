@@ -171,7 +171,6 @@ class _Arrays(dict[str, Array | None]):
         return getattr(getattr(self._cell, name), array)[...]
 
 
-# Flax's own cells that the kernels compute, and their weights.
 def _as_flax_builds_it(cell: Any) -> bool:
     """Whether a GRU or LSTM cell of Flax computes what its class says: a user may replace each of its layers."""
     biased = ("dense_i",) if type(cell) is nnx.GRUCell else ("dense_h", "hi", "hf", "hg", "ho")
@@ -187,6 +186,7 @@ def _as_flax_builds_it(cell: Any) -> bool:
     )
 
 
+# Flax's own cells that the kernels compute, and their weights.
 _STOCK: dict[type, Callable[[_Arrays], Any]] = {
     nnx.LSTMCell: functools.partial(lstm_of_parts, prefixes=("ii", "if_", "ig", "io")),
     nnx.OptimizedLSTMCell: lstm_of_whole,

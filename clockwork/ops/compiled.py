@@ -15,12 +15,12 @@ import platform
 import shlex
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 
+from clockwork.files import replacing, write_whole
 from clockwork.ops.backend import default_device
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,9 @@ def refusal(source: Path, targets: tuple[str, ...]) -> str | None:
 
 @functools.cache
 def _registered(source: Path, targets: tuple[str, ...]) -> str | None:
-    named = shlex.split(os.environ.get("CXX") or "c++")  # with flags, or after the name of a wrapper such as ccache
+    named = shlex.split(os.environ.get("CXX", "")) or [
+        "c++"
+    ]  # with flags, or after the name of a wrapper such as ccache
     if shutil.which(named[0]) is None:
         return "the native kernels need a C++ compiler, and there is none on this machine"
     try:
@@ -82,8 +84,7 @@ def _built(source: Path, compiler: Sequence[str]) -> Path:
     if not (library.exists() and checksum.exists() and checksum.read_text(encoding="utf-8") == _sha256(library)):
         folder.mkdir(parents=True, exist_ok=True)
         logger.info("compiling the native kernels, once on this machine: %s", library)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            made = Path(scratch) / library.name
+        with replacing(library) as made:  # at once, since another process may do the same
             subprocess.run(
                 [*command, "-o", str(made), str(source)],
                 check=True,
@@ -92,10 +93,7 @@ def _built(source: Path, compiler: Sequence[str]) -> Path:
                 errors="replace",
                 timeout=LONGEST,
             )
-            sums = made.with_suffix(".sha256")
-            sums.write_text(_sha256(made), encoding="utf-8")
-            made.replace(library)  # at once, since another process may do the same
-            sums.replace(checksum)
+        write_whole(checksum, _sha256(library).encode())
     return library
 
 
